@@ -1,0 +1,19 @@
+"""vitsom_fast: Self-Organizing Maps as a fused loss, for grids that nobody could train."""
+
+from vitsom_fast.backends import available_backends
+from vitsom_fast.functional import find_bmu, som_loss
+from vitsom_fast.grid import Grid
+from vitsom_fast.loss import FusedSOMLoss
+from vitsom_fast.schedules import exponential_decay, linear_ramp
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FusedSOMLoss",
+    "Grid",
+    "available_backends",
+    "exponential_decay",
+    "find_bmu",
+    "linear_ramp",
+    "som_loss",
+]

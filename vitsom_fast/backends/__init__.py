@@ -1,0 +1,103 @@
+"""The registry: which backend serves a tensor, and why the others do not.
+
+Every backend is a module with the same three functions, ``find_bmu``, ``som_forward`` and ``som_backward``, and two that say
+where it cannot be used: ``unavailable()`` on this machine, ``unsupported(device, dtype)`` for such inputs. Both return None or a
+reason. "reference" is no such module: it is ``vitsom_fast.reference`` with PyTorch's own autograd.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vitsom_fast.backends import cpu, torch_ops
+
+NAMES = ("reference", "torch", "cpu", "triton", "cuda")
+ENVIRONMENT_VARIABLE = "VITSOM_BACKEND"
+
+
+class Backend(Protocol):
+    """What a backend module offers; shapes and dtypes as in ``vitsom_fast.ops``."""
+
+    def unavailable(self) -> str | None: ...
+
+    def unsupported(self, device: torch.device, dtype: torch.dtype) -> str | None: ...
+
+    def find_bmu(self, z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def som_forward(
+        self, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
+    ) -> tuple[Tensor, Tensor, Tensor]: ...
+
+    def som_backward(
+        self,
+        grad_loss: Tensor,
+        z: Tensor,
+        prototypes: Tensor,
+        row_factors: Tensor,
+        col_factors: Tensor,
+        bmu: Tensor,
+        attraction: Tensor,
+        reduction: str,
+        for_z: bool,
+        for_prototypes: bool,
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+# In the order in which "auto" tries them.
+_modules: dict[str, Backend] = {"cpu": cpu, "torch": torch_ops}
+
+# Names of the public API that this version has no kernels for.
+_absent = {
+    "triton": "this version of vitsom_fast has no Triton kernels",
+    "cuda": "this version of vitsom_fast has no CUDA kernels",
+}
+
+
+def get(name: str) -> Backend:
+    """The module of a backend that ``resolve`` returned."""
+    return _modules[name]
+
+
+def available_backends() -> dict[str, str | None]:
+    """Every backend by name, with None where it can run on this machine or else the reason why it cannot."""
+    return {
+        name: None if name == "reference" else _absent[name] if name in _absent else _modules[name].unavailable()
+        for name in NAMES
+    }
+
+
+def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The backend that serves such tensors.
+
+    Args:
+        name: "auto" (the environment variable VITSOM_BACKEND, or else the fastest that can) or a name of ``NAMES``.
+
+    Raises:
+        ValueError: an unknown name, or a named backend that cannot run here or on such tensors.
+    """
+    if name == "auto":
+        name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+    return _resolve(name, device, dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    if name == "auto":
+        return next(
+            name
+            for name, module in _modules.items()
+            if module.unavailable() is None and module.unsupported(device, dtype) is None
+        )
+    if name not in NAMES:
+        raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
+    if name == "reference":
+        return name
+    reason = _absent.get(name) or _modules[name].unavailable() or _modules[name].unsupported(device, dtype)
+    if reason:
+        raise ValueError(f"backend {name!r} cannot be used: {reason}")
+    return name

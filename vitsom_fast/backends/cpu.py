@@ -1,0 +1,2 @@
+def unavailable(): return "x"
+def unsupported(d,t): return "x"

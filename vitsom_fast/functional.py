@@ -1,0 +1,149 @@
+"""The loss and the search as functions: the arguments are checked, then one operator does the work."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vitsom_fast import backends, ops, reference
+from vitsom_fast.backends.torch_ops import accumulation_dtype
+from vitsom_fast.grid import NEIGHBORHOODS, Grid
+
+DISTANCES = ("cosine",)
+REDUCTIONS = ("mean", "batchmean", "sum")
+
+
+def som_loss(
+    z: Tensor,
+    prototypes: Tensor,
+    grid: Grid,
+    temperature: float | Tensor,
+    *,
+    distance: str = "cosine",
+    neighborhood: str = "gaussian",
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The SOM loss of ViT-SOM (Luo & Yuan 2025): ``mean_ik h_ik d_ik`` with ``h_ik = exp(-|r_k - r_b|^2 / (2 T^2))``.
+
+    Differentiable in ``z`` and ``prototypes`` (twice, should one want to); no gradient runs through the BMU or the weights.
+
+    Args:
+        z: latents, (B, D), or (B, ...) which is flattened from dim 1; fp64, fp32, bf16 or fp16.
+        prototypes: (K, D) on the same device; where its dtype differs, both are promoted as PyTorch promotes them.
+        grid: the map, with ``grid.num_prototypes == K``.
+        temperature: T > 0 in units of the grid: a float, or a 0-dim tensor on z's device, which a captured graph or a compiled
+            step can change without being built anew. A tensor's value is not checked (that would wait for the device); where
+            it is not positive the loss is NaN.
+        distance: "cosine", ``1 - z.w / (|z| |w|)``; a row of zeros has distance 1 to everything.
+        neighborhood: "gaussian".
+        reduction: "mean" over B and K (ViT-SOM), "batchmean" (sum over K, mean over B: DESOM) or "sum".
+        backend: "auto", "reference", "torch", "cpu", "triton" or "cuda".
+
+    Returns:
+        The loss, 0-dim, fp32 (fp64 for fp64 inputs), and the BMU of every row, (B,) int64, the lowest index on ties. An empty
+        batch has loss 0; a row that is not finite makes the loss NaN.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
+    """
+    z, prototypes = _checked_inputs(z, prototypes, distance)
+    if not isinstance(grid, Grid):
+        raise TypeError(f"grid must be a vitsom_fast.Grid, got {type(grid).__name__}")
+    if grid.rows * grid.cols != prototypes.shape[0]:
+        raise ValueError(
+            f"grid must have one unit for each prototype, got {grid.rows} x {grid.cols} = {grid.num_prototypes} units"
+            f" for prototypes of shape {tuple(prototypes.shape)}"
+        )
+    _check_temperature(temperature, z.device)
+    _check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
+    _check_choice("reduction", reduction, REDUCTIONS)
+    backend = backends.resolve(backend, z.device, z.dtype)
+    dtype = accumulation_dtype(z.dtype)
+    if backend == "reference":
+        with torch.autocast(z.device.type, enabled=False):
+            return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, reduction)
+    factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype)
+    loss, bmu, _ = ops.som_forward(z, prototypes, factors.rows, factors.cols, reduction, backend)
+    return loss, bmu
+
+
+def find_bmu(
+    z: Tensor, prototypes: Tensor, *, distance: str = "cosine", backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """The best-matching unit of every latent and its distance; not differentiable.
+
+    Args:
+        z: latents, (B, D) or (B, ...) flattened from dim 1.
+        prototypes: (K, D).
+        distance: "cosine".
+        backend: as in ``som_loss``.
+
+    Returns:
+        BMU (B,) int64, the lowest index on ties, and distance (B,) fp32 (fp64 for fp64 inputs). A row that is not finite gets an
+        index within range and the distance NaN.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
+    """
+    z, prototypes = _checked_inputs(z, prototypes, distance)
+    backend = backends.resolve(backend, z.device, z.dtype)
+    z, prototypes = z.detach(), prototypes.detach()
+    if backend == "reference":
+        dtype = accumulation_dtype(z.dtype)
+        with torch.autocast(z.device.type, enabled=False):
+            return reference.find_bmu(z.to(dtype), prototypes.to(dtype))
+    bmu, nearest = ops.find_bmu(z, prototypes, backend)
+    return bmu, nearest
+
+
+_FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def _checked_inputs(z: Tensor, prototypes: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+    """z flattened to (B, D) and the prototypes, of one dtype, or an error that says what is wrong."""
+    for name, x in (("z", z), ("prototypes", prototypes)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+        if x.dtype not in _FLOATING:
+            raise TypeError(f"{name} must have one of the dtypes {_FLOATING}, got {x.dtype}")
+    if z.dim() < 2:
+        raise ValueError(f"z must have shape (B, D) or (B, ...), got {tuple(z.shape)}")
+    if z.dim() > 2:
+        z = z.flatten(1)
+    if prototypes.dim() != 2 or prototypes.shape[0] < 1:
+        raise ValueError(f"prototypes must have shape (K, D) with K at least 1, got {tuple(prototypes.shape)}")
+    if z.shape[1] < 1 or z.shape[1] != prototypes.shape[1]:
+        raise ValueError(
+            f"z and prototypes must have the same number of features, at least 1, got z {tuple(z.shape)} and prototypes"
+            f" {tuple(prototypes.shape)}"
+        )
+    if z.device != prototypes.device:
+        raise ValueError(f"prototypes must be on the device of z, {z.device}, got {prototypes.device}")
+    _check_choice("distance", distance, DISTANCES)
+    if z.dtype != prototypes.dtype:
+        dtype = torch.promote_types(z.dtype, prototypes.dtype)
+        z, prototypes = z.to(dtype), prototypes.to(dtype)
+    return z, prototypes
+
+
+def _check_temperature(temperature: float | Tensor, device: torch.device) -> None:
+    if isinstance(temperature, Tensor):
+        if temperature.dim() != 0 or not temperature.is_floating_point():
+            raise ValueError(
+                "temperature must be a float or a 0-dim floating tensor, got a tensor of shape"
+                f" {tuple(temperature.shape)} and dtype {temperature.dtype}"
+            )
+        if temperature.device != device:
+            raise ValueError(f"temperature must be on the device of z, {device}, got {temperature.device}")
+    elif isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+        raise TypeError(f"temperature must be a float or a 0-dim tensor, got {temperature!r}")
+    elif not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")

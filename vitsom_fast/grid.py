@@ -1,0 +1,176 @@
+"""The map: where each prototype sits, and how strongly the units of the map pull on one another.
+
+Nothing here depends on the latents. A neighborhood is handed to the backends as data, a sum of separable terms, so that no
+backend knows what a topology is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TOPOLOGIES = ("rectangular", "hexagonal")
+NEIGHBORHOODS = ("gaussian",)
+
+# Distance between two rows of a hexagonal grid whose units are 1 apart.
+HEXAGONAL_ROW_PITCH = math.sqrt(3) / 2
+
+# -1 / (2 T^2) must stay finite in fp32; a Gaussian this narrow is already 1 at its centre and exactly 0 elsewhere.
+_SMALLEST_TEMPERATURE = 1e-18
+_LARGEST_TEMPERATURE = 1e18
+
+
+class Neighborhood(NamedTuple):
+    """The weights h between all units: ``h[(r, c), (s, d)] = sum_t rows[t, r, s] * cols[t, c, d]``.
+
+    ``rows`` is (terms, R, R) and ``cols`` (terms, C, C) for a grid of R rows and C columns. The sum over t is symmetric in
+    its two units; a single term need not be.
+    """
+
+    rows: Tensor
+    cols: Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A map of ``rows * cols`` units; unit ``k = row * cols + col``.
+
+    Args:
+        rows: number of rows, at least 1.
+        cols: number of columns, at least 1.
+        topology: "rectangular" (unit spacing along both axes) or "hexagonal" (odd rows shifted by +0.5 column, row pitch
+            sqrt(3)/2, so that the six neighbours of a unit are at distance 1).
+        periodic: join opposite edges (a torus). A hexagonal torus needs an even number of rows, or the shift of the rows
+            would not match across the seam.
+
+    Raises:
+        TypeError: ``rows`` or ``cols`` is not an integer, or ``periodic`` not a bool.
+        ValueError: a size below 1, an unknown topology, or a hexagonal torus with an odd number of rows.
+    """
+
+    rows: int
+    cols: int
+    topology: str = "rectangular"
+    periodic: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "cols"):
+            size = getattr(self, name)
+            if isinstance(size, bool) or not isinstance(size, int):
+                raise TypeError(f"{name} must be an int, got {size!r}")
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        if self.topology not in TOPOLOGIES:
+            raise ValueError(f"topology must be one of {TOPOLOGIES}, got {self.topology!r}")
+        if not isinstance(self.periodic, bool):
+            raise TypeError(f"periodic must be a bool, got {self.periodic!r}")
+        if self.periodic and self.topology == "hexagonal" and self.rows % 2:
+            raise ValueError(f"rows must be even for a periodic hexagonal grid, got {self.rows}")
+
+    @property
+    def num_prototypes(self) -> int:
+        """K = rows * cols."""
+        return self.rows * self.cols
+
+    @property
+    def row_pitch(self) -> float:
+        """Distance between two adjacent rows."""
+        return HEXAGONAL_ROW_PITCH if self.topology == "hexagonal" else 1.0
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Length of the torus along (rows, columns); what a periodic grid wraps by."""
+        return self.rows * self.row_pitch, float(self.cols)
+
+    @property
+    def positions(self) -> Tensor:
+        """(K, 2) float64 on the CPU: the coordinate across rows, then along columns, of every unit."""
+        row, col = torch.meshgrid(torch.arange(self.rows), torch.arange(self.cols), indexing="ij")
+        shift = 0.5 * (row % 2) if self.topology == "hexagonal" else 0.0
+        return torch.stack([row * self.row_pitch, col + shift], dim=-1).reshape(-1, 2).double()
+
+    def neighborhood(
+        self,
+        temperature: float | Tensor,
+        kind: str = "gaussian",
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Neighborhood:
+        """The Gaussian ``exp(-|r_k - r_j|^2 / (2 T^2))`` of the paper between all units, as separable factors.
+
+        Args:
+            temperature: T > 0, in units of the grid; a float, or a 0-dim tensor that is read on its device. A tensor that
+                holds no positive number gives NaN weights: a check would have to wait for the device.
+            kind: "gaussian".
+            device, dtype: where and in what the factors are computed.
+
+        Raises:
+            ValueError: an unknown kind.
+        """
+        if kind not in NEIGHBORHOODS:
+            raise ValueError(f"neighborhood must be one of {NEIGHBORHOODS}, got {kind!r}")
+        exponent: float | Tensor
+        if isinstance(temperature, Tensor):
+            # rsqrt turns what is not positive into NaN (or 0 * inf, which is NaN at the centre) without a look at the value.
+            exponent = temperature.detach().to(device=device, dtype=dtype).rsqrt().pow(4).mul(-0.5)
+        else:
+            exponent = -0.5 / min(max(temperature, _SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE) ** 2
+        table = _squared_offsets(self, torch.device(device), dtype)
+        factors = torch.exp(table * exponent)  # one launch for both axes
+        terms = 3 if self.topology == "hexagonal" else 1
+        split = terms * self.rows * self.rows
+        return Neighborhood(
+            factors[:split].view(terms, self.rows, self.rows), factors[split:].view(terms, self.cols, self.cols)
+        )
+
+
+_offset_tables: dict[tuple[Grid, torch.device, torch.dtype], Tensor] = {}
+
+
+def _squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Squared distances along each axis, flat: (terms, R, R) then (terms, C, C); +inf where a term does not apply."""
+    if torch.compiler.is_compiling():  # a compiled graph folds the table into the factors' own kernel
+        return _build_squared_offsets(grid, device, dtype)
+    key = (grid, device, dtype)
+    table = _offset_tables.get(key)
+    if table is None:
+        with torch.inference_mode(False), torch.no_grad():
+            table = _build_squared_offsets(grid, device, dtype)
+        # A fake tensor, or memory of a graph under capture, must not outlive this call.
+        capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        if type(table) is Tensor and not capturing:
+            if len(_offset_tables) >= 64:
+                _offset_tables.clear()
+            _offset_tables[key] = table
+    return table
+
+
+def _build_squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
+    row = torch.arange(grid.rows, device=device)
+    col = torch.arange(grid.cols, device=device)
+    row_extent, col_extent = grid.extent
+    across = _squared((row[:, None] - row[None, :]).to(dtype) * grid.row_pitch, row_extent, grid.periodic)
+    along = (col[:, None] - col[None, :]).to(dtype)
+    if grid.topology == "rectangular":
+        rows, cols = across[None], _squared(along, col_extent, grid.periodic)[None]
+    else:
+        # The shift between two rows depends on their parities only: none, or half a column either way.
+        odd, shifts = row % 2 == 1, (0.0, 0.5, -0.5)
+        applies = (odd[:, None] == odd[None, :], odd[:, None] & ~odd[None, :], ~odd[:, None] & odd[None, :])
+        rows = torch.stack([across.masked_fill(~mask, math.inf) for mask in applies])
+        cols = torch.stack([_squared(along + shift, col_extent, grid.periodic) for shift in shifts])
+    return torch.cat([rows.flatten(), cols.flatten()])
+
+
+def _squared(offset: Tensor, extent: float, periodic: bool) -> Tensor:
+    return wrap(offset, extent).square() if periodic else offset.square()
+
+
+def wrap(offset: Tensor, extent: float) -> Tensor:
+    """The shortest of the offsets that are equal on a circle of this length."""
+    return offset - extent * torch.round(offset / extent)

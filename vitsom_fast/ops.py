@@ -1,0 +1,158 @@
+"""The operators ``vitsom::*``: schema, fake kernels, autograd and autocast, for all backends at once.
+
+A backend is chosen by name, above the dispatcher; each operator here only forwards to that backend's function. Shapes: z (B, D),
+prototypes (K, D) of the same floating dtype; row_factors (terms, R, R) and col_factors (terms, C, C) in the accumulation dtype,
+K = R C. The accumulation dtype is fp64 for fp64 inputs and fp32 for all others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitsom_fast import backends
+from vitsom_fast.backends import torch_ops
+
+_library = torch.library.Library("vitsom", "DEF")
+_library.define("find_bmu(Tensor z, Tensor prototypes, str backend) -> (Tensor bmu, Tensor distance)")
+_library.define(
+    "som_forward(Tensor z, Tensor prototypes, Tensor row_factors, Tensor col_factors, str reduction, str backend)"
+    " -> (Tensor loss, Tensor bmu, Tensor attraction)"
+)
+_library.define(
+    "som_backward(Tensor grad_loss, Tensor z, Tensor prototypes, Tensor row_factors, Tensor col_factors, Tensor bmu,"
+    " Tensor attraction, str reduction, bool for_z, bool for_prototypes, str backend)"
+    " -> (Tensor grad_z, Tensor grad_prototypes)"
+)
+
+
+def _find_bmu(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    return backends.get(backend).find_bmu(z, prototypes)
+
+
+def _som_forward(
+    z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str, backend: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    return backends.get(backend).som_forward(z, prototypes, row_factors, col_factors, reduction)
+
+
+def _som_backward(*args: Any) -> tuple[Tensor, Tensor]:
+    *inputs, backend = args
+    return backends.get(backend).som_backward(*inputs)
+
+
+def _full_precision(function: Any) -> Any:
+    """Autocast never lowers the accumulation: PyTorch operations inside a backend run as they are written."""
+
+    def without_autocast(*args: Any) -> Any:
+        device_type = args[0].device.type
+        if not torch.is_autocast_enabled(device_type):
+            return function(*args)
+        with torch.autocast(device_type, enabled=False):
+            return function(*args)
+
+    return without_autocast
+
+
+for _name, _function in (("find_bmu", _find_bmu), ("som_forward", _som_forward), ("som_backward", _som_backward)):
+    _library.impl(_name, _full_precision(_function), "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("vitsom::find_bmu", lib=_library)
+def _(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    return (
+        z.new_empty(z.shape[0], dtype=torch.int64),
+        z.new_empty(z.shape[0], dtype=torch_ops.accumulation_dtype(z.dtype)),
+    )
+
+
+@torch.library.register_fake("vitsom::som_forward", lib=_library)
+def _(
+    z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str, backend: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = torch_ops.accumulation_dtype(z.dtype)
+    return (
+        z.new_empty((), dtype=dtype),
+        z.new_empty(z.shape[0], dtype=torch.int64),
+        z.new_empty(z.shape, dtype=dtype),
+    )
+
+
+@torch.library.register_fake("vitsom::som_backward", lib=_library)
+def _(
+    grad_loss: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    bmu: Tensor,
+    attraction: Tensor,
+    reduction: str,
+    for_z: bool,
+    for_prototypes: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return (
+        z.new_empty(z.shape if for_z else 0),
+        prototypes.new_empty(prototypes.shape if for_prototypes else 0),
+    )
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    z, prototypes, row_factors, col_factors, ctx.reduction, ctx.backend = inputs
+    _, bmu, attraction = output
+    ctx.mark_non_differentiable(bmu, attraction)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(z, prototypes, row_factors, col_factors, bmu, attraction)
+
+
+def _backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    for_z, for_prototypes = ctx.needs_input_grad[:2]
+    grads: tuple[Tensor | None, Tensor | None] = (None, None)
+    if grad_loss is not None:
+        z, prototypes, row_factors, col_factors, bmu, attraction = ctx.saved_tensors
+        if torch.is_grad_enabled():  # someone differentiates the gradient: write it in operations that can be
+            grads = _differentiable_gradients(
+                grad_loss, z, prototypes, row_factors, col_factors, bmu, ctx.reduction, for_z, for_prototypes
+            )
+        else:
+            grads = torch.ops.vitsom.som_backward(
+                grad_loss,
+                z,
+                prototypes,
+                row_factors,
+                col_factors,
+                bmu,
+                attraction,
+                ctx.reduction,
+                for_z,
+                for_prototypes,
+                ctx.backend,
+            )
+    return grads[0] if for_z else None, grads[1] if for_prototypes else None, None, None, None, None
+
+
+@_full_precision
+def _differentiable_gradients(
+    grad_loss: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    bmu: Tensor,
+    reduction: str,
+    for_z: bool,
+    for_prototypes: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    wanted = [x for x, needed in ((z, for_z), (prototypes, for_prototypes)) if needed]
+    loss, _ = torch_ops.loss_at(bmu, z, prototypes, row_factors, col_factors, reduction)
+    grads = iter(torch.autograd.grad(loss, wanted, grad_loss, create_graph=True))
+    return next(grads) if for_z else None, next(grads) if for_prototypes else None
+
+
+torch.library.register_autograd("vitsom::som_forward", _backward, setup_context=_save_for_backward, lib=_library)
+
+find_bmu = torch.ops.vitsom.find_bmu.default
+som_forward = torch.ops.vitsom.som_forward.default
