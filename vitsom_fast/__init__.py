@@ -5,12 +5,14 @@ from vitsom_fast.functional import find_bmu, som_loss
 from vitsom_fast.grid import Grid
 from vitsom_fast.loss import FusedSOMLoss
 from vitsom_fast.schedules import exponential_decay, linear_ramp
+from vitsom_fast.version import __version__
 
-__version__ = "0.1.0"
+
 
 __all__ = [
     "FusedSOMLoss",
     "Grid",
+    "__version__",
     "available_backends",
     "exponential_decay",
     "find_bmu",

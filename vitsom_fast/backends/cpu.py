@@ -1,2 +1,144 @@
-def unavailable(): return "x"
-def unsupported(d,t): return "x"
+"""The C++ kernels of csrc/cpu: cosine distance on CPU tensors in fp32, bf16 and fp16.
+
+Only addresses, sizes and strides cross the border; memory is torch's, threads follow ``torch.set_num_threads``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vitsom_fast.backends.torch_ops import reduction_scale
+
+try:
+    from vitsom_fast import _cpu
+except ImportError as error:
+    _cpu, _reason = None, f"the compiled module vitsom_fast._cpu cannot be imported ({error})"
+else:
+    _reason = None
+
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+def unavailable() -> str | None:
+    if _reason is None:
+        try:
+            _cpu.selected()
+        except RuntimeError as error:  # VITSOM_CPU_ISA names what this processor cannot run
+            return str(error)
+    return _reason
+
+
+def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"it serves CPU tensors, got device {device}"
+    if dtype not in _DTYPES:
+        return f"it serves the dtypes {tuple(_DTYPES)}, got {dtype}"
+    return None
+
+
+def instruction_sets() -> list[str]:
+    """Builds of the kernels that this processor can run, the widest first; empty without the compiled module."""
+    return [] if _cpu is None else _cpu.instruction_sets()
+
+
+def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
+    problem, _keep = _problem(z, prototypes)
+    bmu = torch.empty(z.shape[0], dtype=torch.int64)
+    distance = torch.empty(z.shape[0], dtype=torch.float32)
+    _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
+    return bmu, distance
+
+
+def som_forward(
+    z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss () fp32, BMU (B,) int64 and attraction (B, D) fp32."""
+    problem, _keep = _problem(z, prototypes)
+    neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
+    loss = torch.empty((), dtype=torch.float32)
+    bmu = torch.empty(z.shape[0], dtype=torch.int64)
+    attraction = torch.empty(z.shape, dtype=torch.float32)
+    scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0])
+    _cpu.som_forward(problem, neighborhood, scale, loss.data_ptr(), bmu.data_ptr(), attraction.data_ptr())
+    return loss, bmu, attraction
+
+
+def som_backward(
+    grad_loss: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    bmu: Tensor,
+    attraction: Tensor,
+    reduction: str,
+    for_z: bool,
+    for_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for."""
+    problem, _keep = _problem(z, prototypes)
+    neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
+    if bmu.shape != z.shape[:1] or attraction.shape != z.shape:
+        raise ValueError(
+            f"bmu and attraction must be those of z {tuple(z.shape)}, got shapes {tuple(bmu.shape)} and {tuple(attraction.shape)}"
+        )
+    bmu, attraction = bmu.contiguous(), attraction.contiguous()
+    grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype)
+    grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype)
+    scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0]) * grad_loss.item()
+    _cpu.som_backward(
+        problem,
+        neighborhood,
+        scale,
+        bmu.data_ptr(),
+        attraction.data_ptr(),
+        grad_z.data_ptr(),
+        grad_prototypes.data_ptr(),
+    )
+    return grad_z, grad_prototypes
+
+
+def _problem(z: Tensor, prototypes: Tensor) -> tuple[object, tuple[Tensor, Tensor]]:
+    """The inputs as the module takes them, and the tensors that must live as long."""
+    if z.dtype != prototypes.dtype or z.dim() != 2 or prototypes.dim() != 2 or z.shape[1] != prototypes.shape[1]:
+        raise ValueError(
+            f"z and prototypes must be (B, D) and (K, D) of one dtype, got {tuple(z.shape)} {z.dtype} and"
+            f" {tuple(prototypes.shape)} {prototypes.dtype}"
+        )
+    z, prototypes = _with_contiguous_rows(z), _with_contiguous_rows(prototypes)
+    problem = _cpu.Problem(
+        z.data_ptr(),
+        z.stride(0),
+        prototypes.data_ptr(),
+        prototypes.stride(0),
+        _DTYPES[z.dtype],
+        z.shape[0],
+        prototypes.shape[0],
+        z.shape[1],
+        torch.get_num_threads(),
+    )
+    return problem, (z, prototypes)
+
+
+def _neighborhood(prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> tuple[object, tuple[Tensor, Tensor]]:
+    terms, rows, cols = row_factors.shape[0], row_factors.shape[1], col_factors.shape[1]
+    if (
+        row_factors.shape != (terms, rows, rows)
+        or col_factors.shape != (terms, cols, cols)
+        or rows * cols != prototypes.shape[0]
+        or row_factors.dtype != torch.float32
+        or col_factors.dtype != torch.float32
+    ):
+        raise ValueError(
+            f"row_factors and col_factors must be fp32 factors of a grid of {prototypes.shape[0]} units, got"
+            f" {tuple(row_factors.shape)} {row_factors.dtype} and {tuple(col_factors.shape)} {col_factors.dtype}"
+        )
+    row_factors, col_factors = row_factors.contiguous(), col_factors.contiguous()
+    neighborhood = _cpu.Neighborhood(rows, cols, terms, row_factors.data_ptr(), col_factors.data_ptr())
+    return neighborhood, (row_factors, col_factors)
+
+
+def _with_contiguous_rows(x: Tensor) -> Tensor:
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()

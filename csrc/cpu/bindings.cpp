@@ -1,0 +1,88 @@
+// vitsom_fast._cpu: the kernels under Python, in plain addresses, so that one build serves every version of torch.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "dispatch.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using vitsom::DType;
+using vitsom::Neighborhood;
+using vitsom::Problem;
+
+const vitsom::Kernels& kernels() {
+    static const vitsom::Kernels& selected = vitsom::select_kernels();
+    return selected;
+}
+
+template <class T>
+T* address(std::uintptr_t value) {
+    return reinterpret_cast<T*>(value);
+}
+
+Problem problem(
+    std::uintptr_t z, std::int64_t z_stride, std::uintptr_t prototypes, std::int64_t prototype_stride, int dtype,
+    std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim, int threads) {
+    return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride}, static_cast<DType>(dtype), batch,
+            num_prototypes, dim, threads};
+}
+
+Neighborhood neighborhood(
+    std::int64_t rows, std::int64_t cols, std::int64_t terms, std::uintptr_t row_factors, std::uintptr_t col_factors) {
+    return {rows, cols, terms, address<const float>(row_factors), address<const float>(col_factors)};
+}
+
+void find_bmu(const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
+    const auto& k = kernels();
+    py::gil_scoped_release unlocked;
+    k.find_bmu(p, address<std::int64_t>(bmu), address<float>(distance));
+}
+
+void som_forward(
+    const Problem& p, const Neighborhood& h, double scale, std::uintptr_t loss, std::uintptr_t bmu,
+    std::uintptr_t attraction) {
+    const auto& k = kernels();
+    py::gil_scoped_release unlocked;
+    k.som_forward(p, h, scale, address<float>(loss), address<std::int64_t>(bmu), address<float>(attraction));
+}
+
+void som_backward(
+    const Problem& p, const Neighborhood& h, double scale, std::uintptr_t bmu, std::uintptr_t attraction,
+    std::uintptr_t grad_z, std::uintptr_t grad_prototypes) {
+    const auto& k = kernels();
+    py::gil_scoped_release unlocked;
+    const auto* units = address<const std::int64_t>(bmu);
+    for (std::int64_t i = 0; i < p.batch; ++i) {
+        if (units[i] < 0 || units[i] >= p.num_prototypes) {
+            throw std::invalid_argument(
+                "bmu[" + std::to_string(i) + "] must be an index of one of " + std::to_string(p.num_prototypes) +
+                " prototypes, got " + std::to_string(units[i]));
+        }
+    }
+    k.som_backward(
+        p, h, scale, units, address<const float>(attraction), address<void>(grad_z), address<void>(grad_prototypes));
+}
+
+std::vector<std::string> instruction_sets() {
+    std::vector<std::string> names;
+    for (const auto* supported : vitsom::supported_kernels()) names.emplace_back(supported->name);
+    return names;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m) {
+    m.doc() = "CPU kernels of vitsom_fast; the caller guarantees addresses, sizes and dtypes.";
+    py::class_<Problem>(m, "Problem").def(py::init(&problem));
+    py::class_<Neighborhood>(m, "Neighborhood").def(py::init(&neighborhood));
+    m.def("find_bmu", &find_bmu);
+    m.def("som_forward", &som_forward);
+    m.def("som_backward", &som_backward);
+    m.def("instruction_sets", &instruction_sets, "Instruction sets that this processor can run, the widest first.");
+    m.def("selected", [] { return std::string(kernels().name); }, "The instruction set in use.");
+}

@@ -1,0 +1,74 @@
+// The kernels for one instruction set; compiled once for each, with VITSOM_ISA naming it.
+//
+// Everything here lives in a namespace of that name: an inline function shared between the builds could be taken from the wider
+// one by the linker, and fault on a processor that has only the narrower. For the same reason nothing of the standard library
+// with code of its own is used.
+#if defined(_OPENMP)
+#include <omp.h>
+#else
+static inline int omp_get_thread_num() { return 0; }
+#endif
+
+#include "backward.h"
+#include "forward.h"
+#include "kernels.h"
+#include "search.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+namespace {
+
+template <class T>
+void find_bmu_in(const Problem& p, std::int64_t* bmu, float* distance) {
+    SearchPlan plan = plan_search(p);
+    Search found{bmu, distance, nullptr, nullptr};
+    Arena arena;
+    lay_out(arena, [&](Arena& a) {
+        take_search(a, p, plan);
+        found.inverse_z = a.take<float>(p.batch);
+        found.inverse_prototype = a.take<float>(p.num_prototypes);
+    });
+    search<T>(p, plan, found);
+    for (std::int64_t i = 0; i < p.batch; ++i) {
+        distance[i] = found.score[i] >= -__FLT_MAX__ ? 1.0f - found.score[i] : __builtin_nanf("");
+    }
+}
+
+template <class Call>
+void with_dtype(DType dtype, const Call& call) {
+    switch (dtype) {
+        case DType::float32: return call(float{});
+        case DType::bfloat16: return call(bfloat16{});
+        case DType::float16: return call(float16{});
+    }
+}
+
+void find_bmu(const Problem& p, std::int64_t* bmu, float* distance) {
+    with_dtype(p.dtype, [&](auto t) { find_bmu_in<decltype(t)>(p, bmu, distance); });
+}
+
+void forward(const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction) {
+    with_dtype(p.dtype, [&](auto t) { som_forward<decltype(t)>(p, h, scale, loss, bmu, attraction); });
+}
+
+void backward(
+    const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, const float* attraction, void* grad_z,
+    void* grad_prototypes) {
+    with_dtype(p.dtype, [&](auto t) {
+        som_backward<decltype(t)>(p, h, scale, bmu, attraction, grad_z, grad_prototypes);
+    });
+}
+
+#define VITSOM_STRING_OF(x) #x
+#define VITSOM_STRING(x) VITSOM_STRING_OF(x)
+#define VITSOM_JOIN_OF(a, b) a##b
+#define VITSOM_JOIN(a, b) VITSOM_JOIN_OF(a, b)
+
+constexpr Kernels table{VITSOM_STRING(VITSOM_ISA), find_bmu, forward, backward};
+
+}  // namespace
+}  // namespace VITSOM_ISA
+
+const Kernels* VITSOM_JOIN(kernels_, VITSOM_ISA)() { return &VITSOM_ISA::table; }
+
+}  // namespace vitsom

@@ -1,0 +1,57 @@
+// What one instruction set's build of the kernels offers, in plain pointers and sizes.
+//
+// z is (batch, dim) and the prototypes (rows * cols, dim), both of one dtype, each row contiguous. All offsets are 64-bit.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vitsom {
+
+enum class DType : int { float32 = 0, bfloat16 = 1, float16 = 2 };
+
+struct Matrix {
+    const void* data;
+    std::int64_t stride;  // elements from one row to the next; may be 0 (an expanded row)
+};
+
+struct Problem {
+    Matrix z;           // [batch, dim]
+    Matrix prototypes;  // [num_prototypes, dim]
+    DType dtype;
+    std::int64_t batch, num_prototypes, dim;
+    int threads;  // at most this many
+};
+
+// h[(r, c), (s, d)] = sum over t of row_factors[t, r, s] * col_factors[t, c, d]; unit k = r * cols + c
+struct Neighborhood {
+    std::int64_t rows, cols, terms;
+    const float* row_factors;  // [terms, rows, rows]
+    const float* col_factors;  // [terms, cols, cols]
+};
+
+struct Kernels {
+    const char* name;
+
+    void (*find_bmu)(const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
+
+    // loss = scale * sum over i of (n_b - z^_i . S_b); attraction[i] = S_b  [batch, dim]
+    void (*som_forward)(
+        const Problem&, const Neighborhood&, double scale, float* loss, std::int64_t* bmu, float* attraction);
+
+    // Gradients in the dtype of the problem, each row contiguous; nullptr for one that is not wanted.
+    void (*som_backward)(
+        const Problem&, const Neighborhood&, double scale, const std::int64_t* bmu, const float* attraction, void* grad_z,
+        void* grad_prototypes);
+};
+
+// nullptr where this processor, or this build, has no such instruction set.
+const Kernels* kernels_avx512();
+const Kernels* kernels_avx2();
+const Kernels* kernels_baseline();
+
+// 64-byte aligned; throws std::bad_alloc.
+void* allocate(std::size_t bytes);
+void release(void* memory);
+
+}  // namespace vitsom

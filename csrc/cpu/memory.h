@@ -1,0 +1,46 @@
+// One allocation a call, handed out piece by piece.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+// Asks twice: a first pass with no memory behind it adds up the sizes, a second hands out the addresses.
+class Arena {
+public:
+    Arena() = default;
+    Arena(const Arena&) = delete;
+    Arena& operator=(const Arena&) = delete;
+    ~Arena() { release(memory_); }
+
+    template <class T>
+    T* take(std::int64_t count) {
+        char* piece = memory_ ? static_cast<char*>(memory_) + used_ : nullptr;
+        used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+        return reinterpret_cast<T*>(piece);
+    }
+
+    void allocate_taken() {
+        memory_ = allocate(used_);
+        used_ = 0;
+    }
+
+private:
+    void* memory_ = nullptr;
+    std::size_t used_ = 0;
+};
+
+// Takes all pieces of a workspace: `layout(arena)` names each piece once and is run for the sizes, then for the addresses.
+template <class Layout>
+void lay_out(Arena& arena, const Layout& layout) {
+    layout(arena);
+    arena.allocate_taken();
+    layout(arena);
+}
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom

@@ -1,0 +1,104 @@
+// Operands laid out for the register tile.
+#pragma once
+
+#include "rows.h"
+#include "tile.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
+// Interleaves the lower (or upper) halves of two vectors: log2(WIDTH) rounds of it transpose WIDTH vectors.
+#if defined(__AVX512F__)
+inline Vec zip_low(Vec a, Vec b) {
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+inline Vec zip_high(Vec a, Vec b) {
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#elif defined(__AVX2__)
+inline Vec zip_low(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+inline Vec zip_high(Vec a, Vec b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+#else
+inline Vec zip_low(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+inline Vec zip_high(Vec a, Vec b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+#endif
+
+inline __attribute__((always_inline)) void transpose(Vec (&rows)[WIDTH]) {
+#pragma GCC unroll 4
+    for (int round = 1; round < WIDTH; round *= 2) {
+        Vec next[WIDTH];
+#pragma GCC unroll 16
+        for (int i = 0; i < WIDTH / 2; ++i) {
+            next[2 * i] = zip_low(rows[i], rows[i + WIDTH / 2]);
+            next[2 * i + 1] = zip_high(rows[i], rows[i + WIDTH / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < WIDTH; ++i) rows[i] = next[i];
+    }
+}
+
+// out[d][column] = matrix[first + column][start + d] for TILE_COLS rows of the matrix; rows from `end` on are zero.
+template <class T>
+void pack_columns(
+    const Matrix& matrix, std::int64_t first, std::int64_t end, std::int64_t start, std::int64_t count, float* out) {
+    for (int half = 0; half < 2; ++half, first += WIDTH, out += WIDTH) {
+        for (std::int64_t d = 0; d < count; d += WIDTH) {
+            const std::int64_t rest = smaller(WIDTH, count - d);
+            Vec block[WIDTH];
+#pragma GCC unroll 16
+            for (int r = 0; r < WIDTH; ++r) {
+                const T* x = row<T>(matrix, smaller(first + r, end - 1)) + start + d;
+                block[r] = rest == WIDTH ? load(x) : load_partial(x, rest);
+                if (first + r >= end) block[r] = Vec{};
+            }
+            transpose(block);
+            for (int i = 0; i < rest; ++i) store(out + (d + i) * TILE_COLS, block[i]);
+        }
+    }
+}
+
+// out[d][r] = scale[r] * matrix[first + r][start + d] for `rows` <= TILE_ROWS rows.
+template <class T>
+void pack_tile_rows(
+    const Matrix& matrix, std::int64_t first, std::int64_t rows, std::int64_t start, std::int64_t count, const float* scale,
+    float* out) {
+    for (std::int64_t r = 0; r < rows; ++r) {
+        const T* x = row<T>(matrix, first + r) + start;
+        for_each_vector(count, [&](std::int64_t d, auto load, auto) {
+            const Vec v = scale[r] * load(x + d);
+            const std::int64_t rest = smaller(WIDTH, count - d);
+            for (int i = 0; i < rest; ++i) out[(d + i) * rows + r] = v[i];
+        });
+    }
+}
+
+// The `count` <= TILE_COLS elements of a row times `scale`, added to or stored in out[0..TILE_COLS), zero beyond.
+template <bool ADD, class T>
+inline void pack_chunk(const T* x, std::int64_t count, float scale, float* out) {
+    for (int half = 0; half < 2; ++half, x += WIDTH, out += WIDTH, count -= WIDTH) {
+        Vec v = count >= WIDTH ? scale * load(x) : count > 0 ? scale * load_partial(x, count) : Vec{};
+        if (ADD) v += load(out);
+        store(out, v);
+    }
+}
+
+// One row of a tile written to `count` <= TILE_COLS elements of a row.
+template <bool ADD>
+inline void store_chunk(float* out, std::int64_t count, Vec low, Vec high) {
+    if (count == TILE_COLS) {
+        store(out, ADD ? load(out) + low : low);
+        store(out + WIDTH, ADD ? load(out + WIDTH) + high : high);
+        return;
+    }
+    float values[TILE_COLS];
+    store(values, low);
+    store(values + WIDTH, high);
+    for (std::int64_t i = 0; i < count; ++i) out[i] = ADD ? out[i] + values[i] : values[i];
+}
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom

@@ -1,0 +1,53 @@
+// The samples sorted by their BMU, column by column of the grid: what is done for one BMU is done once for all its samples.
+#pragma once
+
+#include <cstdint>
+
+#include "memory.h"
+#include "pack.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+struct Samples {
+    std::int64_t* order;   // [batch] sample indices by (column, row, index)
+    std::int64_t* row;     // [groups] grid row of each distinct BMU
+    std::int64_t* start;   // [groups + 1] into order
+    std::int64_t* column;  // [cols + 1] into row and start
+    std::int64_t* next;    // [num_prototypes + 1] scratch
+
+    static void take(Arena& arena, Samples& s, std::int64_t batch, std::int64_t rows, std::int64_t cols) {
+        const std::int64_t groups = smaller(batch, rows * cols);
+        s.order = arena.take<std::int64_t>(batch);
+        s.row = arena.take<std::int64_t>(groups);
+        s.start = arena.take<std::int64_t>(groups + 1);
+        s.column = arena.take<std::int64_t>(cols + 1);
+        s.next = arena.take<std::int64_t>(rows * cols + 1);
+    }
+
+    // A counting sort, which keeps the samples of a BMU in their order: sums over them never change from run to run.
+    void sort(const std::int64_t* bmu, std::int64_t batch, std::int64_t rows, std::int64_t cols) {
+        const auto key = [=](std::int64_t i) { return bmu[i] % cols * rows + bmu[i] / cols; };
+        for (std::int64_t k = 0; k <= rows * cols; ++k) next[k] = 0;
+        for (std::int64_t i = 0; i < batch; ++i) ++next[key(i) + 1];
+        std::int64_t groups = 0, position = 0;
+        for (std::int64_t c = 0; c < cols; ++c) {
+            column[c] = groups;
+            for (std::int64_t r = 0; r < rows; ++r) {
+                const std::int64_t count = next[c * rows + r + 1];
+                if (count > 0) {
+                    row[groups] = r;
+                    start[groups++] = position;
+                }
+                next[c * rows + r] = position;
+                position += count;
+            }
+        }
+        column[cols] = groups;
+        start[groups] = position;
+        for (std::int64_t i = 0; i < batch; ++i) order[next[key(i)]++] = i;
+    }
+};
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom
