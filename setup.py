@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
@@ -68,13 +68,7 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    packages=[
-        "vitsom_fast",
-        "vitsom_fast.backends",
-        "vitsom_fast.models",
-        "vitsom_fast.training",
-        "vitsom_fast.kernels",
-    ],
+    packages=[*find_packages(include=["vitsom_fast", "vitsom_fast.*"]), "vitsom_fast.kernels"],
     package_dir={"vitsom_fast": "vitsom_fast", "vitsom_fast.kernels": "kernels"},
     package_data={"vitsom_fast": ["py.typed"]},
     ext_modules=[Extension("vitsom_fast._cpu", sources=[])],

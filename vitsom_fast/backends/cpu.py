@@ -5,27 +5,30 @@ Only addresses, sizes and strides cross the border; memory is torch's, threads f
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vitsom_fast.backends.torch_ops import reduction_scale
 
+_cpu: Any = None
+_reason: str | None = None
 try:
-    from vitsom_fast import _cpu
+    _cpu = importlib.import_module("vitsom_fast._cpu")
+    _cpu.selected()
+except ModuleNotFoundError:
+    _reason = "installed without its compiled module vitsom_fast._cpu (no C++17 compiler then, or VITSOM_BUILD_CPU=0)"
 except ImportError as error:
-    _cpu, _reason = None, f"the compiled module vitsom_fast._cpu cannot be imported ({error})"
-else:
-    _reason = None
+    _reason = f"the compiled module vitsom_fast._cpu cannot be loaded ({error})"
+except RuntimeError as error:  # VITSOM_CPU_ISA names what this processor cannot run
+    _reason = str(error)
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
 def unavailable() -> str | None:
-    if _reason is None:
-        try:
-            _cpu.selected()
-        except RuntimeError as error:  # VITSOM_CPU_ISA names what this processor cannot run
-            return str(error)
     return _reason
 
 
@@ -39,7 +42,7 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def instruction_sets() -> list[str]:
     """Builds of the kernels that this processor can run, the widest first; empty without the compiled module."""
-    return [] if _cpu is None else _cpu.instruction_sets()
+    return [] if _cpu is None else list(_cpu.instruction_sets())
 
 
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,9 @@ EPS = 1e-12  # of torch.nn.functional.normalize
 # Scores searched at a time: 16 M keep a chunk at 64 MB in fp32, and larger ones were no faster.
 _CHUNK = 1 << 24
 
+# Products B K D below which the number of launches is all that counts.
+_SMALL = 1 << 14
+
 
 def unavailable() -> str | None:
     return None
@@ -41,15 +44,21 @@ def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) of each row of z (B, D) among the prototypes (K, D)."""
     dtype = accumulation_dtype(z.dtype)
     prototypes = prototypes.to(dtype)
-    targets = _normalize(prototypes).T  # [D, K]
-    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    distance = torch.empty(z.shape[0], dtype=dtype, device=z.device)
+    return _search(_normalize(z.to(dtype)), _normalize(prototypes), prototypes)
+
+
+def _search(unit_z: Tensor, unit_prototypes: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    if unit_z.shape[0] * prototypes.numel() <= _SMALL:
+        # Equal prototypes get equal scores here, for half the launches of the general way.
+        best, bmu = (unit_z[:, None, :] * unit_prototypes).sum(dim=2).max(dim=1)  # from [B, K]
+        return bmu, 1 - best
+    bmu = torch.empty(unit_z.shape[0], dtype=torch.int64, device=unit_z.device)
+    distance = torch.empty(unit_z.shape[0], dtype=unit_z.dtype, device=unit_z.device)
     step = max(1, _CHUNK // prototypes.shape[0])
     with _exact_matmul():
-        for start in range(0, z.shape[0], step):
+        for start in range(0, unit_z.shape[0], step):
             rows = slice(start, start + step)
-            scores = _normalize(z[rows].to(dtype)) @ targets  # [step, K]
-            best, bmu[rows] = scores.max(dim=1)
+            best, bmu[rows] = (unit_z[rows] @ unit_prototypes.T).max(dim=1)  # from [step, K]
             distance[rows] = 1 - best
     return _lowest_equal(prototypes, bmu), distance
 
@@ -84,22 +93,31 @@ def som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss (), BMU (B,) and the attraction S_b (B, D) of every sample, which is all that the gradients need."""
-    bmu, _ = find_bmu(z, prototypes)
-    loss, attraction = loss_at(bmu, z, prototypes, row_factors, col_factors, reduction)
+    dtype = accumulation_dtype(z.dtype)
+    prototypes = prototypes.to(dtype)
+    unit_z, unit_prototypes = _normalize(z.to(dtype)), _normalize(prototypes)
+    bmu, _ = _search(unit_z, unit_prototypes, prototypes)
+    loss, attraction = _weighted_loss(bmu, unit_z, unit_prototypes, row_factors, col_factors, reduction)
     return loss, bmu, attraction
 
 
 def loss_at(
     bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
-) -> tuple[Tensor, Tensor]:
-    """The loss for given BMUs, differentiable any number of times in z and the prototypes, and the attraction (B, D)."""
+) -> Tensor:
+    """The loss for given BMUs, differentiable any number of times in z and the prototypes."""
     dtype = accumulation_dtype(z.dtype)
-    unit_z = _normalize(z.to(dtype))  # [B, D]
-    smoothed = smooth(_normalize(prototypes.to(dtype)), row_factors, col_factors)  # [K, D]
-    attraction = smoothed[bmu]  # [B, D]
+    unit_z, unit_prototypes = _normalize(z.to(dtype)), _normalize(prototypes.to(dtype))
+    return _weighted_loss(bmu, unit_z, unit_prototypes, row_factors, col_factors, reduction)[0]
+
+
+def _weighted_loss(
+    bmu: Tensor, unit_z: Tensor, unit_prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
+) -> tuple[Tensor, Tensor]:
+    attraction = smooth(unit_prototypes, row_factors, col_factors)[bmu]  # [B, D]
     weight = _total_weight(row_factors, col_factors)[bmu]  # [B]
     total = (weight - (unit_z * attraction).sum(dim=1)).sum()
-    return total * reduction_scale(reduction, z.shape[0], prototypes.shape[0]), attraction
+    loss = total.to(unit_z.dtype) * reduction_scale(reduction, unit_z.shape[0], unit_prototypes.shape[0])
+    return loss, attraction
 
 
 def som_backward(
@@ -118,12 +136,13 @@ def som_backward(
     dtype = accumulation_dtype(z.dtype)
     factor = grad_loss.to(dtype) * -reduction_scale(reduction, z.shape[0], prototypes.shape[0])
     grad_z, grad_prototypes = z.new_empty(0), prototypes.new_empty(0)
+    norm, unit_z = _norm_and_unit(z.to(dtype))
     if for_z:
-        grad_z = _through_normalize(attraction * factor, z.to(dtype)).to(z.dtype)
+        grad_z = _through_normalize(attraction * factor, norm, unit_z).to(z.dtype)
     if for_prototypes:
-        pulled = _segment_sum(_normalize(z.to(dtype)), bmu, prototypes.shape[0])  # [K, D]
+        pulled = _segment_sum(unit_z, bmu, prototypes.shape[0])  # [K, D]
         spread = smooth(pulled, row_factors.mT, col_factors.mT).mul_(factor)
-        grad_prototypes = _through_normalize(spread, prototypes.to(dtype)).to(prototypes.dtype)
+        grad_prototypes = _through_normalize(spread, *_norm_and_unit(prototypes.to(dtype))).to(prototypes.dtype)
     return grad_z, grad_prototypes
 
 
@@ -141,9 +160,9 @@ def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
 
 def _total_weight(row_factors: Tensor, col_factors: Tensor) -> Tensor:
     """n = G 1, (K,). fp64 where there is any: the loss is the small difference of n and a dot product of its size."""
-    if row_factors.device.type != "mps":
-        row_factors, col_factors = row_factors.double(), col_factors.double()
-    return (row_factors.sum(2)[:, :, None] * col_factors.sum(2)[:, None, :]).sum(0).flatten()
+    dtype = row_factors.dtype if row_factors.device.type == "mps" else torch.float64
+    row_sums, col_sums = row_factors.sum(dim=2, dtype=dtype), col_factors.sum(dim=2, dtype=dtype)  # [terms, R], [terms, C]
+    return (row_sums.T @ col_sums).flatten()
 
 
 def _segment_sum(unit_z: Tensor, bmu: Tensor, num_prototypes: int) -> Tensor:
@@ -155,18 +174,17 @@ def _segment_sum(unit_z: Tensor, bmu: Tensor, num_prototypes: int) -> Tensor:
     return pulled.index_put_((bmu,), unit_z, accumulate=True)
 
 
+def _norm_and_unit(x: Tensor) -> tuple[Tensor, Tensor]:
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)  # [rows, 1]
+    return norm, x / norm.clamp_min(EPS)
+
+
 def _normalize(x: Tensor) -> Tensor:
-    return x / _norm(x).clamp_min(EPS)
+    return _norm_and_unit(x)[1]
 
 
-def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=1, keepdim=True)
-
-
-def _through_normalize(grad: Tensor, x: Tensor) -> Tensor:
+def _through_normalize(grad: Tensor, norm: Tensor, unit: Tensor) -> Tensor:
     """The gradient for x from that for x / max(|x|, eps); below eps the map is linear and nothing is projected away."""
-    norm = _norm(x)
-    unit = x / norm.clamp_min(EPS)
     along = (unit * grad).sum(dim=1, keepdim=True) * (norm >= EPS)
     return grad.sub(unit * along).div_(norm.clamp_min(EPS))
 
@@ -174,12 +192,25 @@ def _through_normalize(grad: Tensor, x: Tensor) -> Tensor:
 @contextmanager
 def _exact_matmul() -> Iterator[None]:
     """Full fp32 products, whatever the user allows elsewhere: TF32 or bf16 scores would pick other BMUs."""
-    precision = torch.get_float32_matmul_precision()
-    if precision == "highest" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         yield
         return
-    torch.set_float32_matmul_precision("highest")
+    matmuls = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    if hasattr(matmuls[0], "fp32_precision"):  # torch >= 2.9, where the older getter fails once a user has set these
+        lowered = [(matmul, matmul.fp32_precision) for matmul in matmuls if matmul.fp32_precision not in ("ieee", "none")]
+        for matmul, _ in lowered:
+            matmul.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            for matmul, precision in lowered:
+                matmul.fp32_precision = precision
+        return
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest":
+        torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        if precision != "highest":
+            torch.set_float32_matmul_precision(precision)
