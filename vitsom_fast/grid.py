@@ -160,9 +160,10 @@ def _build_squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype)
         rows, cols = across[None], _squared(along, col_extent, grid.periodic)[None]
     else:
         # The shift between two rows depends on their parities only: none, or half a column either way.
-        odd, shifts = row % 2 == 1, (0.0, 0.5, -0.5)
-        applies = (odd[:, None] == odd[None, :], odd[:, None] & ~odd[None, :], ~odd[:, None] & odd[None, :])
-        rows = torch.stack([across.masked_fill(~mask, math.inf) for mask in applies])
+        parity = row % 2
+        difference = parity[:, None] - parity[None, :]
+        rows = torch.stack([across.masked_fill(difference != apart, math.inf) for apart in (0, 1, -1)])
+        shifts = (0.0, 0.5, -0.5)
         cols = torch.stack([_squared(along + shift, col_extent, grid.periodic) for shift in shifts])
     return torch.cat([rows.flatten(), cols.flatten()])
 

@@ -7,7 +7,6 @@ reason. "reference" is no such module: it is ``vitsom_fast.reference`` with PyTo
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import Protocol
 
@@ -82,11 +81,6 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """
     if name == "auto":
         name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
-    return _resolve(name, device, dtype)
-
-
-@functools.lru_cache(maxsize=256)
-def _resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
     if name == "auto":
         return next(
             name
