@@ -63,6 +63,8 @@ def som_loss(
     backend = backends.resolve(backend, z.device, z.dtype)
     dtype = accumulation_dtype(z.dtype)
     if backend == "reference":
+        if isinstance(temperature, Tensor):
+            temperature = temperature.detach().to(dtype)
         with torch.autocast(z.device.type, enabled=False):
             return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, reduction)
     factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype)

@@ -89,9 +89,9 @@ class Grid:
     @property
     def positions(self) -> Tensor:
         """(K, 2) float64 on the CPU: the coordinate across rows, then along columns, of every unit."""
-        row, col = torch.meshgrid(torch.arange(self.rows), torch.arange(self.cols), indexing="ij")
+        row, col = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (self.rows, self.cols)), indexing="ij")
         shift = 0.5 * (row % 2) if self.topology == "hexagonal" else 0.0
-        return torch.stack([row * self.row_pitch, col + shift], dim=-1).reshape(-1, 2).double()
+        return torch.stack([row * self.row_pitch, col + shift], dim=-1).reshape(-1, 2)
 
     def neighborhood(
         self,
@@ -116,8 +116,9 @@ class Grid:
             raise ValueError(f"neighborhood must be one of {NEIGHBORHOODS}, got {kind!r}")
         exponent: float | Tensor
         if isinstance(temperature, Tensor):
-            # rsqrt turns what is not positive into NaN (or 0 * inf, which is NaN at the centre) without a look at the value.
-            exponent = temperature.detach().to(device=device, dtype=dtype).rsqrt().pow(4).mul(-0.5)
+            radius = temperature.detach().to(device=device, dtype=dtype)
+            radius = torch.where(radius > 0, radius.clamp(_SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE), math.nan)
+            exponent = -0.5 / radius.square()
         else:
             exponent = -0.5 / min(max(temperature, _SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE) ** 2
         table = _squared_offsets(self, torch.device(device), dtype)

@@ -62,6 +62,22 @@ struct Backward {
     }
 };
 
+// WIDTH features, from d on, of the sum of z^ over the samples of a BMU; in fp64, for 20000 samples of one BMU summed up in fp32
+// are wrong by 6e-6.
+template <class T>
+void sum_samples(const Problem& p, const Backward& b, std::int64_t group, std::int64_t d, float* out) {
+    const std::int64_t rest = p.dim - d;
+    DoublePair total{};
+    for (std::int64_t s = b.samples.start[group]; s < b.samples.start[group + 1] && rest > 0; ++s) {
+        const std::int64_t i = b.samples.order[s];
+        const T* z = row<T>(p.z, i) + d;
+        const DoublePair v = widen(b.inverse_z[i] * (rest >= WIDTH ? load(z) : load_partial(z, rest)));
+        total.low += v.low;
+        total.high += v.high;
+    }
+    store(out, narrow(total));
+}
+
 template <class T>
 void spread_along_rows(
     const Problem& p, const Neighborhood& h, const Backward& b, Factor row_factor, std::int64_t out_count,
@@ -82,14 +98,8 @@ void spread_along_rows(
     for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) {
         const std::int64_t d = chunk * TILE_COLS;
         for (std::int64_t j = 0; j < count; ++j) {
-            const std::int64_t start = b.samples.start[group[j]], end = b.samples.start[group[j] + 1];
-            float* out = sums + j * TILE_COLS;
-            for (std::int64_t s = start; s < end; ++s) {
-                const std::int64_t i = b.samples.order[s];
-                const T* z = row<T>(p.z, i) + d;
-                if (s == start) pack_chunk<false>(z, p.dim - d, b.inverse_z[i], out);
-                else pack_chunk<true>(z, p.dim - d, b.inverse_z[i], out);
-            }
+            sum_samples<T>(p, b, group[j], d, sums + j * TILE_COLS);
+            sum_samples<T>(p, b, group[j], d + WIDTH, sums + j * TILE_COLS + WIDTH);
         }
         float* out = b.spread + (chunk * out_count * full_count + full) * TILE_COLS;
         rows.apply(sums, [&](std::int64_t r, Vec low, Vec high) {

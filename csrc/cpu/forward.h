@@ -70,7 +70,7 @@ void smooth_along_columns(
             for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
                 const std::int64_t d = chunk * TILE_COLS;
                 float* out = packed + ((chunk - first_chunk) * h.cols + c) * TILE_COLS;
-                pack_chunk<false>(row<T>(p.prototypes, k) + d, p.dim - d, inverse[k], out);
+                pack_chunk(row<T>(p.prototypes, k) + d, p.dim - d, inverse[k], out);
             }
         }
         for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {

@@ -76,13 +76,11 @@ void pack_tile_rows(
     }
 }
 
-// The `count` <= TILE_COLS elements of a row times `scale`, added to or stored in out[0..TILE_COLS), zero beyond.
-template <bool ADD, class T>
+// The first `count` elements of a row, up to TILE_COLS, times `scale`; zero beyond.
+template <class T>
 inline void pack_chunk(const T* x, std::int64_t count, float scale, float* out) {
     for (int half = 0; half < 2; ++half, x += WIDTH, out += WIDTH, count -= WIDTH) {
-        Vec v = count >= WIDTH ? scale * load(x) : count > 0 ? scale * load_partial(x, count) : Vec{};
-        if (ADD) v += load(out);
-        store(out, v);
+        store(out, count >= WIDTH ? scale * load(x) : count > 0 ? scale * load_partial(x, count) : Vec{});
     }
 }
 

@@ -128,6 +128,11 @@ inline DoublePair widen(Vec v) {
     return {__builtin_convertvector(halves[0], Doubles), __builtin_convertvector(halves[1], Doubles)};
 }
 
+inline Vec narrow(DoublePair v) {
+    const HalfVec halves[2] = {__builtin_convertvector(v.low, HalfVec), __builtin_convertvector(v.high, HalfVec)};
+    return load_as<Vec>(halves);
+}
+
 inline double sum(Doubles v) {
     double total = 0;
     for (int lane = 0; lane < WIDTH / 2; ++lane) total += v[lane];
