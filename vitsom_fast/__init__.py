@@ -7,8 +7,6 @@ from vitsom_fast.loss import FusedSOMLoss
 from vitsom_fast.schedules import exponential_decay, linear_ramp
 from vitsom_fast.version import __version__
 
-
-
 __all__ = [
     "FusedSOMLoss",
     "Grid",

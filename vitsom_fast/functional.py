@@ -13,6 +13,7 @@ from vitsom_fast.grid import NEIGHBORHOODS, Grid
 
 DISTANCES = ("cosine",)
 REDUCTIONS = ("mean", "batchmean", "sum")
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def som_loss(
@@ -58,8 +59,8 @@ def som_loss(
             f" for prototypes of shape {tuple(prototypes.shape)}"
         )
     _check_temperature(temperature, z.device)
-    _check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
-    _check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
+    check_choice("reduction", reduction, REDUCTIONS)
     backend = backends.resolve(backend, z.device, z.dtype)
     dtype = accumulation_dtype(z.dtype)
     if backend == "reference":
@@ -72,9 +73,7 @@ def som_loss(
     return loss, bmu
 
 
-def find_bmu(
-    z: Tensor, prototypes: Tensor, *, distance: str = "cosine", backend: str = "auto"
-) -> tuple[Tensor, Tensor]:
+def find_bmu(z: Tensor, prototypes: Tensor, *, distance: str = "cosine", backend: str = "auto") -> tuple[Tensor, Tensor]:
     """The best-matching unit of every latent and its distance; not differentiable.
 
     Args:
@@ -84,8 +83,8 @@ def find_bmu(
         backend: as in ``som_loss``.
 
     Returns:
-        BMU (B,) int64, the lowest index on ties, and distance (B,) fp32 (fp64 for fp64 inputs). A row that is not finite gets an
-        index within range and the distance NaN.
+        BMU (B,) int64, the lowest index on ties, and distance (B,) fp32 (fp64 for fp64 inputs). A row that is not finite gets
+        an index within range and the distance NaN.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
@@ -101,16 +100,15 @@ def find_bmu(
     return bmu, nearest
 
 
-_FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
 def _checked_inputs(z: Tensor, prototypes: Tensor, distance: str) -> tuple[Tensor, Tensor]:
     """z flattened to (B, D) and the prototypes, of one dtype, or an error that says what is wrong."""
     for name, x in (("z", z), ("prototypes", prototypes)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
-        if x.dtype not in _FLOATING:
-            raise TypeError(f"{name} must have one of the dtypes {_FLOATING}, got {x.dtype}")
+        if x.layout is not torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got layout {x.layout}")
+        if x.dtype not in DTYPES:
+            raise TypeError(f"{name} must have one of the dtypes {DTYPES}, got {x.dtype}")
     if z.dim() < 2:
         raise ValueError(f"z must have shape (B, D) or (B, ...), got {tuple(z.shape)}")
     if z.dim() > 2:
@@ -124,7 +122,7 @@ def _checked_inputs(z: Tensor, prototypes: Tensor, distance: str) -> tuple[Tenso
         )
     if z.device != prototypes.device:
         raise ValueError(f"prototypes must be on the device of z, {z.device}, got {prototypes.device}")
-    _check_choice("distance", distance, DISTANCES)
+    check_choice("distance", distance, DISTANCES)
     if z.dtype != prototypes.dtype:
         dtype = torch.promote_types(z.dtype, prototypes.dtype)
         z, prototypes = z.to(dtype), prototypes.to(dtype)
@@ -146,6 +144,7 @@ def _check_temperature(temperature: float | Tensor, device: torch.device) -> Non
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises the ValueError that names an argument which is none of its choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")

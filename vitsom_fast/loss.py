@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vitsom_fast import backends
-from vitsom_fast.functional import DISTANCES, REDUCTIONS, _check_choice, find_bmu, som_loss
+from vitsom_fast.functional import DISTANCES, DTYPES, REDUCTIONS, check_choice, find_bmu, som_loss
 from vitsom_fast.grid import NEIGHBORHOODS, Grid
 
 
@@ -51,10 +51,12 @@ class FusedSOMLoss(nn.Module):
             raise ValueError(f"grid_size must be (rows, cols), got {grid_size!r}")
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
             raise ValueError(f"dim must be an int of at least 1, got {dim!r}")
-        _check_choice("distance", distance, DISTANCES)
-        _check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
-        _check_choice("reduction", reduction, REDUCTIONS)
-        _check_choice("backend", backend, ("auto", *backends.NAMES))
+        if dtype is not None and dtype not in DTYPES:
+            raise TypeError(f"dtype must be one of {DTYPES}, got {dtype!r}")
+        check_choice("distance", distance, DISTANCES)
+        check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("backend", backend, ("auto", *backends.NAMES))
         self.grid = Grid(*grid_size, topology=topology, periodic=periodic)
         self.dim = dim
         self.distance = distance
@@ -68,9 +70,7 @@ class FusedSOMLoss(nn.Module):
         """Random directions of length about 1; the cosine distance sees the direction only, its gradient 1 / length."""
         nn.init.normal_(self.prototypes, std=self.dim**-0.5)
 
-    def forward(
-        self, z: Tensor, temperature: float | Tensor, *, return_bmu: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, temperature: float | Tensor, *, return_bmu: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """The loss of latents z (B, dim) or (B, ...) at a neighborhood radius T; with ``return_bmu`` also the BMUs (B,)."""
         loss, bmu = som_loss(
             z,

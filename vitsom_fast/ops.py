@@ -1,8 +1,8 @@
 """The operators ``vitsom::*``: schema, fake kernels, autograd and autocast, for all backends at once.
 
-A backend is chosen by name, above the dispatcher; each operator here only forwards to that backend's function. Shapes: z (B, D),
-prototypes (K, D) of the same floating dtype; row_factors (terms, R, R) and col_factors (terms, C, C) in the accumulation dtype,
-K = R C. The accumulation dtype is fp64 for fp64 inputs and fp32 for all others.
+A backend is chosen by name, above the dispatcher; each operator here only forwards to that backend's function. Shapes:
+z (B, D), prototypes (K, D) of the same floating dtype; row_factors (terms, R, R) and col_factors (terms, C, C) in the
+accumulation dtype, K = R C. The accumulation dtype is fp64 for fp64 inputs and fp32 for all others.
 """
 
 from __future__ import annotations
@@ -140,6 +140,8 @@ def _differentiable_gradients(
     for_z: bool,
     for_prototypes: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
+    # Views of their own: should one input depend on the other, the path between them is not ours to follow.
+    z, prototypes = z.view_as(z), prototypes.view_as(prototypes)
     wanted = [x for x, needed in ((z, for_z), (prototypes, for_prototypes)) if needed]
     loss = torch_ops.loss_at(bmu, z, prototypes, row_factors, col_factors, reduction)
     grads = iter(torch.autograd.grad(loss, wanted, grad_loss, create_graph=True))
@@ -147,7 +149,7 @@ def _differentiable_gradients(
 
 
 def _below_autograd(op: Any) -> Any:
-    """The operator, recording nothing: what its backend runs in PyTorch operations must not be differentiated piece by piece."""
+    """The operator, recording nothing: what a backend runs in PyTorch operations is not to be differentiated bit by bit."""
 
     def unrecorded(*args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 Schedule = Callable[[int], float]
@@ -13,25 +14,25 @@ def exponential_decay(start: float, stop: float, total_steps: int) -> Schedule:
     The temperature of the ViT-SOM paper. Steps beyond the last keep ``stop``; a schedule of one step is ``start``.
 
     Raises:
-        ValueError: ``start`` or ``stop`` not positive, or ``total_steps`` below 1.
+        TypeError: ``start`` or ``stop`` is not a number, or ``total_steps`` not an int.
+        ValueError: ``start`` or ``stop`` is not positive and finite, or ``total_steps`` below 1.
     """
     for name, value in (("start", start), ("stop", stop)):
+        _check_finite(name, value)
         if not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
     _check_steps("total_steps", total_steps)
-
-    def value(step: int) -> float:
-        return float(start * (stop / start) ** _progress(step, total_steps))
-
-    return value
+    return lambda step: float(start * (stop / start) ** _progress(step, total_steps))
 
 
 def linear_ramp(stop: float, ramp_steps: int) -> Schedule:
     """From 0 at step 0 to ``stop`` at step ``ramp_steps`` and after: the gamma of the ViT-SOM paper.
 
     Raises:
-        ValueError: ``ramp_steps`` below 1.
+        TypeError: ``stop`` is not a number, or ``ramp_steps`` not an int.
+        ValueError: ``stop`` is not finite, or ``ramp_steps`` below 1.
     """
+    _check_finite("stop", stop)
     _check_steps("ramp_steps", ramp_steps)
     return lambda step: stop * min(max(step, 0) / ramp_steps, 1.0)
 
@@ -40,6 +41,15 @@ def _progress(step: int, total_steps: int) -> float:
     return min(max(step, 0) / (total_steps - 1), 1.0) if total_steps > 1 else 0.0
 
 
+def _check_finite(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+
+
 def _check_steps(name: str, steps: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f"{name} must be an int, got {steps!r}")
     if steps < 1:
         raise ValueError(f"{name} must be at least 1, got {steps}")

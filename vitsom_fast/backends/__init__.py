@@ -1,8 +1,8 @@
 """The registry: which backend serves a tensor, and why the others do not.
 
-Every backend is a module with the same three functions, ``find_bmu``, ``som_forward`` and ``som_backward``, and two that say
-where it cannot be used: ``unavailable()`` on this machine, ``unsupported(device, dtype)`` for such inputs. Both return None or a
-reason. "reference" is no such module: it is ``vitsom_fast.reference`` with PyTorch's own autograd.
+Every backend is a module with the same three functions, ``find_bmu``, ``som_forward`` and ``som_backward``, and two that
+say where it cannot be used: ``unavailable()`` on this machine, ``unsupported(device, dtype)`` for such inputs. Both return
+None or a reason. "reference" is no such module: it is ``vitsom_fast.reference`` with PyTorch's own autograd.
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def som_backward(
     neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
     if bmu.shape != z.shape[:1] or attraction.shape != z.shape:
         raise ValueError(
-            f"bmu and attraction must be those of z {tuple(z.shape)}, got shapes {tuple(bmu.shape)} and {tuple(attraction.shape)}"
+            f"bmu and attraction must be those of z {tuple(z.shape)}, got shapes {tuple(bmu.shape)} and"
+            f" {tuple(attraction.shape)}"
         )
     bmu, attraction = bmu.contiguous(), attraction.contiguous()
     grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype)

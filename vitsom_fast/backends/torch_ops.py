@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,9 +102,7 @@ def som_forward(
     return loss, bmu, attraction
 
 
-def loss_at(
-    bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
-) -> Tensor:
+def loss_at(bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str) -> Tensor:
     """The loss for given BMUs, differentiable any number of times in z and the prototypes."""
     dtype = accumulation_dtype(z.dtype)
     return _weighted_loss(bmu, z.to(dtype), _normalize(prototypes.to(dtype)), row_factors, col_factors, reduction)[0]
@@ -203,7 +202,7 @@ def _exact_matmul() -> Iterator[None]:
     if torch.compiler.is_compiling():
         yield
         return
-    matmuls = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    matmuls: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     if hasattr(matmuls[0], "fp32_precision"):  # torch >= 2.9, where the older getter fails once a user has set these
         lowered = [(matmul, matmul.fp32_precision) for matmul in matmuls if matmul.fp32_precision not in ("ieee", "none")]
         for matmul, _ in lowered:
