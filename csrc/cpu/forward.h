@@ -126,6 +126,8 @@ void finish_column(const Problem& p, const Forward& f, std::int64_t column, cons
 template <class T>
 void som_forward(
     const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction) {
+    *loss = 0;
+    if (p.batch == 0) return;
     Arena norms;
     Search found{bmu, nullptr, nullptr, nullptr};
     lay_out(norms, [&](Arena& arena) {

@@ -1,0 +1,42 @@
+"""Every build of the CPU kernels that this processor can run meets the contract, in memory that is never zero by luck."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vitsom_fast.backends import cpu
+
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2", "baseline"])
+def test_contract(name: str) -> None:
+    if name not in cpu.instruction_sets():
+        pytest.skip(f"this processor, or this build, has no {name}")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cpu"]
+    # glibc fills what it allocates with 0xfe: about -1.7e38 as a float, far out of range as an index.
+    environment = {**os.environ, "VITSOM_CPU_ISA": name, "MALLOC_PERTURB_": "1"}
+    done = subprocess.run(
+        [*command, str(TESTS / "test_contract.py"), str(TESTS / "test_golden.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert " passed" in done.stdout
+
+
+def test_an_unknown_instruction_set_is_refused_by_name() -> None:
+    if cpu.unavailable():
+        pytest.skip(str(cpu.unavailable()))
+    script = "from vitsom_fast import available_backends; print(available_backends()['cpu'])"
+    environment = {**os.environ, "VITSOM_CPU_ISA": "mmx"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert "VITSOM_CPU_ISA" in done.stdout
+    assert "'mmx'" in done.stdout
