@@ -1,0 +1,1 @@
+"""Benchmarks of vitsom_fast: ``pytest benchmarks/ --benchmark-only``."""

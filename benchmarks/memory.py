@@ -1,0 +1,94 @@
+"""Peak memory of one operation beyond its inputs and gradients, measured in a process of its own.
+
+python -m benchmarks.memory --workload huge --contender cpu
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import resource
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from benchmarks.contenders import OPERATIONS
+from benchmarks.workloads import TINY, WORKLOADS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def peak_in_new_process(workload: str, operation: str, contender: str) -> float:
+    """MB (10^6 bytes) as ``peak_beyond_inputs``, in a fresh process: a high-water mark forgets nothing.
+
+    Raises:
+        RuntimeError: the process failed; the message has its last line.
+    """
+    arguments = ("--workload", workload, "--operation", operation, "--contender", contender)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.memory", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        last_line = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise RuntimeError(f"memory of {contender} on {workload}: exit status {done.returncode}: {last_line}")
+    return float(done.stdout.split()[0])
+
+
+def peak_beyond_inputs(workload_name: str, operation_name: str, contender_name: str) -> float:
+    """MB at the peak of one run over what was there before it, less the bytes of the gradients that it returns."""
+    workload, operation = WORKLOADS[workload_name], OPERATIONS[operation_name]
+    contender = next(contender for contender in operation.contenders if contender.name == contender_name)
+    inputs = workload.inputs()
+    run = operation.prepare(contender, inputs)
+    # Libraries are loaded and threads started, but no scratch memory of the size to be measured is there yet; a compiled
+    # contender has to see the real shapes, though.
+    warm_up = run if contender.shape_bound else operation.prepare(contender, TINY.inputs())
+    warm_up()
+    _give_back()
+    before = _restart_peak()
+    result = run()
+    peak = _peak()
+    gradients = sum(x.numel() * x.element_size() for x in result[2:])
+    return max(0, peak - before - gradients) / 1e6
+
+
+def _give_back() -> None:
+    """Freed memory that the allocator keeps would hide as much of the run's own."""
+    gc.collect()
+    with suppress(OSError, AttributeError, TypeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _restart_peak() -> int:
+    """Starts a new high-water mark and returns where it is, in bytes."""
+    with suppress(OSError):  # the mark then is that of the process's whole life, and what the run adds a lower bound
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=WORKLOADS, required=True)
+    parser.add_argument("--operation", choices=OPERATIONS, default="step")
+    parser.add_argument("--contender", required=True, help="such as eager, compile, torch, cpu; matmul for the search")
+    arguments = parser.parse_args()
+    names = [contender.name for contender in OPERATIONS[arguments.operation].contenders]
+    if arguments.contender not in names:
+        parser.error(f"argument --contender: must be one of {names}, got {arguments.contender!r}")
+    peak = peak_beyond_inputs(arguments.workload, arguments.operation, arguments.contender)
+    print(f"{peak:.1f} MB at the peak beyond inputs and gradients")
+
+
+if __name__ == "__main__":
+    main()

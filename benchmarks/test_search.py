@@ -1,0 +1,10 @@
+"""The search for the best-matching unit of every latent."""
+
+from collections.abc import Callable
+
+from benchmarks.contenders import SEARCH, Operation
+from benchmarks.workloads import Workload
+
+
+def test_search(workload: Workload, compare: Callable[[Operation, Workload], None]) -> None:
+    compare(SEARCH, workload)

@@ -1,0 +1,10 @@
+"""One training step of the SOM: the loss, and its gradients with respect to latents and prototypes."""
+
+from collections.abc import Callable
+
+from benchmarks.contenders import STEP, Operation
+from benchmarks.workloads import Workload
+
+
+def test_step(workload: Workload, compare: Callable[[Operation, Workload], None]) -> None:
+    compare(STEP, workload)

@@ -1,0 +1,41 @@
+"""Fixtures of the whole suite: the backend under test, and the same random numbers and threads for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from helpers import BACKENDS
+
+from vitsom_fast import available_backends
+
+
+def _available(name: str) -> str:
+    reason = available_backends()[name]
+    if reason is not None:
+        pytest.skip(f"backend {name!r}: {reason}")
+    return name
+
+
+@pytest.fixture(scope="session", params=list(BACKENDS))
+def any_backend(request: pytest.FixtureRequest) -> str:
+    """The name of each backend in turn, "reference" among them; one that cannot run here is skipped with its reason."""
+    return _available(request.param)
+
+
+@pytest.fixture(scope="session", params=[name for name in BACKENDS if name != "reference"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """As ``any_backend`` without the reference, for what eager PyTorch does not promise: memory, ties, cancellation."""
+    return _available(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> Iterator[None]:
+    """One seed, and one thread unless a test asks for more: where cores are shared, a step this small waits 100 times as long
+    for its threads as it computes (200 ms against 1.5 ms)."""
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

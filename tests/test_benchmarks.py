@@ -1,0 +1,218 @@
+"""The benchmark suite itself: that it refuses wrong results, times in turns, weighs memory and computes its ratios right."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the benchmarks are not installed with the package
+
+from benchmarks import contenders, machine, memory, workloads
+from benchmarks.contenders import SEARCH, STEP, Contender, Operation, checked, race
+from benchmarks.correctness import Truth, WrongResult
+from benchmarks.table import render, rows_of, write_csv
+from benchmarks.workloads import TINY, WORKLOADS, MapSettings, organised_map, photo_patches
+from vitsom_fast import find_bmu, reference
+
+ROOT = Path(__file__).resolve().parents[1]
+Result = dict[str, Tensor]
+
+
+def step_of(contender: str) -> tuple[Truth, Result]:
+    """A contender's result on the tiny workload, by name, and the truth to judge it by."""
+    inputs = TINY.inputs()
+    chosen = next(entry for entry in STEP.contenders if entry.name == contender)
+    result = STEP.prepare(chosen, inputs)()
+    return Truth(inputs), dict(zip(("loss", "bmu", "grad_z", "grad_prototypes"), result, strict=True))
+
+
+@pytest.mark.parametrize("contender", ["eager", "torch"])
+def test_a_right_step_passes(contender: str) -> None:
+    truth, result = step_of(contender)
+    truth.check_step(**result)
+
+
+def with_first(x: Tensor, value: float) -> Tensor:
+    changed = x.clone()
+    changed.view(-1)[0] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("bmu", lambda bmu: with_first(bmu, (bmu[0] + 1) % 16)),
+        ("bmu", lambda bmu: with_first(bmu, 16)),
+        ("bmu", lambda bmu: with_first(bmu, -1)),
+        ("bmu", lambda bmu: bmu.int()),
+        ("bmu", lambda bmu: bmu[:-1]),
+        ("loss", lambda loss: loss * (1 + 1e-4)),
+        ("loss", lambda loss: loss * torch.nan),
+        ("grad_z", lambda grad: grad * (1 + 2e-5)),
+        ("grad_z", lambda grad: with_first(grad, torch.nan)),
+        ("grad_z", lambda grad: grad[:-1]),
+        ("grad_prototypes", lambda grad: with_first(grad, 0.0)),
+        ("grad_prototypes", lambda grad: grad.roll(1, 0)),
+    ],
+)
+def test_a_wrong_step_is_refused(part: str, change: Callable[[Tensor], Tensor]) -> None:
+    truth, result = step_of("torch")
+    result[part] = change(result[part])
+    with pytest.raises(WrongResult, match=part.removeprefix("grad_")):
+        truth.check_step(**result)
+
+
+def test_gradients_are_judged_for_the_bmu_that_was_taken() -> None:
+    """Where two prototypes are equally near, either BMU is right, each with its own gradients."""
+    inputs = TINY.inputs()
+    prototypes = inputs.prototypes.detach().clone()
+    prototypes[15] = prototypes[0]
+    inputs = inputs._replace(z=prototypes[:1].clone().requires_grad_(), prototypes=prototypes.requires_grad_())
+    truth = Truth(inputs)
+    for bmu in (torch.tensor([0]), torch.tensor([15])):
+        h = reference.neighborhood_weights(bmu, inputs.grid, inputs.temperature, torch.float32)
+        loss = (h * reference.distances(inputs.z, inputs.prototypes)).mean()
+        truth.check_step(loss, bmu, *torch.autograd.grad(loss, (inputs.z, inputs.prototypes)))
+
+
+def test_nobody_is_timed_beside_a_wrong_contender() -> None:
+    def last(z: Tensor, prototypes: Tensor) -> Tensor:
+        return torch.full((len(z),), len(prototypes) - 1)
+
+    wrong = Contender("wrong", lambda: last)
+    with pytest.raises(WrongResult, match="farther than the nearest prototype"):
+        checked(SEARCH, [SEARCH.contenders[0], wrong], TINY.inputs(), lambda _: None)
+
+
+def test_chunks_do_not_change_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 rows at a time do not divide the batch of 8, and give the same as all at once."""
+    _, result = step_of("eager")
+    monkeypatch.setattr("benchmarks.correctness._CHUNK", 3 * 16)
+    Truth(TINY.inputs()).check_step(**result)
+
+
+def test_rounds_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow contender gets few rounds, spread over those of the fast one."""
+    cost = {"slow": 4.0, "fast": 0.5}
+    calls: list[str] = []
+    runs = {name: lambda name=name: calls.append(name) for name in cost}
+    monkeypatch.setattr(contenders, "_seconds", lambda run: (run(), cost[calls[-1]])[1])
+    seconds = race(runs, budget=10.0)  # type: ignore[arg-type]
+    assert seconds == {"slow": [4.0] * 3, "fast": [0.5] * 10}
+    gaps = "".join(name[0] for name in calls).split("s")
+    assert all(len(gap) <= 6 for gap in gaps), calls
+
+
+def test_ratios_and_rates(tmp_path: Path) -> None:
+    workload = WORKLOADS["large"]
+    seconds = {"eager": [4.0, 4.0, 400.0], "compile": [2.0], "torch": [0.5]}
+    rows = rows_of(STEP, workload, seconds, {"torch": 144.0}, {"cpu": "no compiler"}, peak=1e11)
+    by_name = {row.contender: row for row in rows}
+    assert list(by_name) == ["eager", "compile", "torch", "cpu"]
+    assert by_name["torch"].x_baseline == 8
+    assert by_name["torch"].x_ours == 1
+    assert by_name["eager"].median_ms == 4000
+    assert by_name["eager"].x_ours == 8
+    gflops = 2 * 4096 * 128 * 128 * 192 / 0.5 / 1e9
+    assert by_name["torch"].gflops == pytest.approx(gflops)
+    assert by_name["torch"].percent_of_peak == pytest.approx(gflops)  # of 100 GFLOP/s
+
+    text = render(rows, {"cpu": "a processor"})
+    assert re.search(r"large +step +torch +500\.000 +8\.00 +1\.00 +51\.5 +51\.5 +144\.0 +1$", text, re.MULTILINE)
+    assert "cpu (large step): no compiler" in text
+
+    write_csv(tmp_path / "run.csv", rows, {"cpu": "a processor, really"})
+    with (tmp_path / "run.csv").open(newline="") as file:
+        recorded = {row["contender"]: row for row in csv.DictReader(file)}
+    assert recorded["torch"]["x_baseline"] == "8"
+    assert recorded["torch"]["cpu"] == "a processor, really"
+    assert recorded["cpu"]["median_ms"] == ""
+    assert recorded["cpu"]["note"] == "no compiler"
+
+
+def test_floor_of_a_step_is_that_of_the_search_and_two_smoothings() -> None:
+    workload = WORKLOADS["paper-mnist"]
+    search, step = workload.floor("search"), workload.floor("step")
+    assert search.flops == 2 * 128 * 1600 * 3136
+    assert step.flops - search.flops == 2 * (2 * 1600 * 3136 * 40 + 2 * 1600 * 3136 * 40)
+    assert step.bytes - search.bytes == 4 * (128 + 1600) * 3136  # the gradients
+
+
+def test_what_does_not_fit_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_memory", lambda: 5 * 10**9)
+    eager, torch_backend = STEP.contenders[0], next(entry for entry in STEP.contenders if entry.name == "torch")
+    assert re.search(r"does not fit: needs about 7\.5 GB, 5\.0 GB", eager.absent(WORKLOADS["huge"]) or "")
+    assert eager.absent(WORKLOADS["large"]) is None
+    assert torch_backend.absent(WORKLOADS["huge"]) is None
+
+
+def test_an_unavailable_backend_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contenders, "available_backends", lambda: {"cpu": "no compiler", "torch": None})
+    assert {entry.name: entry.absent(TINY) for entry in STEP.contenders if entry.backend} == {
+        "torch": None,
+        "cpu": "no compiler",
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can restart its high-water mark")
+def test_memory_is_that_of_the_peak_without_the_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """96 MB at once, of which 32 MB are a gradient, after a warm-up that needs nothing."""
+
+    def greedy(function: object, inputs: workloads.Inputs) -> tuple[Tensor, ...]:
+        if len(inputs.z) == TINY.batch:
+            return ()
+        scratch = torch.ones(16 * 10**6)
+        return torch.zeros(()), torch.zeros(1), scratch[: 8 * 10**6] + 1
+
+    operation = Operation("greedy", (Contender("all", lambda: greedy),), greedy, Truth.check_step)
+    monkeypatch.setitem(memory.OPERATIONS, "greedy", operation)
+    monkeypatch.setitem(memory.WORKLOADS, "other", replace(TINY, name="other", batch=9))
+    assert memory.peak_beyond_inputs("other", "greedy", "all") == pytest.approx(64, abs=3)
+
+
+def test_organised_map_is_a_map_of_photo_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smooth, a good fit to patches it has not seen, and fitted once only."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    settings = MapSettings(12, 10, epochs=6, samples=1500, last_temperature=1.0)
+    prototypes = organised_map(settings)
+    unseen = photo_patches(1000, torch.Generator().manual_seed(7))
+    mean = unseen.mean(0, keepdim=True)
+    assert find_bmu(unseen, prototypes)[1].mean() < 0.5 * find_bmu(unseen, mean)[1].mean()
+
+    on_grid = torch.nn.functional.normalize(prototypes - prototypes.mean(0)).view(12, 10, -1)
+    neighbours = (on_grid[:, 1:] * on_grid[:, :-1]).sum(-1).mean()
+    far_apart = (on_grid * on_grid.flip(0, 1)).sum(-1).mean()
+    assert neighbours > 0.8 > 0.2 > far_apart
+
+    monkeypatch.setattr(workloads, "fit_map", lambda _: pytest.fail("fitted again"))
+    assert torch.equal(organised_map(settings), prototypes)
+
+
+def test_a_run_ends_with_the_table(tmp_path: Path) -> None:
+    """The whole suite on the tiny workload, not skipped by --benchmark-only."""
+    json_path = tmp_path / "run.json"
+    arguments = ["-k", "tiny and step", "--contenders", "eager,torch", f"--benchmark-json={json_path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "benchmarks/", "--benchmark-only", "-p", "no:cacheprovider", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^tiny +step +torch +\d", done.stdout, re.MULTILINE)
+    assert "tiny step: checking eager" in done.stdout  # where it is, while it runs
+    (recorded,) = json.loads(json_path.read_text())["benchmarks"]
+    assert set(recorded["extra_info"]["contenders"]) == {"eager", "torch"}
+    assert recorded["extra_info"]["contenders"]["eager"]["x_baseline"] == 1

@@ -1,0 +1,156 @@
+"""The map: positions, distances between units, and the separable factors of the neighborhood."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from vitsom_fast import Grid, reference
+from vitsom_fast import grid as grid_module
+from vitsom_fast.grid import wrap
+
+GRIDS = [
+    Grid(1, 1),
+    Grid(5, 7),
+    Grid(1, 6),
+    Grid(6, 1),
+    Grid(5, 7, periodic=True),
+    Grid(4, 6, periodic=True),
+    Grid(1, 1, periodic=True),
+    Grid(5, 7, "hexagonal"),
+    Grid(1, 6, "hexagonal"),
+    Grid(7, 1, "hexagonal"),
+    Grid(6, 7, "hexagonal", periodic=True),
+    Grid(4, 4, "hexagonal", periodic=True),
+    Grid(2, 1, "hexagonal", periodic=True),
+]
+
+
+def _squared_distances(grid: Grid) -> Tensor:
+    """(K, K) from the positions; on a torus the nearest of the 9 translated copies."""
+    positions = grid.positions
+    offset = positions[:, None, :] - positions[None, :, :]  # [K, K, 2]
+    if not grid.periodic:
+        return offset.square().sum(-1)
+    turns = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2)).double()  # [9, 2]
+    shifts = turns * torch.tensor(grid.extent, dtype=torch.float64)
+    return torch.stack([(offset + shift).square().sum(-1) for shift in shifts]).min(0).values
+
+
+def _weights(grid: Grid, temperature: float | Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """(K, K), the factors recombined."""
+    factors = grid.neighborhood(temperature, dtype=dtype)
+    k = grid.num_prototypes
+    return torch.einsum("trs,tcd->rcsd", factors.rows, factors.cols).reshape(k, k)
+
+
+def test_rectangular_positions() -> None:
+    assert Grid(2, 3).positions.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+
+
+def test_hexagonal_positions() -> None:
+    pitch = math.sqrt(3) / 2
+    expected = [[0, 0], [0, 1], [pitch, 0.5], [pitch, 1.5], [2 * pitch, 0], [2 * pitch, 1]]
+    assert torch.equal(Grid(3, 2, "hexagonal").positions, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_a_hexagonal_unit_has_six_neighbours_at_distance_1(periodic: bool) -> None:
+    grid = Grid(6, 5, "hexagonal", periodic)
+    distance = _squared_distances(grid).sqrt()
+    near = ((distance > 0) & (distance < 1.5)).sum(1)
+    inner = [row * grid.cols + col for row in range(1, 5) for col in range(1, 4)]
+    assert (near[torch.tensor(inner)] == 6).all()
+    if periodic:
+        assert (near == 6).all()
+    neighbours = distance[(distance > 0) & (distance < 1.5)]
+    assert (neighbours - 1).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.7, 50.0])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_factors_recombine_to_the_gaussian(grid: Grid, temperature: float) -> None:
+    expected = torch.exp(-_squared_distances(grid) / (2 * temperature**2))
+    for given_as in (temperature, torch.tensor(temperature, dtype=torch.float64)):
+        assert (_weights(grid, given_as) - expected).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_reference_weights_are_the_same_gaussian(grid: Grid) -> None:
+    expected = torch.exp(-_squared_distances(grid) / (2 * 1.3**2))
+    every = torch.arange(grid.num_prototypes)
+    assert (reference.neighborhood_weights(every, grid, 1.3, torch.float64) - expected).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_weights_are_symmetric_and_1_at_the_centre(grid: Grid) -> None:
+    weights = _weights(grid, 0.8)
+    assert torch.allclose(weights, weights.T, rtol=0, atol=1e-15)
+    assert (weights.diagonal() == 1).all()
+    assert (weights <= 1).all()
+    assert (weights >= 0).all()
+
+
+@pytest.mark.parametrize("grid", [grid for grid in GRIDS if grid.periodic], ids=str)
+def test_all_units_of_a_torus_are_alike(grid: Grid) -> None:
+    total = _weights(grid, 1.1).sum(1)
+    assert (total - total[0]).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_fp32_factors(grid: Grid) -> None:
+    """Rounded, not worse: an exponent of 80 in fp32 is off by 4e-6, where the weight is 1e-35."""
+    weights = _weights(grid, 1.7, torch.float32)
+    assert weights.dtype == torch.float32
+    assert (weights.double() - _weights(grid, 1.7)).abs().max() < 5e-7
+
+
+@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
+def test_number_of_terms(topology: str) -> None:
+    factors = Grid(4, 5, topology).neighborhood(1.0)
+    terms = {"rectangular": 1, "hexagonal": 3}[topology]
+    assert factors.rows.shape == (terms, 4, 4)
+    assert factors.cols.shape == (terms, 5, 5)
+
+
+def test_a_cached_table_does_not_change_with_the_temperature() -> None:
+    grid = Grid(5, 7, "hexagonal")
+    before = _weights(grid, 1.0)
+    grid.neighborhood(1.0, dtype=torch.float64).rows.zero_()
+    _weights(grid, 3.0)
+    assert torch.equal(_weights(grid, 1.0), before)
+
+
+def test_a_cached_table_is_no_inference_tensor() -> None:
+    with torch.inference_mode():
+        Grid(5, 19).neighborhood(1.0)
+    assert not any(table.is_inference() for table in grid_module._offset_tables.values())
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_periodic_hexagonal_grid_with_odd_rows_is_refused(rows: int) -> None:
+    with pytest.raises(ValueError, match=rf"rows must be even.*{rows}"):
+        Grid(rows, 4, "hexagonal", periodic=True)
+
+
+def test_wrap() -> None:
+    offset = torch.tensor([0.0, 2.0, -2.0, 3.0, 4.0, -4.0, 5.0])
+    assert wrap(offset, 5.0).tolist() == [0.0, 2.0, -2.0, -2.0, -1.0, 1.0, 0.0]
+
+
+def test_equal_grids_are_equal_and_hashable() -> None:
+    assert len({Grid(3, 4), Grid(3, 4), Grid(3, 4, periodic=True), Grid(4, 3)}) == 3
+
+
+def test_a_grid_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Grid(3, 4).rows = 5  # type: ignore[misc]
+
+
+def test_num_prototypes_and_extent() -> None:
+    assert Grid(3, 4).num_prototypes == 12
+    assert Grid(3, 4).extent == (3.0, 4.0)
+    assert Grid(4, 5, "hexagonal").extent == pytest.approx((2 * math.sqrt(3), 5.0))
