@@ -3,12 +3,6 @@
 // Everything here lives in a namespace of that name: an inline function shared between the builds could be taken from the wider
 // one by the linker, and fault on a processor that has only the narrower. For the same reason nothing of the standard library
 // with code of its own is used.
-#if defined(_OPENMP)
-#include <omp.h>
-#else
-static inline int omp_get_thread_num() { return 0; }
-#endif
-
 #include "backward.h"
 #include "forward.h"
 #include "kernels.h"
@@ -25,7 +19,7 @@ void find_bmu_in(const Problem& p, std::int64_t* bmu, float* distance) {
     Arena arena;
     lay_out(arena, [&](Arena& a) {
         take_search(a, p, plan);
-        found.inverse_z = a.take<float>(p.batch);
+        found.inverse_z = a.take<double>(p.batch);
         found.inverse_prototype = a.take<float>(p.num_prototypes);
     });
     search<T>(p, plan, found);

@@ -64,12 +64,13 @@ void pack_columns(
 // out[d][r] = scale[r] * matrix[first + r][start + d] for `rows` <= TILE_ROWS rows.
 template <class T>
 void pack_tile_rows(
-    const Matrix& matrix, std::int64_t first, std::int64_t rows, std::int64_t start, std::int64_t count, const float* scale,
+    const Matrix& matrix, std::int64_t first, std::int64_t rows, std::int64_t start, std::int64_t count, const double* scale,
     float* out) {
     for (std::int64_t r = 0; r < rows; ++r) {
         const T* x = row<T>(matrix, first + r) + start;
+        const float factor = static_cast<float>(scale[r]);
         for_each_vector(count, [&](std::int64_t d, auto load, auto) {
-            const Vec v = scale[r] * load(x + d);
+            const Vec v = factor * load(x + d);
             const std::int64_t rest = smaller(WIDTH, count - d);
             for (int i = 0; i < rest; ++i) out[(d + i) * rows + r] = v[i];
         });

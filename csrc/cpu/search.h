@@ -9,6 +9,7 @@
 
 #include "memory.h"
 #include "pack.h"
+#include "threads.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -16,17 +17,10 @@ namespace VITSOM_ISA {
 // A group of packed prototypes (384 KB) and its scores (512 KB) stay in the second-level cache.
 constexpr std::int64_t GROUP_PANELS = 256 / TILE_COLS, BLOCK_DIM = 384, BLOCK_BATCH = 512 / TILE_ROWS * TILE_ROWS;
 
-// Multiply-adds below which another thread costs more than it saves (about 20 us).
-constexpr std::int64_t GRAIN = 1 << 20;
-
-inline int useful_threads(std::int64_t multiply_adds, int threads) {
-    return static_cast<int>(smaller(threads, 1 + multiply_adds / GRAIN));
-}
-
 struct Search {
     std::int64_t* bmu;        // [batch]
     float* score;             // [batch] cosine similarity of the BMU; -inf where no score is a number
-    float* inverse_z;         // [batch] 1 / max(|z|, eps); NaN for a row that is not finite
+    double* inverse_z;        // [batch] 1 / max(|z|, eps); NaN for a row that is not finite
     float* inverse_prototype; // [num_prototypes]
 };
 
@@ -213,7 +207,7 @@ void search(const Problem& p, const SearchPlan& plan, const Search& result) {
         for (std::int64_t tile = 0; tile < plan.tiles; ++tile) {
             const std::int64_t first = tile * TILE_ROWS, rows = smaller(TILE_ROWS, p.batch - first);
             for (std::int64_t i = first; i < first + rows; ++i) {
-                result.inverse_z[i] = static_cast<float>(inverse_norm(row<T>(p.z, i), p.dim));
+                result.inverse_z[i] = inverse_norm(row<T>(p.z, i), p.dim);
             }
             for (std::int64_t d = 0; d < p.dim; d += plan.block_dim) {
                 const std::int64_t count = smaller(plan.block_dim, p.dim - d);

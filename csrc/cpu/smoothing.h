@@ -5,6 +5,7 @@
 
 #include "memory.h"
 #include "pack.h"
+#include "threads.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -96,7 +97,18 @@ inline std::int64_t active_outs(Factor factor, std::int64_t size, std::int64_t* 
     return count;
 }
 
+inline void mark_active_outs(Factor factor, std::int64_t size, bool* active) {
+    for (std::int64_t out = 0; out < size; ++out) {
+        active[out] = false;
+        for (std::int64_t in = 0; in < size && !active[out]; ++in) active[out] = matters(factor(out, in));
+    }
+}
+
 inline Factor transposed(Factor f) { return {f.data, f.in_stride, f.out_stride}; }
+
+inline int smoothing_threads(const Problem& p, const Neighborhood& h) {
+    return useful_threads(p.num_prototypes * p.dim * h.cols + p.batch * p.dim * h.rows, p.threads);
+}
 
 // weight[k] += the row sums of one term, of the weights that the products use.
 inline void add_total_weight(Factor rows, std::int64_t row_count, Factor cols, std::int64_t col_count, double* sums, double* weight) {
