@@ -4,10 +4,6 @@
 #include <new>
 #include <stdexcept>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace vitsom {
 
 std::vector<const Kernels*> supported_kernels() {
@@ -37,16 +33,11 @@ const Kernels& select_kernels() {
 }
 
 void* allocate(std::size_t bytes) {
-    constexpr std::size_t huge_page = std::size_t{2} << 20;
-    const std::size_t alignment = bytes >= 2 * huge_page ? huge_page : 64;
-    void* memory = std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
-    if (!memory) throw std::bad_alloc();
-#if defined(__linux__)
-    if (alignment == huge_page) madvise(memory, bytes / huge_page * huge_page, MADV_HUGEPAGE);
-#endif
-    return memory;
+    return ::operator new(bytes ? bytes : 1, std::align_val_t{64});
 }
 
-void release(void* memory) { std::free(memory); }
+void release(void* memory) {
+    if (memory) ::operator delete(memory, std::align_val_t{64});
+}
 
 }  // namespace vitsom

@@ -12,8 +12,9 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Bytes of the smoothed map that a slice of the features may take: a share of the last-level cache.
-constexpr std::int64_t SLICE_BYTES = 8 << 20;
+// Bytes of the smoothed map that a slice of the features may take. On a map of 40 x 40 with 3136 features a forward pass took
+// 22 ms with 1 MB, 23 to 25 with 2 or 4, 26 with 8 and 30 with all features at once (one thread).
+constexpr std::int64_t SLICE_BYTES = 1 << 20;
 
 // Chunks of TILE_COLS features whose prototypes are fetched together: 128-byte reads alone leave the prefetcher behind.
 constexpr std::int64_t CHUNKS_AT_ONCE = 4;
