@@ -1,0 +1,117 @@
+"""Where the pictures put things: tiles, cells, colours and names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from vitsom_fast import Grid, metrics, plotting
+
+
+def drawn(figure: Figure) -> np.ndarray:
+    """The picture as (height, width, 4) bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def collections(figure: Figure) -> list[PolyCollection]:
+    return [item for item in figure.axes[0].collections if isinstance(item, PolyCollection)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
+def test_tiles_lie_as_the_map(topology: str, channels: int) -> None:
+    grid = Grid(3, 4, topology)
+    shades = torch.linspace(0, 0.9, 12 * channels).view(12, channels, 1, 1)
+    canvas = plotting._mosaic(shades.expand(12, channels, 50, 50), grid)  # too large to be enlarged
+    gap = 2
+    for unit in range(12):
+        row, col = divmod(unit, 4)
+        left = col * (50 + gap) + (26 if topology == "hexagonal" and row % 2 else 0)
+        tile = canvas[row * (50 + gap) : row * (50 + gap) + 50, left : left + 50]
+        np.testing.assert_allclose(tile, shades[unit].view(1, 1, channels).expand(50, 50, 3), atol=1e-6)
+    assert (canvas[50:52] == 1).all()  # the gap
+
+
+def test_pixels_keep_their_places_when_tiles_grow() -> None:
+    images = torch.arange(6.0).view(1, 1, 2, 3) / 5
+    canvas = plotting._mosaic(images, Grid(1, 1))
+    scale = canvas.shape[0] // 2
+    assert scale > 1
+    np.testing.assert_allclose(canvas[scale // 2 :: scale, scale // 2 :: scale, 0], images[0, 0], atol=1e-6)
+
+
+def test_mosaic_of_another_number_of_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="images must be 6"):
+        plotting.plot_prototypes(torch.zeros(5, 1, 2, 2), Grid(2, 3))
+
+
+@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
+def test_cells_fill_the_plane(topology: str) -> None:
+    grid = Grid(4, 5, topology)
+    cells = plotting._cells(grid)  # [K, corners, 2]
+    x, y = cells[..., 0], cells[..., 1]
+    area = 0.5 * np.abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1))
+    np.testing.assert_allclose(area, grid.row_pitch)  # one unit of the lattice each, so neither overlap nor hole
+    np.testing.assert_allclose(cells.mean(1)[:, ::-1], grid.positions, atol=1e-12)
+
+
+def test_u_matrix_colours_are_the_distances() -> None:
+    grid = Grid(3, 4, "hexagonal")
+    distances = metrics.u_matrix(torch.randn(12, 5), grid)
+    figure = plotting.plot_u_matrix(distances, grid)
+    np.testing.assert_array_equal(collections(figure)[0].get_array(), distances.flatten())
+    assert figure.axes[0].yaxis_inverted()  # row 0 on top
+
+
+def test_hit_map_names_the_majority_and_scales_with_the_hits() -> None:
+    grid = Grid(2, 2)
+    bmu = torch.tensor([0] * 8 + [1, 1] + [3])
+    labels = torch.tensor([1] * 5 + [0] * 3 + [0, 0] + [2])
+    figure = plotting.plot_hit_map(bmu, grid, labels=labels, classes=("ant", "bee", "cat"))
+    texts = {tuple(np.round(text.get_position(), 6)): text.get_text() for text in figure.axes[0].texts}
+    assert texts == {(0, 0): "bee", (1, 0): "ant", (1, 1): "cat"}  # (x, y); unit 2 wins nothing
+    background, units = collections(figure)
+    assert len(background.get_paths()) == 4
+    widths = [np.ptp(path.vertices[:, 0]) for path in units.get_paths()]
+    assert 1 > widths[0] > widths[1] > widths[2] > 0.2
+    assert tuple(units.get_facecolors()[0]) == to_rgba("tab:orange")
+
+
+def test_hit_map_without_labels_shows_the_counts() -> None:
+    figure = plotting.plot_hit_map(torch.tensor([2, 2, 0]), Grid(1, 3))
+    np.testing.assert_array_equal(collections(figure)[0].get_array(), [1, 0, 2])
+
+
+def test_large_maps_have_a_legend_instead_of_names() -> None:
+    figure = plotting.plot_hit_map(torch.tensor([0, 5]), Grid(1, 40), labels=torch.tensor([0, 1]), classes=("ant", "bee"))
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["ant", "bee"]
+    assert not figure.axes[0].texts
+
+
+@pytest.mark.parametrize("grid", [Grid(1, 1), Grid(1, 20), Grid(20, 1), Grid(2, 3, "hexagonal", periodic=True)], ids=str)
+def test_every_shape_of_map_can_be_drawn(grid: Grid) -> None:
+    count = grid.num_prototypes
+    figures = [
+        plotting.plot_prototypes(torch.rand(count, 1, 4, 4), grid),
+        plotting.plot_u_matrix(torch.rand(grid.rows, grid.cols), grid),
+        plotting.plot_hit_map(torch.zeros(3, dtype=torch.int64), grid, labels=torch.tensor([0, 1, 1]), classes=("a", "b")),
+    ]
+    for figure in figures:
+        pixels = drawn(figure)
+        assert max(pixels.shape[:2]) <= 20 * 160
+        assert pixels[..., :3].std() > 1  # something was drawn
+
+
+def test_palette_has_a_colour_for_each_of_many_classes() -> None:
+    for count in (1, 10, 20, 100):
+        assert len({tuple(color) for color in plotting._palette(count)}) == count

@@ -1,0 +1,162 @@
+"""Pictures of a trained map: its prototypes, the distances between them, and what lands where.
+
+Every function returns a Matplotlib figure of its own, without pyplot's global state; ``figure.savefig(path)`` writes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitsom_fast.grid import Grid
+from vitsom_fast.metrics import class_counts
+
+_WIDTH = 8.0  # inches of the longer side
+_DPI = 160
+_EMPTY = "#ececec"  # a unit that wins nothing
+_LARGEST_WITH_TEXT = 32  # units a side; more would be unreadable
+
+
+def plot_prototypes(images: Tensor, grid: Grid) -> Figure:
+    """The decoded prototypes (K, C, H, W), values in [0, 1], laid out as the map; odd rows of a hexagonal grid are shifted."""
+    canvas = _mosaic(images, grid)
+    # One pixel of the canvas is at least one of the picture, up to a size that viewers still open.
+    dpi = min(max(_DPI, max(canvas.shape[:2]) / _WIDTH), 6 * _DPI)
+    figure, axes = _figure(canvas.shape[1] / canvas.shape[0], dpi=dpi)
+    axes.imshow(canvas, interpolation="nearest")
+    axes.set_title(f"Decoded prototypes, {_describe(grid)}")
+    return figure
+
+
+def plot_u_matrix(distances: Tensor, grid: Grid) -> Figure:
+    """The U-matrix (rows, cols) of ``metrics.u_matrix``: bright ridges separate clusters."""
+    figure, axes = _map_figure(grid, colorbar=True)
+    cells = PolyCollection(
+        list(_cells(grid)), array=distances.flatten().numpy(), cmap="magma", edgecolors="face", linewidths=0.3
+    )
+    axes.add_collection(cells)
+    figure.colorbar(cells, ax=axes, label="mean cosine distance to the neighbours", shrink=0.85, aspect=30, pad=0.02)
+    axes.set_title(f"U-matrix, {_describe(grid)}")
+    return figure
+
+
+def plot_hit_map(bmu: Tensor, grid: Grid, *, labels: Tensor | None = None, classes: Sequence[str] = ()) -> Figure:
+    """How many samples every unit wins, and of which class most of them are.
+
+    Args:
+        bmu: (N,) int64.
+        labels: (N,) int64 that index ``classes``. With them a unit has the colour and the name of its most frequent class and a
+            size that grows with its hits; without, a colour for its hits.
+    """
+    hits = torch.bincount(bmu, minlength=grid.num_prototypes).numpy()  # [K]
+    figure, axes = _map_figure(grid, colorbar=labels is None)
+    cells = _cells(grid)
+    if labels is None:
+        collection = PolyCollection(list(cells), array=hits, cmap="viridis", edgecolors="face", linewidths=0.3)
+        axes.add_collection(collection)
+        figure.colorbar(collection, ax=axes, label="samples", shrink=0.85, aspect=30, pad=0.02)
+        axes.set_title(f"Hits, {_describe(grid)}")
+        return figure
+    majority = class_counts(bmu, labels, grid.num_prototypes).argmax(dim=1).numpy()  # [K]
+    palette = _palette(len(classes))
+    centres = cells.mean(axis=1, keepdims=True)  # [K, 1, 2]
+    # Area, not side, is what the eye compares; a single hit keeps a quarter of the side.
+    side = 0.25 + 0.7 * np.sqrt(hits / max(hits.max(), 1))
+    axes.add_collection(PolyCollection(list(cells), facecolors=_EMPTY, edgecolors="white", linewidths=1.0))
+    shown = hits > 0
+    shrunk = centres + (cells - centres) * side[:, None, None]
+    axes.add_collection(PolyCollection(list(shrunk[shown]), facecolors=palette[majority[shown]], edgecolors="none"))
+    axes.set_title(f"Most frequent class of every unit (size: number of samples), {_describe(grid)}")
+    if max(grid.rows, grid.cols) <= _LARGEST_WITH_TEXT:
+        size = 0.42 * 72 * _WIDTH / max(grid.rows, grid.cols)
+        outline = [withStroke(linewidth=size / 6, foreground="white")]
+        for (x, y), index in zip(centres[shown, 0], majority[shown], strict=True):
+            name = classes[index]
+            axes.text(
+                x,
+                y,
+                name,
+                ha="center",
+                va="center_baseline",
+                fontsize=min(size / max(1, 0.55 * len(name)), 14),
+                path_effects=outline,
+            )
+    elif len(classes) <= 20:
+        for name, color in zip(classes, palette, strict=True):
+            axes.scatter([], [], color=color, marker="s", label=name)
+        axes.legend(ncols=min(len(classes), 10), loc="upper center", bbox_to_anchor=(0.5, 0.0), frameon=False)
+    return figure
+
+
+def _mosaic(images: Tensor, grid: Grid) -> NDArray[np.float32]:
+    """(height, width, 3): the tiles on white, with a gap between them."""
+    count, channels, height, width = images.shape
+    if count != grid.num_prototypes:
+        raise ValueError(f"images must be {grid.num_prototypes}, one for each unit of the grid, got {count}")
+    pixels = images.detach().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # [K, H, W, C]
+    pixels = pixels if channels == 3 else pixels.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    # Small tiles grow, so that the gap can be thin against them.
+    scale = max(1, min(48 // max(height, width), 4096 // (max(grid.rows, grid.cols) * max(height, width))))
+    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    height, width = height * scale, width * scale
+    gap = max(1, max(height, width) // 24)
+    shift = (width + gap) // 2 if grid.topology == "hexagonal" and grid.rows > 1 else 0
+    canvas = np.ones((grid.rows * (height + gap) - gap, grid.cols * (width + gap) - gap + shift, 3), dtype=np.float32)
+    for unit, tile in enumerate(pixels):
+        row, col = divmod(unit, grid.cols)
+        top, left = row * (height + gap), col * (width + gap) + shift * (row % 2)
+        canvas[top : top + height, left : left + width] = tile
+    return canvas
+
+
+def _cells(grid: Grid) -> NDArray[np.float64]:
+    """(K, corners, 2): the outline of every unit as (x, y); squares or hexagons that fill the plane."""
+    centres = grid.positions.numpy()[:, ::-1]  # [K, 2]
+    if grid.topology == "hexagonal":
+        angles, radius = np.arange(6) * math.pi / 3 + math.pi / 6, 1 / math.sqrt(3)
+    else:
+        angles, radius = np.arange(4) * math.pi / 2 + math.pi / 4, 1 / math.sqrt(2)
+    corners = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)  # [corners, 2]
+    return centres[:, None, :] + corners
+
+
+def _map_figure(grid: Grid, *, colorbar: bool) -> tuple[Figure, Axes]:
+    corners = _cells(grid).reshape(-1, 2)
+    (left, top), (right, bottom) = corners.min(0), corners.max(0)
+    width, height = right - left, bottom - top
+    figure, axes = _figure(width * (1.15 if colorbar else 1.0) / height)
+    axes.set_aspect("equal")
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)  # row 0 on top, as in the mosaic
+    return figure, axes
+
+
+def _figure(aspect: float, *, dpi: float = _DPI) -> tuple[Figure, Axes]:
+    """A figure for a drawing of this width over height, with room for a title."""
+    # A map of one row still needs the width of its title.
+    width = min(max(_WIDTH * min(1.0, aspect), 4.5), _WIDTH)
+    figure = Figure(figsize=(width, min(max(width / aspect, 1.0), 2 * _WIDTH) + 0.35), dpi=dpi, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _palette(count: int) -> NDArray[np.float64]:
+    """(count, 4): colours that are told apart as well as so many can be."""
+    if count <= 20:
+        return np.asarray(colormaps["tab10" if count <= 10 else "tab20"](np.arange(count)))
+    return colormaps["turbo"](np.linspace(0, 1, count))
+
+
+def _describe(grid: Grid) -> str:
+    return f"{grid.rows} x {grid.cols} {grid.topology}{' torus' if grid.periodic else ''}"
