@@ -167,13 +167,19 @@ def _total_weight(row_factors: Tensor, col_factors: Tensor) -> Tensor:
 
 def _segment_sum(unit_z: Tensor, bmu: Tensor, num_prototypes: int) -> Tensor:
     """The sum of the samples of every BMU, (K, D), added in an order that does not change from run to run."""
+    batch = unit_z.shape[0]
+    index = torch.arange(batch, device=bmu.device)
+    # The samples of a BMU are summed up at the place of its first one: (B, D) is the smaller table where fp64 matters.
+    first = torch.full((num_prototypes,), batch, device=bmu.device).scatter_reduce_(0, bmu, index, "amin")[bmu]  # [B]
     wide = unit_z.to(_widest(unit_z))  # 20000 samples of one unit summed up in fp32 are wrong by 6e-6
-    pulled = wide.new_zeros(num_prototypes, wide.shape[1])
+    sums = torch.zeros_like(wide)
     if wide.device.type == "cpu":
-        pulled.index_add_(0, bmu, wide)
+        sums.index_add_(0, first, wide)
     else:  # on a GPU index_add_ adds with atomics; index_put_ sorts the indices first
-        pulled.index_put_((bmu,), wide, accumulate=True)
-    return pulled.to(unit_z.dtype)
+        sums.index_put_((first,), wide, accumulate=True)
+    pulled = unit_z.new_zeros(num_prototypes, unit_z.shape[1])
+    pulled[bmu] = sums[first].to(unit_z.dtype)  # the same row for all samples of a BMU
+    return pulled
 
 
 def _widest(x: Tensor) -> torch.dtype:
@@ -191,9 +197,10 @@ def _normalize(x: Tensor) -> Tensor:
 
 
 def _through_normalize(grad: Tensor, norm: Tensor, unit: Tensor) -> Tensor:
-    """The gradient for x from that for x / max(|x|, eps); below eps the map is linear and nothing is projected away."""
-    along = (unit * grad).sum(dim=1, keepdim=True) * (norm >= EPS)
-    return grad.sub(unit * along).div_(norm.clamp_min(EPS))
+    """The gradient for x, in the place of that for x / max(|x|, eps); below eps the map is linear: nothing is projected away."""
+    with _exact_matmul():
+        along = torch.linalg.vecdot(unit, grad).unsqueeze(1) * (norm >= EPS)  # [rows, 1]
+    return grad.addcmul_(unit, along, value=-1).div_(norm.clamp_min(EPS))
 
 
 @contextmanager
