@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
+from tqdm import tqdm
 
 from vitsom_fast.training import TrainConfig, fit
 from vitsom_fast.training.checkpoint import load_checkpoint
@@ -86,9 +88,14 @@ def _start(config: TrainConfig, out: Path) -> BaseProcess:
     # The server imports torch once and forks before anything runs: a kill hits a run, not the seconds of its imports.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vitsom_fast.training"])
-    process = context.Process(target=fit, args=(config, out), kwargs={"resume": True, "progress": False})
+    process = context.Process(target=_run, args=(config, out))
     process.start()
     return process
+
+
+def _run(config: TrainConfig, out: Path) -> None:
+    tqdm.set_lock(threading.RLock())  # its own is a named semaphore, which a kill would leave behind
+    fit(config, out, resume=True, progress=False)
 
 
 def _killed_after(process: BaseProcess, seconds: float) -> bool:
@@ -147,8 +154,10 @@ def main() -> int:
         folder = Path(name)
         images = load_digits().images[:64] / 16
         np.savez(folder / "digits-64.npz", images=images, labels=load_digits().target[:64])
-        # One step an epoch, and 4096 prototypes of 256 features: a checkpoint of 13 MB a step.
-        config = TrainConfig(dataset=str(folder / "digits-64.npz"), grid=(64, 64), epochs=100, batch_size=64, threads=1)
+        # One step an epoch, 576 prototypes of 4096 features: a checkpoint of 28 MB a step, and pictures that are soon drawn.
+        config = TrainConfig(
+            dataset=str(folder / "digits-64.npz"), grid=(24, 24), width=256, epochs=60, batch_size=64, depth=1, threads=1
+        )
         failures = kill_and_resume(config, folder, kills=arguments.kills, seed=arguments.seed)
     print("\n".join(failures) or f"{arguments.kills} kills: nothing lost, every checkpoint whole")
     return 1 if failures else 0

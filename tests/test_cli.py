@@ -61,31 +61,8 @@ def test_every_setting_is_an_option_that_reaches_the_config(monkeypatch: pytest.
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "fit", recording)
-    expected = TrainConfig(
-        "photo-patches",
-        (5, 6),
-        "hexagonal",
-        False,
-        7,
-        8,
-        9,
-        "torch",
-        "cpu",
-        1,
-        0.5,
-        4.0,
-        0.4,
-        0.1,
-        2.0,
-        0.3,
-        0.2,
-        4,
-        8,
-        3,
-        1,
-        4,
-        2,
-    )
+    values = ["photo-patches", (5, 6), "hexagonal", False, 7, 8, 9, "torch", "cpu", 1, 0.5, 4.0, 0.4, 0.2, 0.1, 2.0, 0.3, 0.02]
+    expected = TrainConfig(*values, patch=4, width=8, depth=3, heads=1, decoder_width=4, decoder_depth=2)
     command = ["train", "--out", str(tmp_path / "run")]
     for setting in fields(TrainConfig):
         value = getattr(expected, setting.name)

@@ -193,6 +193,15 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
         assert (tmp_path / "run" / ".checkpoint.safetensors.tmp").exists()
 
 
+def test_what_a_kill_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (".prototypes.png.tmp", ".notes.txt", "mine.tmp"):
+        (folder / name).write_bytes(b"half")
+    with files.claimed(folder):
+        assert {path.name for path in folder.iterdir()} == {".notes.txt", "mine.tmp"}  # nothing but our temporary files
+
+
 def test_a_file_in_the_place_of_the_folder_is_explained(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     with pytest.raises(ValueError, match="out must be a folder"):

@@ -197,7 +197,7 @@ def _normalize(x: Tensor) -> Tensor:
 
 
 def _through_normalize(grad: Tensor, norm: Tensor, unit: Tensor) -> Tensor:
-    """The gradient for x, in the place of that for x / max(|x|, eps); below eps the map is linear: nothing is projected away."""
+    """The gradient for x, in the place of that for x / max(|x|, eps); below eps that is linear, nothing is projected away."""
     with _exact_matmul():
         along = torch.linalg.vecdot(unit, grad).unsqueeze(1) * (norm >= EPS)  # [rows, 1]
     return grad.addcmul_(unit, along, value=-1).div_(norm.clamp_min(EPS))

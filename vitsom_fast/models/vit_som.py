@@ -21,19 +21,27 @@ class ViTSOMOutput(NamedTuple):
 
 
 class ViTSOM(nn.Module):
-    """A ``ViTAutoencoder`` with a ``FusedSOMLoss`` on its latents (Luo & Yuan 2025, clustering)."""
+    """A ``ViTAutoencoder`` with a ``FusedSOMLoss`` on its latents (Luo & Yuan 2025, clustering).
 
-    def __init__(self, autoencoder: ViTAutoencoder, som: FusedSOMLoss) -> None:
+    Args:
+        reconstruction_beta: pixels count by their absolute error as in the paper, but by ``error ** 2 / (2 beta)`` below beta.
+
+    Raises:
+        ValueError: ``som`` is not of the autoencoder's ``latent_dim``.
+    """
+
+    def __init__(self, autoencoder: ViTAutoencoder, som: FusedSOMLoss, *, reconstruction_beta: float = 0.0) -> None:
         super().__init__()
         if som.dim != autoencoder.latent_dim:
             raise ValueError(f"som must have dim {autoencoder.latent_dim}, the autoencoder's latent_dim, got {som.dim}")
         self.autoencoder = autoencoder
         self.som = som
+        self.reconstruction_beta = reconstruction_beta
 
     def forward(self, images: Tensor, temperature: float | Tensor) -> ViTSOMOutput:
-        """The mean absolute error of the reconstruction and the SOM loss of images (B, C, H, W)."""
+        """The reconstruction loss, a mean over pixels, and the SOM loss of images (B, C, H, W)."""
         latents = self.autoencoder.encode(images)  # [B, D]
-        reconstruction = F.l1_loss(self.autoencoder.decode(latents), images)
+        reconstruction = F.smooth_l1_loss(self.autoencoder.decode(latents), images, beta=self.reconstruction_beta)
         som_loss, bmu = self.som(latents, temperature, return_bmu=True)
         return ViTSOMOutput(reconstruction, som_loss, bmu)
 

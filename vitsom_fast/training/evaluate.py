@@ -49,9 +49,9 @@ def evaluate_plain_som(config: TrainConfig, dataset: Dataset) -> dict[str, float
     """Purity and NMI of a plain SOM on the pixels, with the grid and the temperatures of the run; None without labels."""
     if dataset.labels is None:
         return None
-    pixels = dataset.images.flatten(1).to(config.device)
+    pixels = dataset.images.flatten(1)  # on the CPU: on a GPU its sums would differ from run to run
     prototypes = fit_plain_som(pixels, config.make_grid(), t_max=config.first_temperature, t_min=config.t_min)
-    purity, nmi = _against_labels(euclidean_bmu(pixels, prototypes).cpu(), dataset.labels)
+    purity, nmi = _against_labels(euclidean_bmu(pixels, prototypes), dataset.labels)
     return {"purity": purity, "nmi": nmi}
 
 

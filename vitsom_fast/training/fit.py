@@ -24,9 +24,10 @@ from vitsom_fast.training.data import Dataset, load_dataset
 from vitsom_fast.training.files import CHECKPOINT, METRICS, claimed
 from vitsom_fast.training.report import write_report
 
-# The pull on a prototype falls by orders of magnitude as T does: AdamW's usual 0.999 would remember the early gradients over a
-# whole run, and its steps would be too small for the late ones.
-_BETAS = (0.9, 0.95)
+_BETAS = (0.9, 0.999)
+# The pull on a prototype falls by orders of magnitude as T does: with 0.999 the early gradients would be remembered over a
+# whole run, and steps would be too small for the late ones.
+_PROTOTYPE_BETAS = (0.9, 0.95)
 _MAX_GRADIENT_NORM = 1.0
 _LAST_LR_FACTOR = 1e-5  # the paper's floor of the cosine
 
@@ -105,7 +106,7 @@ def build_model(config: TrainConfig, dataset: Dataset) -> ViTSOM:
     som = FusedSOMLoss(
         config.grid, autoencoder.latent_dim, topology=config.topology, periodic=config.periodic, backend=config.backend
     )
-    return ViTSOM(autoencoder, som)
+    return ViTSOM(autoencoder, som, reconstruction_beta=config.reconstruction_beta)
 
 
 def build_optimizer(model: ViTSOM, config: TrainConfig) -> torch.optim.Optimizer:
@@ -118,7 +119,12 @@ def build_optimizer(model: ViTSOM, config: TrainConfig) -> torch.optim.Optimizer
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay, "scale": 1.0},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0, "scale": 1.0},
-        {"params": [model.som.prototypes], "weight_decay": 0.0, "scale": config.prototype_lr_scale},
+        {
+            "params": [model.som.prototypes],
+            "weight_decay": 0.0,
+            "scale": config.prototype_lr_scale,
+            "betas": _PROTOTYPE_BETAS,
+        },
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=_BETAS)
 
