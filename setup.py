@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -20,6 +22,10 @@ class CMakeBuild(build_ext):
     """
 
     def build_extension(self, ext: Extension) -> None:
+        # A module of an earlier build must not pass for one of this source.
+        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+        if self.editable_mode:
+            (ROOT / "vitsom_fast" / Path(self.get_ext_filename(ext.name)).name).unlink(missing_ok=True)
         wish = os.environ.get("VITSOM_BUILD_CPU", "")
         if wish == "0":
             return
@@ -35,11 +41,14 @@ class CMakeBuild(build_ext):
             )
 
     def _build(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        # A folder of its own: the cache of an earlier build names a ninja that pip has removed with its environment.
+        with tempfile.TemporaryDirectory() as name:
+            self._build_in(Path(name), target)
+
+    def _build_in(self, build: Path, target: Path) -> None:
         import pybind11
 
-        target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        build = Path(self.build_temp).resolve() / ext.name
-        build.mkdir(parents=True, exist_ok=True)
         subprocess.run(
             [
                 "cmake",
@@ -57,7 +66,7 @@ class CMakeBuild(build_ext):
         )
         subprocess.run(["cmake", "--build", str(build)], check=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        self.copy_file(str(build / target.name), str(target))
+        shutil.copyfile(build / target.name, target)
 
     def get_outputs(self) -> list[str]:
         return [path for path in super().get_outputs() if Path(path).exists()]

@@ -363,3 +363,26 @@ def test_inputs_that_depend_on_one_another(any_backend: str, relation: str) -> N
     ours = derivatives(lambda *a: som_loss(*a, backend=any_backend), x.to(dtype))
     for actual, expected in zip(ours, derivatives(reference.som_loss, x), strict=True):
         assert relative_error(actual, expected) < 1e-5
+
+
+@pytest.mark.parametrize("transform", ["jvp", "jacfwd", "dual numbers", "grad", "hessian"])
+def test_function_transforms(any_backend: str, transform: str) -> None:
+    """Forward derivatives and torch.func agree with the reference in fp64; a tangent is never dropped in silence."""
+    grid = Grid(3, 4)
+    z, prototypes, tangent = torch.randn(8, 5), torch.randn(12, 5), torch.randn(8, 5)
+
+    def derivative(loss: Callable[..., tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
+        def of_z(z: Tensor) -> Tensor:
+            return loss(z, prototypes.to(dtype), grid, 2.0)[0]
+
+        x, direction = z.to(dtype), tangent.to(dtype)
+        if transform == "jvp":
+            return torch.func.jvp(of_z, (x,), (direction,))[1]
+        if transform == "dual numbers":
+            with torch.autograd.forward_ad.dual_level():
+                value = of_z(torch.autograd.forward_ad.make_dual(x, direction))
+                return torch.autograd.forward_ad.unpack_dual(value).tangent
+        return getattr(torch.func, transform)(of_z)(x)
+
+    ours = derivative(lambda *a: som_loss(*a, backend=any_backend), torch.float32)
+    assert relative_error(ours, derivative(reference.som_loss, torch.float64)) < 1e-5

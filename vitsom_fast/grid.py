@@ -130,6 +130,9 @@ class Grid:
         )
 
 
+# 1024 x 1024 units on a hexagonal grid: 25 MB in fp32. A table of one very long row is made anew instead.
+_LARGEST_KEPT_TABLE = 6 << 20
+
 _offset_tables: dict[tuple[Grid, torch.device, torch.dtype], Tensor] = {}
 
 
@@ -142,9 +145,10 @@ def _squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Te
     if table is None:
         with torch.inference_mode(False), torch.no_grad():
             table = _build_squared_offsets(grid, device, dtype)
-        # A fake tensor, or memory of a graph under capture, must not outlive this call.
+        # A fake or wrapped tensor, or memory of a graph under capture, must not outlive this call.
         capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        if type(table) is Tensor and not capturing:
+        wrapped = type(table) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(table)
+        if not wrapped and not capturing and table.numel() <= _LARGEST_KEPT_TABLE:
             if len(_offset_tables) >= 64:
                 _offset_tables.clear()
             _offset_tables[key] = table

@@ -143,7 +143,7 @@ def _differentiable_gradients(
     # Views of their own: should one input depend on the other, the path between them is not ours to follow.
     z, prototypes = z.view_as(z), prototypes.view_as(prototypes)
     wanted = [x for x, needed in ((z, for_z), (prototypes, for_prototypes)) if needed]
-    loss = torch_ops.loss_at(bmu, z, prototypes, row_factors, col_factors, reduction)
+    loss, _ = torch_ops.loss_at(bmu, z, prototypes, row_factors, col_factors, reduction)
     grads = iter(torch.autograd.grad(loss, wanted, grad_loss, create_graph=True))
     return next(grads) if for_z else None, next(grads) if for_prototypes else None
 
@@ -166,10 +166,19 @@ _som_forward_only = _below_autograd(som_forward)
 
 
 def _differentiable_som_forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    z, prototypes = args[:2]
+    z, prototypes, row_factors, col_factors, reduction, backend = args
+    if torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+        # Forward derivatives and torch.func: in operations that know of them.
+        bmu, _ = find_bmu(z, prototypes, backend)
+        loss, attraction = _full_precision(_plain_loss)(z, bmu, prototypes, row_factors, col_factors, reduction)
+        return loss, bmu, attraction.detach()
     if torch.is_grad_enabled() and (z.requires_grad or prototypes.requires_grad):
         return _SOMForward.apply(*args)
     return _som_forward_only(*args)
+
+
+def _plain_loss(z: Tensor, bmu: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return torch_ops.loss_at(bmu, z, *rest)
 
 
 _library.impl("find_bmu", _below_autograd(find_bmu), "Autograd")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 Schedule = Callable[[int], float]
 
@@ -22,7 +23,7 @@ def exponential_decay(start: float, stop: float, total_steps: int) -> Schedule:
         if not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
     _check_steps("total_steps", total_steps)
-    return lambda step: float(start * (stop / start) ** _progress(step, total_steps))
+    return partial(_decayed, start, stop, total_steps)  # unlike a lambda, it can be pickled with what it belongs to
 
 
 def linear_ramp(stop: float, ramp_steps: int) -> Schedule:
@@ -34,7 +35,15 @@ def linear_ramp(stop: float, ramp_steps: int) -> Schedule:
     """
     _check_finite("stop", stop)
     _check_steps("ramp_steps", ramp_steps)
-    return lambda step: stop * min(max(step, 0) / ramp_steps, 1.0)
+    return partial(_ramped, stop, ramp_steps)
+
+
+def _decayed(start: float, stop: float, total_steps: int, step: int) -> float:
+    return float(start * (stop / start) ** _progress(step, total_steps))
+
+
+def _ramped(stop: float, ramp_steps: int, step: int) -> float:
+    return stop * min(max(step, 0) / ramp_steps, 1.0)
 
 
 def _progress(step: int, total_steps: int) -> float:

@@ -20,6 +20,7 @@ constexpr std::int64_t SLAB_BYTES = 2 << 20;
 
 struct Backward {
     std::int64_t chunks, slab_rows;
+    int slab_threads;          // as many as there are slabs for
     Samples samples;
     double* inverse_z;         // [batch]
     std::int64_t* every;       // [max(rows, cols)] 0, 1, 2, ...
@@ -40,6 +41,7 @@ struct Backward {
         const std::int64_t fitting = SLAB_BYTES / (larger(1, row_size) * static_cast<std::int64_t>(sizeof(float)));
         // At least 4 rows, or the register tile starves; not so many that a thread idles.
         slab_rows = smaller(smaller(TILE_ROWS, larger(4, fitting)), ceil_div(h.rows, threads));
+        slab_threads = static_cast<int>(smaller(threads, ceil_div(h.rows, slab_rows)));
         Samples::take(arena, samples, p.batch, h.rows, h.cols);
         inverse_z = arena.take<double>(p.batch);
         every = arena.take<std::int64_t>(larger(h.rows, h.cols));
@@ -52,10 +54,10 @@ struct Backward {
         }
         cols = taken;
         reached = arena.take<bool>(h.terms * h.rows);
-        PackedFactor::take(arena, rows, slab_rows, column_rows, threads);
+        PackedFactor::take(arena, rows, slab_rows, column_rows, slab_threads);
         sums = arena.take<float>(smaller(p.batch, p.num_prototypes) * chunks * TILE_COLS);
-        spread = arena.take<float>(threads * slab_rows * row_size);
-        gradient = arena.take<float>(sizeof(T) == sizeof(float) ? 0 : threads * slab_rows * h.cols * p.dim);
+        spread = arena.take<float>(slab_threads * slab_rows * row_size);
+        gradient = arena.take<float>(sizeof(T) == sizeof(float) ? 0 : slab_threads * slab_rows * h.cols * p.dim);
     }
 
     void prepare(const Problem& p, const Neighborhood& h, const std::int64_t* bmu) {
@@ -136,7 +138,7 @@ void smooth_along_columns(const Problem& p, const Backward& b, std::int64_t term
 
 template <class T>
 void gradient_of_z(const Problem& p, double scale, const float* attraction, T* grad_z) {
-    const int threads = useful_threads(8 * p.batch * p.dim, p.threads);
+    [[maybe_unused]] const int threads = useful_threads(8 * p.batch * p.dim, p.threads);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (std::int64_t i = 0; i < p.batch; ++i) {
         gradient_through_normalization(row<T>(p.z, i), attraction + i * p.dim, -scale, grad_z + i * p.dim, p.dim);
@@ -165,7 +167,7 @@ void gradient_of_prototypes(
     for (std::int64_t full = 0; full < b.full_count; ++full) sum_column<T>(p, b, b.full_cols[full]);
 
     const std::int64_t slabs = ceil_div(h.rows, b.slab_rows), row_size = b.chunks * b.full_count * TILE_COLS;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+#pragma omp parallel for schedule(dynamic) num_threads(b.slab_threads) if (b.slab_threads > 1)
     for (std::int64_t slab = 0; slab < slabs; ++slab) {
         const std::int64_t first = slab * b.slab_rows, count = smaller(b.slab_rows, h.rows - first);
         float* spread = b.spread + omp_get_thread_num() * b.slab_rows * b.chunks * smaller(h.cols, p.batch) * TILE_COLS;

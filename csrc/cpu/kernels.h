@@ -45,7 +45,7 @@ struct Kernels {
         void* grad_prototypes);
 };
 
-// nullptr where this processor, or this build, has no such instruction set.
+// One a build; which of them this processor can run is for the dispatcher to say.
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx2();
 const Kernels* kernels_baseline();

@@ -11,20 +11,26 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
+#if defined(__clang__) || __GNUC__ >= 12
+#define VITSOM_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define VITSOM_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Ints{__VA_ARGS__})
+#endif
+
 // Interleaves the lower (or upper) halves of two vectors: log2(WIDTH) rounds of it transpose WIDTH vectors.
 #if defined(__AVX512F__)
 inline Vec zip_low(Vec a, Vec b) {
-    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return VITSOM_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
 }
 inline Vec zip_high(Vec a, Vec b) {
-    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return VITSOM_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 #elif defined(__AVX2__)
-inline Vec zip_low(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
-inline Vec zip_high(Vec a, Vec b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+inline Vec zip_low(Vec a, Vec b) { return VITSOM_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+inline Vec zip_high(Vec a, Vec b) { return VITSOM_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
 #else
-inline Vec zip_low(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
-inline Vec zip_high(Vec a, Vec b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+inline Vec zip_low(Vec a, Vec b) { return VITSOM_SHUFFLE(a, b, 0, 4, 1, 5); }
+inline Vec zip_high(Vec a, Vec b) { return VITSOM_SHUFFLE(a, b, 2, 6, 3, 7); }
 #endif
 
 inline __attribute__((always_inline)) void transpose(Vec (&rows)[WIDTH]) {

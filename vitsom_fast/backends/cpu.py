@@ -48,8 +48,8 @@ def instruction_sets() -> list[str]:
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
     problem, _keep = _problem(z, prototypes)
-    bmu = torch.empty(z.shape[0], dtype=torch.int64)
-    distance = torch.empty(z.shape[0], dtype=torch.float32)
+    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    distance = torch.empty(z.shape[0], dtype=torch.float32, device=z.device)
     _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
     return bmu, distance
 
@@ -60,9 +60,9 @@ def som_forward(
     """Loss () fp32, BMU (B,) int64 and attraction (B, D) fp32."""
     problem, _keep = _problem(z, prototypes)
     neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
-    loss = torch.empty((), dtype=torch.float32)
-    bmu = torch.empty(z.shape[0], dtype=torch.int64)
-    attraction = torch.empty(z.shape, dtype=torch.float32)
+    loss = torch.empty((), dtype=torch.float32, device=z.device)
+    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    attraction = torch.empty(z.shape, dtype=torch.float32, device=z.device)
     scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0])
     _cpu.som_forward(problem, neighborhood, scale, loss.data_ptr(), bmu.data_ptr(), attraction.data_ptr())
     return loss, bmu, attraction
@@ -89,8 +89,8 @@ def som_backward(
             f" {tuple(attraction.shape)}"
         )
     bmu, attraction = bmu.contiguous(), attraction.contiguous()
-    grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype)
-    grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype)
+    grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=z.device)
+    grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=z.device)
     scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0]) * grad_loss.item()
     _cpu.som_backward(
         problem,

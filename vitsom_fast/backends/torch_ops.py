@@ -102,10 +102,12 @@ def som_forward(
     return loss, bmu, attraction
 
 
-def loss_at(bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str) -> Tensor:
-    """The loss for given BMUs, differentiable any number of times in z and the prototypes."""
+def loss_at(
+    bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
+) -> tuple[Tensor, Tensor]:
+    """The loss for given BMUs, differentiable any number of times and ways in z and the prototypes, and the attraction."""
     dtype = accumulation_dtype(z.dtype)
-    return _weighted_loss(bmu, z.to(dtype), _normalize(prototypes.to(dtype)), row_factors, col_factors, reduction)[0]
+    return _weighted_loss(bmu, z.to(dtype), _normalize(prototypes.to(dtype)), row_factors, col_factors, reduction)
 
 
 def _weighted_loss(
@@ -209,17 +211,27 @@ def _exact_matmul() -> Iterator[None]:
     if torch.compiler.is_compiling():
         yield
         return
-    matmuls: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    if hasattr(matmuls[0], "fp32_precision"):  # torch >= 2.9, where the older getter fails once a user has set these
-        lowered = [(matmul, matmul.fp32_precision) for matmul in matmuls if matmul.fp32_precision not in ("ieee", "none")]
-        for matmul, _ in lowered:
-            matmul.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            for matmul, precision in lowered:
-                matmul.fp32_precision = precision
+    backends = (torch.backends.cuda, torch.backends.mkldnn)
+    matmuls: list[Any] = [
+        matmul for backend in backends if hasattr(matmul := getattr(backend, "matmul", None), "fp32_precision")
+    ]
+    if not matmuls:
+        yield from _exact_matmul_before_2_9()
         return
+    # torch >= 2.9, where the older getter fails once a user has set these.
+    lowered = [(matmul, matmul.fp32_precision) for matmul in matmuls if matmul.fp32_precision not in ("ieee", "none")]
+    for matmul, _ in lowered:
+        matmul.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for matmul, precision in lowered:
+            matmul.fp32_precision = "none"  # inherits again what it may have inherited before
+            if matmul.fp32_precision != precision:
+                matmul.fp32_precision = precision
+
+
+def _exact_matmul_before_2_9() -> Iterator[None]:
     precision = torch.get_float32_matmul_precision()
     if precision != "highest":
         torch.set_float32_matmul_precision("highest")
