@@ -77,7 +77,8 @@ struct Forward {
             Term& term = terms[t];
             const Factor cols = factor(h.col_factors, h.cols, t, false);
             term.row_factor = factor(h.row_factors, h.rows, t, false);
-            term.in_count = active_outs(transposed(term.row_factor), h.rows, term.in_rows);
+            mark_active_outs(transposed(term.row_factor), h.rows, term.wanted);
+            term.in_count = list_marked(term.wanted, h.rows, term.in_rows);
             mark_active_outs(term.row_factor, h.rows, term.wanted);
             term.cols.pack(cols, every, h.cols, every, h.cols);
             add_total_weight(term.row_factor, h.rows, cols, h.cols, column_sums, weight);

@@ -86,22 +86,21 @@ struct PackedFactor {
     }
 };
 
-// Indices of the rows (or columns) of a factor that have a weight that matters; returns how many.
-inline std::int64_t active_outs(Factor factor, std::int64_t size, std::int64_t* active) {
-    std::int64_t count = 0;
-    for (std::int64_t out = 0; out < size; ++out) {
-        bool any = false;
-        for (std::int64_t in = 0; in < size && !any; ++in) any = matters(factor(out, in));
-        if (any) active[count++] = out;
-    }
-    return count;
-}
-
+// Which rows of a factor have a weight that matters.
 inline void mark_active_outs(Factor factor, std::int64_t size, bool* active) {
     for (std::int64_t out = 0; out < size; ++out) {
         active[out] = false;
         for (std::int64_t in = 0; in < size && !active[out]; ++in) active[out] = matters(factor(out, in));
     }
+}
+
+// The indices that are marked; returns how many.
+inline std::int64_t list_marked(const bool* marked, std::int64_t size, std::int64_t* indices) {
+    std::int64_t count = 0;
+    for (std::int64_t i = 0; i < size; ++i) {
+        if (marked[i]) indices[count++] = i;
+    }
+    return count;
 }
 
 inline Factor transposed(Factor f) { return {f.data, f.in_stride, f.out_stride}; }
