@@ -48,8 +48,8 @@ def test_opcheck(backend: str, operator: str, requires_grad: bool, dtype: torch.
     elif operator == "som_forward":
         calls = [(z, prototypes, *factors, reduction, backend) for reduction in ("mean", "sum")]
     else:
-        _, bmu, attraction = torch.ops.vitsom.som_forward(z.detach(), prototypes.detach(), *factors, "mean", backend)
-        saved = (torch.tensor(2.0, device=z.device), z, prototypes, *factors, bmu, attraction, "mean")
+        _, *kept = torch.ops.vitsom.som_forward(z.detach(), prototypes.detach(), *factors, "mean", backend)
+        saved = (torch.tensor(2.0, device=z.device), z, prototypes, *factors, *kept, "mean")
         calls = [(*saved, *wanted, backend) for wanted in ((True, True), (True, False), (False, True))]
     for arguments in calls:
         torch.library.opcheck(getattr(torch.ops.vitsom, operator).default, arguments, test_utils=CHECKS)
@@ -63,14 +63,14 @@ def test_fake_kernels_tell_shapes_and_dtypes(backend: str, dtype: torch.dtype) -
     z, prototypes = _inputs(backend, grid, dtype)
     factors = grid.neighborhood(1.3, device=z.device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     operators = torch.ops.vitsom
-    _, bmu, attraction = operators.som_forward(z, prototypes, *factors, "mean", backend)
+    _, *kept = operators.som_forward(z, prototypes, *factors, "mean", backend)
     grad = torch.tensor(1.0, device=z.device)
     calls: list[tuple[Any, tuple[Any, ...]]] = [
         (operators.find_bmu, (z, prototypes, backend)),
         (operators.som_forward, (z, prototypes, *factors, "mean", backend)),
     ]
     for wanted in ((True, True), (True, False), (False, True)):
-        saved = (grad, z, prototypes, *factors, bmu, attraction, "mean", *wanted, backend)
+        saved = (grad, z, prototypes, *factors, *kept, "mean", *wanted, backend)
         calls.append((operators.som_backward, saved))
     for operator, arguments in calls:
         without_data = [x.to("meta") if isinstance(x, Tensor) else x for x in arguments]
@@ -263,8 +263,8 @@ def test_every_product_of_the_torch_backend_is_exact(how: str) -> None:
         torch.mm(z, z.T)
         assert settings.seen.pop() not in ("highest", "ieee", "none")  # a product of ours would be noticed
         module.find_bmu(z, prototypes)
-        _, bmu, attraction = module.som_forward(z, prototypes, *factors, "mean")
-        module.som_backward(torch.tensor(1.0), z, prototypes, *factors, bmu, attraction, "mean", True, True)
+        _, *kept = module.som_forward(z, prototypes, *factors, "mean")
+        module.som_backward(torch.tensor(1.0), z, prototypes, *factors, *kept, "mean", True, True)
     assert settings.seen
     assert set(settings.seen) <= {"highest", "ieee", "none"}
 

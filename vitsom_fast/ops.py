@@ -2,7 +2,8 @@
 
 A backend is chosen by name, above the dispatcher; each operator here only forwards to that backend's function. Shapes:
 z (B, D), prototypes (K, D) of the same floating dtype; row_factors (terms, R, R) and col_factors (terms, C, C) in the
-accumulation dtype, K = R C. The accumulation dtype is fp64 for fp64 inputs and fp32 for all others.
+accumulation dtype, K = R C. The accumulation dtype is fp64 for fp64 inputs and fp32 for all others. The context is what a
+backend's forward keeps for its own backward, one flat tensor that nobody else reads.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ _library = torch.library.Library("vitsom", "DEF")
 _library.define("find_bmu(Tensor z, Tensor prototypes, str backend) -> (Tensor bmu, Tensor distance)")
 _library.define(
     "som_forward(Tensor z, Tensor prototypes, Tensor row_factors, Tensor col_factors, str reduction, str backend)"
-    " -> (Tensor loss, Tensor bmu, Tensor attraction)"
+    " -> (Tensor loss, Tensor bmu, Tensor attraction, Tensor context)"
 )
 _library.define(
     "som_backward(Tensor grad_loss, Tensor z, Tensor prototypes, Tensor row_factors, Tensor col_factors, Tensor bmu,"
-    " Tensor attraction, str reduction, bool for_z, bool for_prototypes, str backend)"
+    " Tensor attraction, Tensor context, str reduction, bool for_z, bool for_prototypes, str backend)"
     " -> (Tensor grad_z, Tensor grad_prototypes)"
 )
 
@@ -34,7 +35,7 @@ def _find_bmu(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tens
 
 def _som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str, backend: str
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     return backends.get(backend).som_forward(z, prototypes, row_factors, col_factors, reduction)
 
 
@@ -71,12 +72,14 @@ def _(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tensor]:
 @torch.library.register_fake("vitsom::som_forward", lib=_library)
 def _(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str, backend: str
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     dtype = torch_ops.accumulation_dtype(z.dtype)
+    size = backends.get(backend).context_size(z.shape[0], row_factors.shape[1], col_factors.shape[1])
     return (
         z.new_empty((), dtype=dtype),
         z.new_empty(z.shape[0], dtype=torch.int64),
         z.new_empty(z.shape, dtype=dtype),
+        z.new_empty(size, dtype=torch.float32),
     )
 
 
@@ -89,6 +92,7 @@ def _(
     col_factors: Tensor,
     bmu: Tensor,
     attraction: Tensor,
+    context: Tensor,
     reduction: str,
     for_z: bool,
     for_prototypes: bool,
@@ -106,13 +110,14 @@ class _SOMForward(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str, backend: str
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        loss, bmu, attraction = _som_forward_only(z, prototypes, row_factors, col_factors, reduction, backend)
-        ctx.mark_non_differentiable(bmu, attraction)
+    ) -> tuple[Tensor, ...]:
+        outputs = _som_forward_only(z, prototypes, row_factors, col_factors, reduction, backend)
+        loss, bmu, attraction, context = outputs
+        ctx.mark_non_differentiable(bmu, attraction, context)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(z, prototypes, row_factors, col_factors, bmu, attraction)
+        ctx.save_for_backward(z, prototypes, row_factors, col_factors, bmu, attraction, context)
         ctx.reduction, ctx.backend = reduction, backend
-        return loss, bmu, attraction
+        return loss, bmu, attraction, context
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -136,6 +141,7 @@ def _differentiable_gradients(
     col_factors: Tensor,
     bmu: Tensor,
     attraction: Tensor,
+    context: Tensor,
     reduction: str,
     for_z: bool,
     for_prototypes: bool,
@@ -165,13 +171,13 @@ som_backward = torch.ops.vitsom.som_backward.default
 _som_forward_only = _below_autograd(som_forward)
 
 
-def _differentiable_som_forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _differentiable_som_forward(*args: Any) -> tuple[Tensor, ...]:
     z, prototypes, row_factors, col_factors, reduction, backend = args
     if torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
         # Forward derivatives and torch.func: in operations that know of them.
         bmu, _ = find_bmu(z, prototypes, backend)
         loss, attraction = _full_precision(_plain_loss)(z, bmu, prototypes, row_factors, col_factors, reduction)
-        return loss, bmu, attraction.detach()
+        return loss, bmu, attraction.detach(), z.new_empty(0, dtype=torch.float32)
     if torch.is_grad_enabled() and (z.requires_grad or prototypes.requires_grad):
         return _SOMForward.apply(*args)
     return _som_forward_only(*args)

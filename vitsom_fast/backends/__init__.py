@@ -1,8 +1,9 @@
 """The registry: which backend serves a tensor, and why the others do not.
 
-Every backend is a module with the same three functions, ``find_bmu``, ``som_forward`` and ``som_backward``, and two that
-say where it cannot be used: ``unavailable()`` on this machine, ``unsupported(device, dtype)`` for such inputs. Both return
-None or a reason. "reference" is no such module: it is ``vitsom_fast.reference`` with PyTorch's own autograd.
+Every backend is a module with the same three functions, ``find_bmu``, ``som_forward`` and ``som_backward``; two that say where
+it cannot be used, ``unavailable()`` on this machine and ``unsupported(device, dtype)`` for such inputs, both returning None or
+a reason; and ``context_size``, the number of fp32 words that its forward keeps for its backward. "reference" is no such module:
+it is ``vitsom_fast.reference`` with PyTorch's own autograd.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ class Backend(Protocol):
 
     def unsupported(self, device: torch.device, dtype: torch.dtype) -> str | None: ...
 
+    def context_size(self, batch: int, rows: int, cols: int) -> int: ...
+
     def find_bmu(self, z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def som_forward(
         self, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
-    ) -> tuple[Tensor, Tensor, Tensor]: ...
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
 
     def som_backward(
         self,
@@ -41,6 +44,7 @@ class Backend(Protocol):
         col_factors: Tensor,
         bmu: Tensor,
         attraction: Tensor,
+        context: Tensor,
         reduction: str,
         for_z: bool,
         for_prototypes: bool,

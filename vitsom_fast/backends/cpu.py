@@ -45,6 +45,10 @@ def instruction_sets() -> list[str]:
     return [] if _cpu is None else list(_cpu.instruction_sets())
 
 
+def context_size(batch: int, rows: int, cols: int) -> int:
+    return 0
+
+
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
     problem, _keep = _problem(z, prototypes)
@@ -56,8 +60,8 @@ def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
 
 def som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss () fp32, BMU (B,) int64 and attraction (B, D) fp32."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss () fp32, BMU (B,) int64, attraction (B, D) fp32 and an empty context."""
     problem, _keep = _problem(z, prototypes)
     neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
     loss = torch.empty((), dtype=torch.float32, device=z.device)
@@ -65,7 +69,7 @@ def som_forward(
     attraction = torch.empty(z.shape, dtype=torch.float32, device=z.device)
     scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0])
     _cpu.som_forward(problem, neighborhood, scale, loss.data_ptr(), bmu.data_ptr(), attraction.data_ptr())
-    return loss, bmu, attraction
+    return loss, bmu, attraction, z.new_empty(0, dtype=torch.float32)
 
 
 def som_backward(
@@ -76,6 +80,7 @@ def som_backward(
     col_factors: Tensor,
     bmu: Tensor,
     attraction: Tensor,
+    context: Tensor,
     reduction: str,
     for_z: bool,
     for_prototypes: bool,

@@ -41,6 +41,10 @@ def reduction_scale(reduction: str, batch: int, num_prototypes: int) -> float:
     return {"mean": 1.0 / (batch * num_prototypes), "batchmean": 1.0 / batch, "sum": 1.0}[reduction]
 
 
+def context_size(batch: int, rows: int, cols: int) -> int:
+    return 0
+
+
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) of each row of z (B, D) among the prototypes (K, D)."""
     dtype = accumulation_dtype(z.dtype)
@@ -92,14 +96,14 @@ def _row_hash(x: Tensor) -> Tensor:
 
 def som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss (), BMU (B,) and the attraction S_b (B, D) of every sample, which is all that the gradients need."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss (), BMU (B,) and the attraction S_b (B, D) of every sample, which is all that the gradients need: no context."""
     dtype = accumulation_dtype(z.dtype)
     prototypes = prototypes.to(dtype)
     unit_z, unit_prototypes = _normalize(z.to(dtype)), _normalize(prototypes)
     bmu, _ = _search(unit_z, unit_prototypes, prototypes)
     loss, attraction = _weighted_loss(bmu, z.to(dtype), unit_prototypes, row_factors, col_factors, reduction)
-    return loss, bmu, attraction
+    return loss, bmu, attraction, z.new_empty(0, dtype=torch.float32)
 
 
 def loss_at(
@@ -130,6 +134,7 @@ def som_backward(
     col_factors: Tensor,
     bmu: Tensor,
     attraction: Tensor,
+    context: Tensor,
     reduction: str,
     for_z: bool,
     for_prototypes: bool,
