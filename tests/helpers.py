@@ -13,7 +13,8 @@ from torch import Tensor
 from vitsom_fast import Grid, backends, find_bmu, reference, som_loss
 
 # Every backend under test and the device that its inputs live on.
-BACKENDS = {"reference": "cpu", "torch": "cpu", "cpu": "cpu"}
+GPU = "cuda" if torch.cuda.is_available() else "cpu"  # without one, Triton interprets its kernels on CPU tensors
+BACKENDS = {"reference": "cpu", "torch": "cpu", "cpu": "cpu", "triton": GPU}
 
 BMU_TOLERANCE = 1e-6  # of d[i, bmu] - min d, in fp64
 RELATIVE_TOLERANCE = 1e-5  # of the loss, and norm-wise of each gradient, for fp32 inputs

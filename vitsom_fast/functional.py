@@ -68,7 +68,7 @@ def som_loss(
             temperature = temperature.detach().to(dtype)
         with torch.autocast(z.device.type, enabled=False):
             return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, reduction)
-    factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype)
+    factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype, weigh=ops.gaussian_weights_of(backend))
     loss, bmu, *_ = ops.som_forward(z, prototypes, factors.rows, factors.cols, reduction, backend)
     return loss, bmu
 

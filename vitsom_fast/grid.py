@@ -7,6 +7,7 @@ backend knows what a topology is.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,6 +101,7 @@ class Grid:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        weigh: Callable[[Tensor, float | Tensor], Tensor] | None = None,
     ) -> Neighborhood:
         """The Gaussian ``exp(-|r_k - r_j|^2 / (2 T^2))`` of the paper between all units, as separable factors.
 
@@ -108,26 +110,32 @@ class Grid:
                 holds no positive number gives NaN weights: a check would have to wait for the device.
             kind: "gaussian".
             device, dtype: where and in what the factors are computed.
+            weigh: ``gaussian_weights`` or a backend's own form of it.
 
         Raises:
             ValueError: an unknown kind.
         """
         if kind not in NEIGHBORHOODS:
             raise ValueError(f"neighborhood must be one of {NEIGHBORHOODS}, got {kind!r}")
-        exponent: float | Tensor
-        if isinstance(temperature, Tensor):
-            radius = temperature.detach().to(device=device, dtype=dtype)
-            radius = torch.where(radius > 0, radius.clamp(_SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE), math.nan)
-            exponent = -0.5 / radius.square()
-        else:
-            exponent = -0.5 / min(max(temperature, _SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE) ** 2
         table = _squared_offsets(self, torch.device(device), dtype)
-        factors = torch.exp(table * exponent)  # one launch for both axes
+        factors = (weigh or gaussian_weights)(table, temperature)  # one call for both axes
         terms = 3 if self.topology == "hexagonal" else 1
         split = terms * self.rows * self.rows
         return Neighborhood(
             factors[:split].view(terms, self.rows, self.rows), factors[split:].view(terms, self.cols, self.cols)
         )
+
+
+def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
+    """``exp(-offset^2 / (2 T^2))`` in the dtype and on the device of the offsets; NaN where a tensor T is not positive."""
+    exponent: float | Tensor
+    if isinstance(temperature, Tensor):
+        radius = temperature.detach().to(squared_offsets)
+        radius = torch.where(radius > 0, radius.clamp(_SMALLEST_TEMPERATURE, _LARGEST_TEMPERATURE), math.nan)
+        exponent = -0.5 / radius.square()
+    else:
+        exponent = -0.5 / min(max(temperature, _SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE) ** 2
+    return torch.exp(squared_offsets * exponent)
 
 
 # 1024 x 1024 units on a hexagonal grid: 25 MB in fp32. A table of one very long row is made anew instead.

@@ -8,6 +8,7 @@ backend's forward keeps for its own backward, one flat tensor that nobody else r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from vitsom_fast.backends import torch_ops
 
 _library = torch.library.Library("vitsom", "DEF")
 _library.define("find_bmu(Tensor z, Tensor prototypes, str backend) -> (Tensor bmu, Tensor distance)")
+_library.define("gaussian_weights(Tensor squared_offsets, Tensor? temperature, float radius, str backend) -> Tensor weights")
 _library.define(
     "som_forward(Tensor z, Tensor prototypes, Tensor row_factors, Tensor col_factors, str reduction, str backend)"
     " -> (Tensor loss, Tensor bmu, Tensor attraction, Tensor context)"
@@ -31,6 +33,11 @@ _library.define(
 
 def _find_bmu(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     return backends.get(backend).find_bmu(z, prototypes)
+
+
+def _gaussian_weights(squared_offsets: Tensor, temperature: Tensor | None, radius: float, backend: str) -> Tensor:
+    own = backends.get(backend)
+    return own.gaussian_weights(squared_offsets, radius if temperature is None else temperature)  # type: ignore[attr-defined]
 
 
 def _som_forward(
@@ -67,6 +74,11 @@ def _(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tensor]:
         z.new_empty(z.shape[0], dtype=torch.int64),
         z.new_empty(z.shape[0], dtype=torch_ops.accumulation_dtype(z.dtype)),
     )
+
+
+@torch.library.register_fake("vitsom::gaussian_weights", lib=_library)
+def _(squared_offsets: Tensor, temperature: Tensor | None, radius: float, backend: str) -> Tensor:
+    return torch.empty_like(squared_offsets)
 
 
 @torch.library.register_fake("vitsom::som_forward", lib=_library)
@@ -165,6 +177,7 @@ def _below_autograd(op: Any) -> Any:
 
 
 find_bmu = torch.ops.vitsom.find_bmu.default
+gaussian_weights = torch.ops.vitsom.gaussian_weights.default
 som_forward = torch.ops.vitsom.som_forward.default
 som_backward = torch.ops.vitsom.som_backward.default
 
@@ -187,6 +200,20 @@ def _plain_loss(z: Tensor, bmu: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return torch_ops.loss_at(bmu, z, *rest)
 
 
+def gaussian_weights_of(backend: str) -> Callable[[Tensor, float | Tensor], Tensor] | None:
+    """A backend's own ``grid.gaussian_weights``; None where it has none or a compiler will fuse PyTorch's operations."""
+    if not hasattr(backends.get(backend), "gaussian_weights") or torch.compiler.is_compiling():
+        return None
+
+    def weigh(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
+        if isinstance(temperature, Tensor):
+            return gaussian_weights(squared_offsets, temperature.detach(), 0.0, backend)
+        return gaussian_weights(squared_offsets, None, temperature, backend)
+
+    return weigh
+
+
+_library.impl("gaussian_weights", _gaussian_weights, "CompositeExplicitAutograd")
 _library.impl("find_bmu", _below_autograd(find_bmu), "Autograd")
 _library.impl("som_forward", _differentiable_som_forward, "Autograd")
 _library.impl("som_backward", _below_autograd(som_backward), "Autograd")

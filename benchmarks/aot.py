@@ -1,0 +1,224 @@
+"""``python -m benchmarks.aot``: compiles every Triton kernel in every shipped configuration for real GPUs, without having one.
+
+Prints one row a kernel and target: registers, spilled bytes, shared memory, and the matrix instructions in the assembly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+SHARED_LIMIT = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
+MATRIX_INSTRUCTION = re.compile(r"^\s*(?:@\S+\s+)?(mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_mfma)", re.MULTILINE)
+
+# One size of each bucket of vitsom_fast.kernels.configs.
+DIMS = (32, 64, 128, 192, 256, 1024)
+SIDES = (16, 64)
+DTYPES = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel of ``vitsom_fast.kernels`` as it is launched: what to compile."""
+
+    kernel: str  # "module.function"
+    target: str
+    dtype: str  # of latents and prototypes
+    constants: tuple[tuple[str, Any], ...]
+    num_warps: int
+    num_stages: int
+
+    @property
+    def config(self) -> str:
+        """Block sizes and options in one line."""
+        blocks = " ".join(f"{name}={value}" for name, value in self.constants)
+        return f"{self.dtype} {blocks} warps={self.num_warps} stages={self.num_stages}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the compiler made of a case."""
+
+    kernel: str
+    target: str
+    config: str
+    registers: int
+    spilled_bytes: int
+    shared_bytes: int
+    matrix_instructions: int
+    compile_seconds: float
+
+
+def cases(targets: tuple[str, ...] = TARGETS, dims: tuple[int, ...] = DIMS, dtypes: tuple[str, ...] = DTYPES) -> list[Case]:
+    """Every kernel in every configuration that a launch on these targets can choose, without repetitions."""
+    return list(dict.fromkeys(case for target in targets for dtype in dtypes for case in _cases(target, dims, dtype)))
+
+
+def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
+    from vitsom_fast.kernels import configs
+
+    family = configs.family(*_backend_and_architecture(target))
+    precision = {"PRECISION": configs.precision(family)}
+    split = dtype == "fp32"
+
+    def case(kernel: str, config: configs.Config, dtype: str = dtype, **constants: Any) -> Case:
+        return Case(kernel, target, dtype, tuple({**constants, **config.blocks}.items()), config.num_warps, config.num_stages)
+
+    for on_device in (False, True):
+        yield case("factors.gaussian_kernel", configs.gaussian(), "fp32", ON_DEVICE=on_device)
+    yield case("group.group_kernel", configs.group(), "fp32")
+    for dim in dims:
+        yield case("prepare.prepare_kernel", configs.prepare(dim), SPLIT=split)
+        yield case("distance.distance_kernel", configs.distance(dim))
+        if configs.is_resident(family, split, dim):
+            yield case("search.search_resident_kernel", configs.search_resident(split, dim), SPLIT=split)
+        for few_tiles in (False, True):
+            config = configs.search_streaming(family, split, dim, few_tiles)
+            yield case("search.search_streaming_kernel", config, SPLIT=split)
+        yield case("gradients.project_kernel", configs.project(dim), **precision)
+        yield case("attraction.attraction_kernel", configs.attraction(dim), **precision)
+        for side in SIDES:
+            yield case("smooth.smooth_columns_kernel", configs.smooth(side, dim), **precision)
+            yield case("gradients.spread_kernel", configs.spread(side, dim), **precision)
+
+
+def compile_case(case: Case) -> Row:
+    """Compiles for a GPU that need not be there."""
+    import importlib
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    module, name = case.kernel.split(".")
+    kernel = getattr(importlib.import_module(f"vitsom_fast.kernels.{module}"), name)
+    constants = dict(case.constants)
+    signature = {argument: _type(argument, case, constants) for argument in kernel.arg_names}
+    # As a launch finds them: torch aligns its memory, rows are whole blocks of features, and features are next to each other.
+    constants |= {argument: 1 for argument in signature if argument in ("z_step", "prototypes_step", "step")}
+    signature |= dict.fromkeys(constants, "constexpr")
+    aligned = [
+        (kernel.arg_names.index(argument),)
+        for argument, kind in signature.items()
+        if kind.startswith("*") or argument in _ALIGNED_SIZES
+    ]
+    source = ASTSource(kernel, signature, constants, {place: [["tt.divisibility", 16]] for place in aligned})
+    backend, architecture = _backend_and_architecture(case.target)
+    started = time.perf_counter()
+    compiled = triton.compile(
+        source,
+        target=GPUTarget(backend, architecture, 64 if backend == "hip" else 32),
+        options={"num_warps": case.num_warps, "num_stages": case.num_stages},
+    )
+    seconds = time.perf_counter() - started
+    assembly = compiled.asm["amdgcn" if backend == "hip" else "ptx"]
+    registers, spilled = _amd_resources(assembly) if backend == "hip" else _nvidia_resources(compiled.asm["cubin"])
+    matrix = len(MATRIX_INSTRUCTION.findall(assembly))
+    shared = compiled.metadata.shared
+    return Row(case.kernel, case.target, case.config, registers, spilled, shared, matrix, round(seconds, 2))
+
+
+def _backend_and_architecture(target: str) -> tuple[str, int | str]:
+    return ("cuda", int(target.removeprefix("sm_"))) if target.startswith("sm_") else ("hip", target)
+
+
+_ALIGNED_SIZES = ("padded_dim", "features_a_split", "dim", "z_stride", "prototypes_stride", "stride")
+
+# What a kernel's arguments point to; all others are sizes and strides.
+_POINTERS = {
+    "fp32": "norm norm_z norm_prototypes prototype_scale partial smoothed row_factors col_factors factors squared_offsets"
+    " attraction loss grad_loss spread pulled along distance temperature",
+    "i64": "row_keys bmu",
+    "i32": "tickets ticket order starts",
+}
+_TYPES = {name: f"*{kind}" for kind, names in _POINTERS.items() for name in names.split()}
+
+
+def _type(argument: str, case: Case, constants: dict[str, Any]) -> str:
+    if argument in ("z", "prototypes", "grad_z", "grad_prototypes"):
+        return f"*{case.dtype}"
+    if argument.endswith(("_high", "_low")):
+        return "*bf16" if case.dtype == "bf16" else "*fp16"
+    if argument == "partial" and case.kernel.startswith("attraction"):
+        return "*fp64"
+    if argument == "temperature" and not constants["ON_DEVICE"]:
+        return "fp32"
+    if argument == "scale":
+        return "fp32"
+    return _TYPES.get(argument, "i32")
+
+
+def _nvidia_resources(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of the stack, where spilled registers go: none of these kernels has another use for it."""
+    import triton.backends.nvidia
+
+    tool = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    registers, stack, local = (int(x) for x in re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", usage).groups())  # type: ignore[union-attr]
+    return registers, stack + local
+
+
+def _amd_resources(assembly: str) -> tuple[int, int]:
+    def field(name: str) -> int:
+        return int(re.search(rf"\.{name}:\s+(\d+)", assembly).group(1))  # type: ignore[union-attr]
+
+    return field("vgpr_count"), field("private_segment_fixed_size") + 4 * field("vgpr_spill_count")
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text, the worst of each kernel and target first."""
+    lines = [
+        f"{'kernel':28} {'target':7} {'registers':>9} {'spilled':>7} {'shared':>7} {'matrix':>6} {'seconds':>7}  configuration"
+    ]
+    for row in sorted(rows, key=lambda row: (row.kernel, row.target, -row.registers)):
+        lines.append(
+            f"{row.kernel.split('.')[1].removesuffix('_kernel'):18} {row.target:7} {row.registers:9} {row.spilled_bytes:9}"
+            f" {row.shared_bytes:9} {row.matrix_instructions:9} {row.compile_seconds:9.2f}  {row.config}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.aot", description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--target", choices=TARGETS, action="append", help="only this target; may be repeated")
+    parser.add_argument("--dim", type=int, action="append", help="only configurations of this number of features")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="only inputs of this dtype")
+    parser.add_argument("--kernel", help="only kernels whose name contains this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilations at a time")
+    arguments = parser.parse_args()
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        parser.error("TRITON_INTERPRET=1 makes Triton interpret its kernels: unset it to compile them")
+
+    targets, dims = tuple(arguments.target or TARGETS), tuple(arguments.dim or DIMS)
+    every = cases(targets, dims, tuple(arguments.dtype or DTYPES))
+    wanted = [case for case in every if (arguments.kernel or "") in case.kernel]
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        rows = list(tqdm(pool.map(compile_case, wanted), total=len(wanted), desc="compiling", unit="kernel", disable=None))
+    print(table(rows))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    bad = [row for row in rows if row.spilled_bytes or row.shared_bytes > SHARED_LIMIT[row.target]]
+    print(f"{len(rows)} kernels compiled; {len(bad)} spill or do not fit into shared memory")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Block sizes, warps and pipeline stages of every kernel, by architecture and size: reasoned, not searched for at run time.
+
+An architecture belongs to a family: "ampere" (sm_80 to sm_89), "hopper" (sm_90), "blackwell" (sm_100 and later), "cdna" (gfx9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Config:
+    """The constexpr block sizes of one launch and how it is compiled."""
+
+    blocks: dict[str, int]
+    num_warps: int = 4
+    num_stages: int = 2
+
+    def options(self) -> dict[str, Any]:
+        """What a launch takes beside its arguments."""
+        return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+FAMILIES = ("ampere", "hopper", "blackwell", "cdna")
+
+
+def family(backend: str, architecture: int | str) -> str:
+    """The family of a Triton target: ("cuda", 90) or ("hip", "gfx942")."""
+    if backend == "hip":
+        return "cdna"
+    capability = int(architecture)
+    return "ampere" if capability < 90 else "hopper" if capability < 100 else "blackwell"
+
+
+def precision(family: str) -> str:
+    """How fp32 operands of the smoothing are multiplied: three TF32 products, or CDNA's own fp32 matrix instruction."""
+    return "ieee" if family == "cdna" else "tf32x3"
+
+
+def padded_dim(dim: int) -> int:
+    """Features of the operands, whole blocks of every search kernel: 32 or a multiple of 64."""
+    return 32 if dim <= 32 else -(-dim // 64) * 64
+
+
+def is_resident(family: str, split: bool, dim: int) -> bool:
+    """Whether the search keeps 128 latents in shared memory with room for prototypes beside them: of 227 KB, two halves of 192
+    features take 96, one half of 256 takes 64. On Blackwell the running best of a tile spills (112 bytes a thread)."""
+    return family == "hopper" and dim <= (192 if split else 256)
+
+
+def search_resident(split: bool, dim: int) -> Config:
+    """128 latents: at the peak of an H200's tensor cores the prototypes then take 32 bytes a cycle and multiprocessor from the
+    second-level cache, which 64 would double. With two halves only 64 prototypes fit beside them, twice."""
+    block_d = min(64, padded_dim(dim))
+    blocks = {"BLOCK_B": 128, "BLOCK_K": 64 if split else 128, "BLOCK_D": block_d, "BLOCKS": padded_dim(dim) // block_d}
+    return Config(blocks, num_warps=8, num_stages=2 if split or dim > 192 else 3)
+
+
+def search_streaming(family: str, split: bool, dim: int, few_tiles: bool) -> Config:
+    """Tiles of 128 x 128; of 64 x 64 where those would leave multiprocessors idle."""
+    tile = 64 if few_tiles else 128
+    wide = padded_dim(dim) >= 64 and (family in ("hopper", "blackwell") or not split)
+    # Two halves of both operands take 64 KB a stage: three stages on Hopper (192 of 227 KB), two beside Blackwell's scores.
+    stages = 2 if family == "cdna" or (family == "blackwell" and split) else 3
+    blocks = {"BLOCK_B": tile, "BLOCK_K": tile, "BLOCK_D": 64 if wide else 32}
+    return Config(blocks, num_warps=4 if few_tiles else 8, num_stages=stages)
+
+
+def _row_block(dim: int) -> int:
+    return 64 if dim <= 64 else 256 if dim <= 256 else 1024
+
+
+def prepare(dim: int) -> Config:
+    """2048 elements a program: whole rows where they are short."""
+    return Config({"ROWS": 2048 // _row_block(dim), "BLOCK_D": _row_block(dim)})
+
+
+def distance(dim: int) -> Config:
+    return prepare(dim)
+
+
+def gaussian() -> Config:
+    return Config({"BLOCK": 1024})
+
+
+def group() -> Config:
+    return Config({"BLOCK": 1024})
+
+
+def _side(size: int) -> int:
+    """Units of a side of the grid that a program takes."""
+    return 16 if size <= 16 else 64
+
+
+def _features(dim: int) -> int:
+    return 32 if dim <= 32 else 64
+
+
+def smooth(cols: int, dim: int) -> Config:
+    return Config({"BLOCK_OUT": _side(cols), "BLOCK_IN": 32, "BLOCK_D": _features(dim)})
+
+
+def attraction(dim: int) -> Config:
+    """16 samples: with more of them most programs would read several columns of the map for a few samples each."""
+    return Config({"BLOCK_B": 16, "BLOCK_R": 32, "BLOCK_D": _features(dim)})
+
+
+def spread(rows: int, dim: int) -> Config:
+    latents = {"LATENTS": 1024 // _row_block(dim), "FEATURES": _row_block(dim)}
+    return Config({**latents, "BLOCK_R": _side(rows), "BLOCK_B": 16, "BLOCK_D": _features(dim)})
+
+
+def project(dim: int) -> Config:
+    """32 columns: a program goes through all features of its units, so there are to be many programs; 16 spill on sm_80."""
+    return Config({"BLOCK_OUT": 32, "BLOCK_IN": 32, "BLOCK_D": _features(dim)})

@@ -1,0 +1,245 @@
+"""The backward pass: the gradient of the latents, and that of the prototypes in two steps.
+
+The pull on the prototypes is the sum of the samples of every BMU, smoothed as the prototypes were. That sum is never stored:
+each sample is spread along the rows of its column, then the columns are smoothed.
+"""
+
+import triton
+import triton.language as tl
+
+from .smooth import EPS, band
+
+SAMPLES_A_SUM = tl.constexpr(256)  # sums of this many start from zero: tensor cores cut off low bits of long sums
+
+
+@triton.jit
+def spread_kernel(
+    grad_loss,  # fp32
+    z,  # [B, D], any strides
+    norm_z,  # [B] fp32
+    row_factors,  # [terms, R, R] fp32
+    bmu,  # [B] int64
+    order,  # [B] int32
+    starts,  # [C + 1] int32
+    attraction,  # [B, D] fp32
+    grad_z,  # [B, D] in z's dtype
+    spread,  # [terms, R, C, D] fp32
+    tickets,  # [num_tickets] int32
+    scale,  # minus that of the reduction
+    latent_programs,  # the first so many programs take the latents, the others the prototypes
+    batch,
+    rows,
+    cols,
+    dim,
+    num_tickets,
+    z_stride,
+    z_step,
+    PRECISION: tl.constexpr,
+    LATENTS: tl.constexpr,
+    FEATURES: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Gradients of the latents; ``spread[t, r, c] = sum of row_factors[t, row_i, r] * z^_i over samples i in column c``."""
+    program = tl.program_id(0)
+    if program == 0:
+        for first in range(0, num_tickets, 1024):
+            at = first + tl.arange(0, 1024)
+            tl.store(tickets + at, tl.zeros([1024], tl.int32), mask=at < num_tickets)
+    if program < latent_programs:
+        samples = program * LATENTS + tl.arange(0, LATENTS)
+        factor = tl.load(grad_loss).to(tl.float32) * scale
+        _latent_gradient(factor, z, norm_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS, FEATURES)
+    else:
+        _spread(
+            program - latent_programs,
+            z,
+            norm_z,
+            row_factors,
+            bmu,
+            order,
+            starts,
+            spread,
+            rows,
+            cols,
+            dim,
+            z_stride,
+            z_step,
+            PRECISION,
+            BLOCK_R,
+            BLOCK_B,
+            BLOCK_D,
+        )
+
+
+@triton.jit
+def _latent_gradient(
+    factor, z, norm_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS: tl.constexpr, FEATURES: tl.constexpr
+):
+    is_sample = samples < batch
+    norm = tl.load(norm_z + samples, mask=is_sample, other=1.0)
+    length = tl.maximum(norm, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
+    at = samples.to(tl.int64)[:, None]
+    product = tl.zeros([LATENTS, FEATURES], tl.float32)
+    for first in range(0, dim, FEATURES):
+        features = (first + tl.arange(0, FEATURES)[None, :]).to(tl.int64)
+        inside = is_sample[:, None] & (features < dim)
+        unit = tl.load(z + at * z_stride + features * z_step, mask=inside, other=0.0).to(tl.float32) / length
+        product += unit * (tl.load(attraction + at * dim + features, mask=inside, other=0.0) * factor)
+    # Below eps x / max(|x|, eps) is linear: nothing is projected away.
+    along = tl.where(norm < EPS, 0.0, tl.sum(product, axis=1))[:, None]
+    for first in range(0, dim, FEATURES):
+        features = (first + tl.arange(0, FEATURES)[None, :]).to(tl.int64)
+        inside = is_sample[:, None] & (features < dim)
+        unit = tl.load(z + at * z_stride + features * z_step, mask=inside, other=0.0).to(tl.float32) / length
+        pull = tl.load(attraction + at * dim + features, mask=inside, other=0.0) * factor
+        tl.store(grad_z + at * dim + features, ((pull - unit * along) / length).to(grad_z.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _spread(
+    program,
+    z,
+    norm_z,
+    row_factors,
+    bmu,
+    order,
+    starts,
+    spread,
+    rows,
+    cols,
+    dim,
+    z_stride,
+    z_step,
+    PRECISION: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    dim_blocks = tl.cdiv(dim, BLOCK_D)
+    row_blocks = tl.cdiv(rows, BLOCK_R)
+    features = (program % dim_blocks * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
+    program //= dim_blocks
+    targets = program % row_blocks * BLOCK_R + tl.arange(0, BLOCK_R)
+    program //= row_blocks
+    column = program % cols
+    term = program // cols
+    is_feature = features < dim
+    is_target = targets < rows
+    factor = row_factors + tl.cast(term, tl.int64) * rows * rows
+    begin = tl.load(starts + column)
+    end = tl.load(starts + column + 1)
+
+    total = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
+    for start in range(begin, end, SAMPLES_A_SUM):
+        part = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
+        for first in range(start, tl.minimum(start + SAMPLES_A_SUM, end), BLOCK_B):
+            places = first + tl.arange(0, BLOCK_B)
+            is_sample = places < end
+            samples = tl.load(order + tl.minimum(places, end - 1)).to(tl.int64)
+            row = tl.load(bmu + samples) // cols
+            weight = tl.load(
+                factor + row[None, :] * rows + targets[:, None], mask=is_target[:, None] & is_sample[None, :], other=0.0
+            )
+            length = tl.maximum(tl.load(norm_z + samples), EPS, propagate_nan=tl.PropagateNan.ALL)
+            latents = tl.load(
+                z + samples[:, None] * z_stride + features[None, :] * z_step,
+                mask=is_sample[:, None] & is_feature[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            part = tl.dot(weight, latents / length[:, None], part, input_precision=PRECISION)
+        total += part
+    at = (((term * rows + targets).to(tl.int64) * cols + column) * dim)[:, None] + features[None, :]
+    tl.store(spread + at, total, mask=is_target[:, None] & is_feature[None, :])
+
+
+@triton.jit
+def project_kernel(
+    grad_loss,  # fp32
+    prototypes,  # [R * C, D], any strides
+    norm,  # [R * C] fp32
+    col_factors,  # [terms, C, C] fp32
+    spread,  # [terms, R, C, D] fp32
+    pulled,  # [R * C, D] fp32: the gradient before its projection; grad_prototypes itself where that is fp32
+    grad_prototypes,  # [R * C, D] in the prototypes' dtype
+    along,  # [dim_splits, R * C] fp32; not used where dim_splits is 1
+    tickets,  # [R * column blocks] int32, zeros
+    scale,  # minus that of the reduction
+    rows,
+    cols,
+    dim,
+    dim_splits,
+    features_a_split,  # a multiple of BLOCK_D
+    stride,
+    step,
+    terms,
+    PRECISION: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+    BLOCK_IN: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """``g[r, c'] = sum of col_factors[t, c, c'] * spread[t, r, c]``, then its part along the prototype is taken away."""
+    program = tl.program_id(0)
+    dim_split = program % dim_splits
+    block = program // dim_splits
+    out_blocks = tl.cdiv(cols, BLOCK_OUT)
+    outputs = (block % out_blocks * BLOCK_OUT + tl.arange(0, BLOCK_OUT)).to(tl.int64)
+    row = (block // out_blocks).to(tl.int64)
+    is_output = outputs < cols
+    units = row * cols + outputs
+    norms = tl.load(norm + units, mask=is_output, other=1.0)
+    length = tl.maximum(norms, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
+    factor = tl.load(grad_loss).to(tl.float32) * scale
+
+    product = tl.zeros([BLOCK_OUT], tl.float32)
+    first_feature = dim_split * features_a_split
+    for start in range(first_feature, tl.minimum(first_feature + features_a_split, dim), BLOCK_D):
+        features = (start + tl.arange(0, BLOCK_D)).to(tl.int64)
+        inside = is_output[:, None] & (features < dim)[None, :]
+        total = tl.zeros([BLOCK_OUT, BLOCK_D], tl.float32)
+        for term in range(terms):
+            factors = col_factors + tl.cast(term, tl.int64) * cols * cols
+            low, high = band(factors, 1, outputs, is_output, cols, cols, BLOCK_IN)
+            source = spread + (tl.cast(term, tl.int64) * rows + row) * cols * dim + features[None, :]
+            for first in range(low, high, BLOCK_IN):
+                inputs = first + tl.arange(0, BLOCK_IN)
+                is_input = inputs < cols
+                weight = tl.load(
+                    factors + inputs.to(tl.int64)[None, :] * cols + outputs[:, None],
+                    mask=is_output[:, None] & is_input[None, :],
+                    other=0.0,
+                )
+                x = tl.load(
+                    source + inputs.to(tl.int64)[:, None] * dim, mask=is_input[:, None] & (features < dim)[None, :], other=0.0
+                )
+                total = tl.dot(weight, x, total, input_precision=PRECISION)
+        total *= factor
+        unit = tl.load(prototypes + units[:, None] * stride + features[None, :] * step, mask=inside, other=0.0)
+        product += tl.sum(unit.to(tl.float32) / length * total, axis=1)
+        tl.store(pulled + units[:, None] * dim + features[None, :], total, mask=inside)
+
+    # What other threads stored is read below.
+    tl.debug_barrier()
+    count = rows * cols
+    is_last = dim_splits == 1
+    if dim_splits > 1:
+        tl.store(along + tl.cast(dim_split, tl.int64) * count + units, product, mask=is_output)
+        tl.debug_barrier()
+        is_last = tl.atomic_add(tickets + block, 1) == dim_splits - 1
+        tl.debug_barrier()
+        if is_last:
+            product = tl.zeros([BLOCK_OUT], tl.float32)
+            for split in range(dim_splits):
+                at = tl.cast(split, tl.int64) * count + units
+                product += tl.load(along + at, mask=is_output, other=0.0, cache_modifier=".cg")
+    if is_last:
+        removed = tl.where(norms < EPS, 0.0, product)[:, None]
+        for start in range(0, dim, BLOCK_D):
+            features = (start + tl.arange(0, BLOCK_D)).to(tl.int64)
+            inside = is_output[:, None] & (features < dim)[None, :]
+            at = units[:, None] * dim + features[None, :]
+            total = tl.load(pulled + at, mask=inside, other=0.0, cache_modifier=".cg")
+            unit = tl.load(prototypes + units[:, None] * stride + features[None, :] * step, mask=inside, other=0.0)
+            grad = (total - unit.to(tl.float32) / length * removed) / length
+            tl.store(grad_prototypes + at, grad.to(grad_prototypes.dtype.element_ty), mask=inside)

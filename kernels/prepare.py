@@ -1,0 +1,116 @@
+"""One pass over latents and prototypes before the search: their norms, and their rows as the tensor cores take them.
+
+fp32 rows are normalised, scaled by 2^12 and split into two fp16 numbers, high + low: 22 bits of each element at least. The
+products high.high + high.low + low.high then miss a score by 3 * 2^-22 at most, where three TF32 products of the same accuracy
+take twice the time. Rows in bf16 and fp16 are only scaled by a power of two, so that no product overflows; their products are
+exact. Rows are padded with zeros to whole blocks of features: the search has no masks.
+"""
+
+import triton
+import triton.language as tl
+
+from . import keys
+
+# fp16 keeps 11 bits of what is at least 2^-14: of an element 2^-13 times its row's norm both halves keep theirs.
+UNIT = tl.constexpr(4096.0)
+EPS = tl.constexpr(1e-12)  # of torch.nn.functional.normalize
+
+
+@triton.jit
+def prepare_kernel(
+    z,  # [B, D], any strides
+    prototypes,  # [K, D]
+    norm_z,  # [B] fp32, as are all norms
+    norm_prototypes,  # [K]
+    z_high,  # [B, padded D] fp16, or bf16 for bf16 rows
+    z_low,  # [B, padded D] fp16; not used for bf16 and fp16 rows
+    prototypes_high,  # [K, padded D]
+    prototypes_low,
+    prototype_scale,  # [K] fp32: what makes a score of a product with this row as it is stored
+    row_keys,  # [B] int64
+    tickets,  # [num_tickets] int32
+    batch,
+    num_prototypes,
+    dim,
+    padded_dim,
+    num_tickets,
+    z_stride,
+    z_step,
+    prototypes_stride,
+    prototypes_step,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    SPLIT: tl.constexpr,
+):
+    """Norms and operands of all rows; keys and tickets as the kernels after it expect them."""
+    program = tl.program_id(0)
+    latent_programs = tl.cdiv(batch, ROWS)
+    if program == 0:
+        for first in range(0, num_tickets, 1024):
+            at = first + tl.arange(0, 1024)
+            tl.store(tickets + at, tl.zeros([1024], tl.int32), mask=at < num_tickets)
+    if program < latent_programs:
+        rows = program * ROWS + tl.arange(0, ROWS)
+        tl.store(row_keys + rows, keys.lowest(rows), mask=rows < batch)
+        norm = _prepare_rows(z, rows, batch, dim, padded_dim, z_stride, z_step, z_high, z_low, ROWS, BLOCK_D, SPLIT)
+        tl.store(norm_z + rows, norm, mask=rows < batch)
+    else:
+        rows = (program - latent_programs) * ROWS + tl.arange(0, ROWS)
+        norm = _prepare_rows(
+            prototypes,
+            rows,
+            num_prototypes,
+            dim,
+            padded_dim,
+            prototypes_stride,
+            prototypes_step,
+            prototypes_high,
+            prototypes_low,
+            ROWS,
+            BLOCK_D,
+            SPLIT,
+        )
+        tl.store(norm_prototypes + rows, norm, mask=rows < num_prototypes)
+        if not SPLIT:
+            length = tl.maximum(norm, EPS)
+            tl.store(prototype_scale + rows, 1.0 / (length * _power_of_two(length)), mask=rows < num_prototypes)
+
+
+@triton.jit
+def _prepare_rows(
+    x, rows, count, dim, padded_dim, stride, step, high, low, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr
+):
+    """Stores the operands of these rows and returns their norms [ROWS]."""
+    is_row = (rows < count)[:, None]
+    source = x + rows.to(tl.int64)[:, None] * stride  # [ROWS, 1]
+    target = rows.to(tl.int64)[:, None] * padded_dim
+    # fp64: the squares of 1e30 and 1e-30 are no matter, and the sum is as good as exact; the pass waits for memory anyway.
+    squares = tl.zeros([ROWS, BLOCK_D], tl.float64)
+    for first in range(0, dim, BLOCK_D):
+        features = first + tl.arange(0, BLOCK_D)[None, :]
+        part = tl.load(source + features.to(tl.int64) * step, mask=is_row & (features < dim), other=0.0).to(tl.float64)
+        squares += part * part
+    exact_norm = tl.sqrt(tl.sum(squares, axis=1))
+    # Finite rows have a finite norm: what fp32 cannot hold is cut off. inf and NaN stay.
+    norm = tl.where(exact_norm < 1e300, tl.minimum(exact_norm, 3e38), exact_norm).to(tl.float32)
+    length = tl.maximum(norm, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
+    for first in range(0, padded_dim, BLOCK_D):
+        features = first + tl.arange(0, BLOCK_D)[None, :]
+        part = tl.load(source + features.to(tl.int64) * step, mask=is_row & (features < dim), other=0.0).to(tl.float32)
+        keep = is_row & (features < padded_dim)
+        if SPLIT:
+            unit = part / length * UNIT
+            upper = unit.to(tl.float16)
+            tl.store(high + target + features, upper, mask=keep)
+            tl.store(low + target + features, (unit - upper.to(tl.float32)).to(tl.float16), mask=keep)
+        else:
+            scaled = part * _power_of_two(length) * UNIT
+            tl.store(high + target + features, scaled.to(high.dtype.element_ty), mask=keep)
+    return norm
+
+
+@triton.jit
+def _power_of_two(length):
+    """2^-e for a length in [2^e, 2^(e + 1)): exact to multiply with."""
+    exponent = tl.minimum(length.to(tl.int32, bitcast=True) & 0x7F800000, 253 << 23)
+    return ((254 << 23) - exponent).to(tl.float32, bitcast=True)

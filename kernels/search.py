@@ -1,0 +1,162 @@
+"""The BMU search: a matrix product on tensor cores whose epilogue is an argmax. No score leaves its program.
+
+Two forms. *Streaming*: a program multiplies one tile of latents and prototypes, both read block by block of features; with few
+tiles and many features, the features are split across programs and the last one to finish adds the parts up, in their order.
+*Resident*: up to 256 features; a program keeps its latents in shared memory and streams all prototypes of its split past them,
+with the running best of every place of the tile in registers, so that each prototype is read once per block of latents and
+nothing is reduced across threads before the end.
+
+A program does not mask: rows beyond the last are the last row again, which as a later index never wins.
+"""
+
+import triton
+import triton.language as tl
+
+from . import keys
+
+# Sums of this many features start from zero before they are added up in fp32: tensor cores cut off low bits of long sums.
+FEATURES_A_SUM = tl.constexpr(512)
+
+
+@triton.jit
+def search_streaming_kernel(
+    z_high,  # [B, padded D], as prepare_kernel stores them
+    z_low,
+    prototypes_high,  # [K, padded D]
+    prototypes_low,
+    prototype_scale,  # [K] fp32
+    row_keys,  # [B] int64
+    tickets,  # [tiles] int32, zeros
+    partial,  # [dim_splits, tiles, BLOCK_B, BLOCK_K] fp32; not used where dim_splits is 1
+    batch,
+    num_prototypes,
+    padded_dim,
+    dim_splits,
+    features_a_split,  # a multiple of FEATURES_A_SUM where dim_splits is not 1
+    SPLIT: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    program = tl.program_id(0)
+    dim_split = program % dim_splits
+    tile = program // dim_splits
+    batch_tiles = tl.cdiv(batch, BLOCK_B)
+    # Programs that run at the same time share a tile of prototypes, the longer operand, in the second-level cache.
+    rows = tile % batch_tiles * BLOCK_B + tl.arange(0, BLOCK_B)
+    columns = tile // batch_tiles * BLOCK_K + tl.arange(0, BLOCK_K)
+    first_feature = dim_split * features_a_split
+    last_feature = tl.minimum(first_feature + features_a_split, padded_dim)
+    z_offsets = tl.minimum(rows, batch - 1).to(tl.int64)[:, None] * padded_dim
+    prototype_offsets = tl.minimum(columns, num_prototypes - 1).to(tl.int64)[None, :] * padded_dim
+
+    score = tl.zeros([BLOCK_B, BLOCK_K], tl.float32)
+    for first in range(first_feature, last_feature, FEATURES_A_SUM):
+        part = tl.zeros([BLOCK_B, BLOCK_K], tl.float32)
+        for start in range(first, tl.minimum(first + FEATURES_A_SUM, last_feature), BLOCK_D):
+            features = start + tl.arange(0, BLOCK_D)
+            z_at = z_offsets + features[None, :]
+            prototypes_at = prototype_offsets + features[:, None]
+            z_upper = tl.load(z_high + z_at)
+            prototypes_upper = tl.load(prototypes_high + prototypes_at)
+            if SPLIT:
+                part = tl.dot(tl.load(z_low + z_at), prototypes_upper, part)
+                part = tl.dot(z_upper, tl.load(prototypes_low + prototypes_at), part)
+            part = tl.dot(z_upper, prototypes_upper, part)
+        score += part
+
+    if dim_splits > 1:
+        place = tl.arange(0, BLOCK_B)[:, None] * BLOCK_K + tl.arange(0, BLOCK_K)[None, :]
+        tiles = tl.num_programs(0) // dim_splits
+        tl.store(partial + (dim_split * tiles + tile).to(tl.int64) * (BLOCK_B * BLOCK_K) + place, score)
+        tl.debug_barrier()  # all threads have stored before one of them draws the ticket
+        if tl.atomic_add(tickets + tile, 1) == dim_splits - 1:
+            tl.debug_barrier()
+            score = tl.zeros([BLOCK_B, BLOCK_K], tl.float32)
+            for split in range(dim_splits):
+                stored = partial + tl.cast(split * tiles + tile, tl.int64) * (BLOCK_B * BLOCK_K)
+                score += tl.load(stored + place, cache_modifier=".cg")
+            _keep_best(score, rows, columns, prototype_scale, row_keys, batch, num_prototypes, SPLIT)
+    else:
+        _keep_best(score, rows, columns, prototype_scale, row_keys, batch, num_prototypes, SPLIT)
+
+
+@triton.jit
+def _keep_best(score, rows, columns, prototype_scale, row_keys, batch, num_prototypes, SPLIT: tl.constexpr):
+    if not SPLIT:
+        score *= tl.load(prototype_scale + tl.minimum(columns, num_prototypes - 1))[None, :]
+    score = tl.where(score == score, score, float("-inf"))  # what is no number never wins
+    best = tl.max(score, axis=1)
+    column = tl.min(tl.where(score == best[:, None], columns[None, :], keys.LAST_INDEX), axis=1)
+    tl.atomic_max(row_keys + rows, keys.encode(best, column), mask=rows < batch, sem="relaxed")
+
+
+@triton.jit
+def search_resident_kernel(
+    z_high,  # [B, padded D]
+    z_low,
+    prototypes_high,  # [K, padded D]
+    prototypes_low,
+    prototype_scale,  # [K] fp32
+    row_keys,  # [B] int64
+    batch,
+    num_prototypes,
+    padded_dim,  # BLOCKS * BLOCK_D
+    tiles_a_split,
+    SPLIT: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCKS: tl.constexpr,  # 1 to 4
+):
+    batch_tiles = tl.cdiv(batch, BLOCK_B)
+    rows = tl.program_id(0) % batch_tiles * BLOCK_B + tl.arange(0, BLOCK_B)
+    first_tile = tl.program_id(0) // batch_tiles * tiles_a_split
+    last_tile = tl.minimum(first_tile + tiles_a_split, tl.cdiv(num_prototypes, BLOCK_K))
+    z_at = tl.minimum(rows, batch - 1).to(tl.int64)[:, None] * padded_dim + tl.arange(0, BLOCK_D)[None, :]
+    lanes = tl.arange(0, BLOCK_K)
+
+    z_high_0 = tl.load(z_high + z_at)
+    z_high_1 = tl.load(z_high + z_at + BLOCK_D) if BLOCKS > 1 else z_high_0
+    z_high_2 = tl.load(z_high + z_at + 2 * BLOCK_D) if BLOCKS > 2 else z_high_0
+    z_high_3 = tl.load(z_high + z_at + 3 * BLOCK_D) if BLOCKS > 3 else z_high_0
+    z_low_0 = tl.load(z_low + z_at) if SPLIT else z_high_0
+    z_low_1 = tl.load(z_low + z_at + BLOCK_D) if SPLIT and BLOCKS > 1 else z_high_0
+    z_low_2 = tl.load(z_low + z_at + 2 * BLOCK_D) if SPLIT and BLOCKS > 2 else z_high_0
+    z_low_3 = tl.load(z_low + z_at + 3 * BLOCK_D) if SPLIT and BLOCKS > 3 else z_high_0
+
+    best = tl.full([BLOCK_B, BLOCK_K], float("-inf"), tl.float32)
+    best_tile = tl.zeros([BLOCK_B, BLOCK_K], tl.int32) + first_tile
+    for tile in range(first_tile, last_tile):
+        columns = tl.minimum(tile * BLOCK_K + lanes, num_prototypes - 1)
+        at = columns.to(tl.int64)[None, :] * padded_dim + tl.arange(0, BLOCK_D)[:, None]
+        score = tl.zeros([BLOCK_B, BLOCK_K], tl.float32)
+        score = _multiply(score, z_high_0, z_low_0, prototypes_high + at, prototypes_low + at, SPLIT)
+        if BLOCKS > 1:
+            at += BLOCK_D
+            score = _multiply(score, z_high_1, z_low_1, prototypes_high + at, prototypes_low + at, SPLIT)
+        if BLOCKS > 2:
+            at += BLOCK_D
+            score = _multiply(score, z_high_2, z_low_2, prototypes_high + at, prototypes_low + at, SPLIT)
+        if BLOCKS > 3:
+            at += BLOCK_D
+            score = _multiply(score, z_high_3, z_low_3, prototypes_high + at, prototypes_low + at, SPLIT)
+        if not SPLIT:
+            score *= tl.load(prototype_scale + columns)[None, :]
+        better = score > best  # never true of what is no number
+        best = tl.where(better, score, best)
+        best_tile = tl.where(better, tile, best_tile)
+
+    highest = tl.max(best, axis=1)
+    column = tl.min(tl.where(best == highest[:, None], best_tile * BLOCK_K + lanes[None, :], keys.LAST_INDEX), axis=1)
+    tl.atomic_max(row_keys + rows, keys.encode(highest, column), mask=rows < batch, sem="relaxed")
+
+
+@triton.jit
+def _multiply(score, z_high, z_low, prototypes_high, prototypes_low, SPLIT: tl.constexpr):
+    """Adds one block of features to the scores, small products first."""
+    prototypes_upper = tl.load(prototypes_high)
+    if SPLIT:
+        score = tl.dot(z_low, prototypes_upper, score)
+        score = tl.dot(z_high, tl.load(prototypes_low), score)
+    return tl.dot(z_high, prototypes_upper, score)
