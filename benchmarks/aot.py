@@ -184,9 +184,8 @@ def _amd_resources(assembly: str) -> tuple[int, int]:
 
 def table(rows: list[Row]) -> str:
     """The rows as text, the worst of each kernel and target first."""
-    lines = [
-        f"{'kernel':28} {'target':7} {'registers':>9} {'spilled':>7} {'shared':>7} {'matrix':>6} {'seconds':>7}  configuration"
-    ]
+    titles = ("registers", "spilled", "shared", "matrix", "seconds")
+    lines = [f"{'kernel':18} {'target':7} {' '.join(f'{title:>9}' for title in titles)}  configuration"]
     for row in sorted(rows, key=lambda row: (row.kernel, row.target, -row.registers)):
         lines.append(
             f"{row.kernel.split('.')[1].removesuffix('_kernel'):18} {row.target:7} {row.registers:9} {row.spilled_bytes:9}"

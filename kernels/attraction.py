@@ -4,10 +4,15 @@ Samples come in the order of their column. A program takes some of them and a bl
 the row factor with each column of the map that they are in.
 """
 
+from __future__ import annotations
+
+import torch
 import triton
 import triton.language as tl
-
-from .smooth import EPS, NEGLIGIBLE
+from torch import Tensor
+from vitsom_fast.kernels import configs
+from vitsom_fast.kernels.device import blocks, family
+from vitsom_fast.kernels.smooth import EPS, NEGLIGIBLE
 
 
 @triton.jit
@@ -130,3 +135,47 @@ def _zero_unless_infinite(norm_prototypes, count):
         at = first + tl.arange(0, 256)
         products += 0.0 * tl.load(norm_prototypes + at, mask=at < tl.minimum(begin + share, count), other=0.0)
     return tl.sum(products).to(tl.float64)
+
+
+def attraction_and_loss(
+    z: Tensor,
+    norm_z: Tensor,
+    norm_prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    smoothed: Tensor,
+    bmu: Tensor,
+    order: Tensor,
+    ticket: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Attraction (B, D) fp32 and loss () fp32; the ticket is an int32 that is zero."""
+    (batch, dim), (terms, rows, _), cols = z.shape, row_factors.shape, col_factors.shape[1]
+    attraction = torch.empty((batch, dim), dtype=torch.float32, device=z.device)
+    loss = torch.empty((), dtype=torch.float32, device=z.device)
+    config = configs.attraction(dim)
+    programs = blocks(batch, config["BLOCK_B"]) * blocks(dim, config["BLOCK_D"])
+    attraction_kernel[programs,](
+        z,
+        norm_z,
+        norm_prototypes,
+        row_factors,
+        col_factors,
+        smoothed,
+        bmu,
+        order,
+        attraction,
+        torch.empty(programs, dtype=torch.float64, device=z.device),
+        ticket,
+        loss,
+        scale,
+        batch,
+        rows,
+        cols,
+        dim,
+        *z.stride(),
+        terms,
+        PRECISION=configs.precision(family(z.device)),
+        **config.options(),
+    )
+    return attraction, loss

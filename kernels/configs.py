@@ -17,6 +17,14 @@ class Config:
     num_warps: int = 4
     num_stages: int = 2
 
+    def __getitem__(self, block: str) -> int:
+        return self.blocks[block]
+
+    @property
+    def is_resident(self) -> bool:
+        """Of a search: whether it keeps its latents in shared memory."""
+        return "BLOCKS" in self.blocks
+
     def options(self) -> dict[str, Any]:
         """What a launch takes beside its arguments."""
         return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
@@ -65,6 +73,14 @@ def search_streaming(family: str, split: bool, dim: int, few_tiles: bool) -> Con
     stages = 2 if family == "cdna" or (family == "blackwell" and split) else 3
     blocks = {"BLOCK_B": tile, "BLOCK_K": tile, "BLOCK_D": 64 if wide else 32}
     return Config(blocks, num_warps=4 if few_tiles else 8, num_stages=stages)
+
+
+def search(family: str, split: bool, batch: int, count: int, dim: int, multiprocessors: int) -> Config:
+    """The form and the tiles for a search of ``batch`` rows among ``count``."""
+    if is_resident(family, split, dim):
+        return search_resident(split, dim)
+    few_tiles = -(-batch // 128) * -(-count // 128) < multiprocessors
+    return search_streaming(family, split, dim, few_tiles)
 
 
 def _row_block(dim: int) -> int:

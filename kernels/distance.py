@@ -1,9 +1,13 @@
 """What the search leaves open: the index in every row's key, and the distance to that prototype in full precision."""
 
+from __future__ import annotations
+
+import torch
 import triton
 import triton.language as tl
-
-from . import keys
+from torch import Tensor
+from vitsom_fast.kernels import configs, keys
+from vitsom_fast.kernels.device import blocks
 
 
 @triton.jit
@@ -41,3 +45,26 @@ def distance_kernel(
         product += (z_part / length_z[:, None]) * (prototype_part / length[:, None])
     tl.store(bmu + rows, index.to(tl.int64), mask=is_row)
     tl.store(distance + rows, 1.0 - tl.sum(product, axis=1), mask=is_row)
+
+
+def distance(z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tensor, row_keys: Tensor) -> tuple[Tensor, Tensor]:
+    """BMU (B,) int64 and distance (B,) fp32 of z (B, D), for the keys (B,) that a search left."""
+    batch, dim = z.shape
+    bmu = torch.empty(batch, dtype=torch.int64, device=z.device)
+    nearest = torch.empty(batch, dtype=torch.float32, device=z.device)
+    config = configs.distance(dim)
+    distance_kernel[blocks(batch, config["ROWS"]),](
+        z,
+        prototypes,
+        norm_z,
+        norm_prototypes,
+        row_keys,
+        bmu,
+        nearest,
+        batch,
+        dim,
+        *z.stride(),
+        *prototypes.stride(),
+        **config.options(),
+    )
+    return bmu, nearest

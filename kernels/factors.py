@@ -1,7 +1,13 @@
 """The Gaussian of the neighborhood, evaluated on the device that holds the temperature."""
 
+from __future__ import annotations
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+from vitsom_fast.kernels import configs
+from vitsom_fast.kernels.device import blocks
 
 
 @triton.jit
@@ -21,3 +27,13 @@ def gaussian_kernel(
     clamped = tl.minimum(tl.maximum(radius, 1e-18), 1e18)
     weight = tl.exp(squared * (-0.5 / (clamped * clamped)))
     tl.store(factors + at, tl.where(radius > 0, weight, float("nan")), mask=at < count)
+
+
+def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
+    """``exp(-offset^2 / (2 T^2))``, flat fp32, for T a number or a 0-dim tensor on the device."""
+    factors = torch.empty_like(squared_offsets)
+    config, count = configs.gaussian(), squared_offsets.numel()
+    gaussian_kernel[blocks(count, config["BLOCK"]),](
+        squared_offsets, temperature, factors, count, ON_DEVICE=isinstance(temperature, Tensor), **config.options()
+    )
+    return factors

@@ -4,10 +4,15 @@ The pull on the prototypes is the sum of the samples of every BMU, smoothed as t
 each sample is spread along the rows of its column, then the columns are smoothed.
 """
 
+from __future__ import annotations
+
+import torch
 import triton
 import triton.language as tl
-
-from .smooth import EPS, band
+from torch import Tensor
+from vitsom_fast.kernels import configs
+from vitsom_fast.kernels.device import blocks, family, multiprocessors
+from vitsom_fast.kernels.smooth import EPS, band
 
 SAMPLES_A_SUM = tl.constexpr(256)  # sums of this many start from zero: tensor cores cut off low bits of long sums
 
@@ -243,3 +248,86 @@ def project_kernel(
             unit = tl.load(prototypes + units[:, None] * stride + features[None, :] * step, mask=inside, other=0.0)
             grad = (total - unit.to(tl.float32) / length * removed) / length
             tl.store(grad_prototypes + at, grad.to(grad_prototypes.dtype.element_ty), mask=inside)
+
+
+def gradients(
+    grad_loss: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    norm_z: Tensor,
+    norm_prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    bmu: Tensor,
+    order: Tensor,
+    starts: Tensor,
+    attraction: Tensor,
+    scale: float,
+    for_z: bool,
+    for_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients (B, D) and (K, D) in the dtype of their input, empty where not asked for; ``scale`` is the reduction's."""
+    (batch, dim), (terms, rows, _), cols, device = z.shape, row_factors.shape, col_factors.shape[1], z.device
+    grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=device)
+    grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=device)
+    precision = configs.precision(family(device))
+
+    projection = configs.project(dim)
+    unit_blocks = rows * blocks(cols, projection["BLOCK_OUT"])
+    # Features are split where units alone would leave multiprocessors idle.
+    dim_blocks = blocks(dim, projection["BLOCK_D"])
+    blocks_a_split = blocks(dim_blocks, min(dim_blocks, max(1, 2 * multiprocessors(device) // unit_blocks)))
+    dim_splits = blocks(dim_blocks, blocks_a_split)
+    tickets = torch.empty(unit_blocks, dtype=torch.int32, device=device)
+
+    config = configs.spread(rows, dim)
+    latent_programs = blocks(batch, config["LATENTS"]) if for_z else 0
+    spread = torch.empty((terms if for_prototypes else 0, rows * cols, dim), dtype=torch.float32, device=device)
+    spread_programs = spread.shape[0] * cols * blocks(rows, config["BLOCK_R"]) * blocks(dim, config["BLOCK_D"])
+    spread_kernel[latent_programs + spread_programs,](
+        grad_loss,
+        z,
+        norm_z,
+        row_factors,
+        bmu,
+        order,
+        starts,
+        attraction,
+        grad_z,
+        spread,
+        tickets,
+        -scale,
+        latent_programs,
+        batch,
+        rows,
+        cols,
+        dim,
+        unit_blocks,
+        *z.stride(),
+        PRECISION=precision,
+        **config.options(),
+    )
+    if for_prototypes:
+        in_place = prototypes.dtype == torch.float32
+        project_kernel[unit_blocks * dim_splits,](
+            grad_loss,
+            prototypes,
+            norm_prototypes,
+            col_factors,
+            spread,
+            grad_prototypes if in_place else torch.empty(prototypes.shape, dtype=torch.float32, device=device),
+            grad_prototypes,
+            torch.empty((dim_splits if dim_splits > 1 else 0, rows * cols), dtype=torch.float32, device=device),
+            tickets,
+            -scale,
+            rows,
+            cols,
+            dim,
+            dim_splits,
+            blocks_a_split * projection["BLOCK_D"],
+            *prototypes.stride(),
+            terms,
+            PRECISION=precision,
+            **projection.options(),
+        )
+    return grad_z, grad_prototypes

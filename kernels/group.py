@@ -3,10 +3,12 @@
 The row smoothing then reads a column of the map once for all its samples, and sums over samples have a fixed order.
 """
 
+from __future__ import annotations
+
 import triton
 import triton.language as tl
-
-from . import keys
+from torch import Tensor
+from vitsom_fast.kernels import configs, keys
 
 
 @triton.jit
@@ -36,3 +38,9 @@ def group_kernel(
         place += tl.sum(mine.to(tl.int32))
     if column == cols - 1:
         tl.store(starts + cols, place)
+
+
+def group(row_keys: Tensor, bmu: Tensor, order: Tensor, starts: Tensor) -> None:
+    """Fills in the BMUs (B,) int64 of the keys (B,), their order (B,) int32 and the starts (C + 1,) int32 of the columns."""
+    cols = starts.shape[0] - 1
+    group_kernel[cols,](row_keys, bmu, order, starts, bmu.shape[0], cols, **configs.group().options())

@@ -6,10 +6,16 @@ take twice the time. Rows in bf16 and fp16 are only scaled by a power of two, so
 exact. Rows are padded with zeros to whole blocks of features: the search has no masks.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
 import triton
 import triton.language as tl
-
-from . import keys
+from torch import Tensor
+from vitsom_fast.kernels import configs, keys
+from vitsom_fast.kernels.device import blocks, interprets
 
 # fp16 keeps 11 bits of what is at least 2^-14: of an element 2^-13 times its row's norm both halves keep theirs.
 UNIT = tl.constexpr(4096.0)
@@ -114,3 +120,59 @@ def _power_of_two(length):
     """2^-e for a length in [2^e, 2^(e + 1)): exact to multiply with."""
     exponent = tl.minimum(length.to(tl.int32, bitcast=True) & 0x7F800000, 253 << 23)
     return ((254 << 23) - exponent).to(tl.float32, bitcast=True)
+
+
+class Operands(NamedTuple):
+    """Latents and prototypes as the search multiplies them."""
+
+    z_high: Tensor  # [B, padded D]
+    z_low: Tensor  # that of fp32 latents; else z_high once more, not to be used
+    prototypes_high: Tensor  # [K, padded D]
+    prototypes_low: Tensor
+    prototype_scale: Tensor  # [K] fp32, empty for fp32 prototypes
+
+    @property
+    def is_split(self) -> bool:
+        """Whether a score takes three products, not one."""
+        return self.prototype_scale.numel() == 0
+
+
+def prepare(
+    z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tensor, row_keys: Tensor, tickets: Tensor
+) -> Operands:
+    """Operands for z (B, D) and prototypes (K, D); fills in the norms (B,) and (K,), the keys (B,) and the tickets."""
+    (batch, dim), count, device = z.shape, prototypes.shape[0], z.device
+    split = z.dtype == torch.float32
+    dtype = torch.float16 if split else z.dtype
+    if dtype == torch.bfloat16 and interprets():
+        dtype = torch.float32  # the interpreter's tl.dot takes the bits of bf16 for integers
+    shape = batch + count, configs.padded_dim(dim)
+    z_high, prototypes_high = torch.empty(shape, dtype=dtype, device=device).split([batch, count])
+    z_low, prototypes_low = z_high, prototypes_high
+    if split:
+        z_low, prototypes_low = torch.empty(shape, dtype=dtype, device=device).split([batch, count])
+    prototype_scale = torch.empty(0 if split else count, dtype=torch.float32, device=device)
+    config = configs.prepare(dim)
+    prepare_kernel[blocks(batch, config["ROWS"]) + blocks(count, config["ROWS"]),](
+        z,
+        prototypes,
+        norm_z,
+        norm_prototypes,
+        z_high,
+        z_low,
+        prototypes_high,
+        prototypes_low,
+        prototype_scale,
+        row_keys,
+        tickets,
+        batch,
+        count,
+        dim,
+        shape[1],
+        tickets.numel(),
+        *z.stride(),
+        *prototypes.stride(),
+        SPLIT=split,
+        **config.options(),
+    )
+    return Operands(z_high, z_low, prototypes_high, prototypes_low, prototype_scale)

@@ -9,10 +9,18 @@ nothing is reduced across threads before the end.
 A program does not mask: rows beyond the last are the last row again, which as a later index never wins.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
 import triton
 import triton.language as tl
-
-from . import keys
+from torch import Tensor
+from vitsom_fast.kernels import configs, keys
+from vitsom_fast.kernels.configs import Config
+from vitsom_fast.kernels.device import blocks, family, multiprocessors
+from vitsom_fast.kernels.prepare import Operands
 
 # Sums of this many features start from zero before they are added up in fp32: tensor cores cut off low bits of long sums.
 FEATURES_A_SUM = tl.constexpr(512)
@@ -160,3 +168,73 @@ def _multiply(score, z_high, z_low, prototypes_high, prototypes_low, SPLIT: tl.c
         score = tl.dot(z_low, prototypes_upper, score)
         score = tl.dot(z_high, tl.load(prototypes_low), score)
     return tl.dot(z_high, prototypes_upper, score)
+
+
+class Plan(NamedTuple):
+    """How a search is shared out."""
+
+    config: Config
+    batch_tiles: int
+    tiles: int  # of prototypes
+    tiles_a_split: int  # resident
+    features_a_split: int  # streaming
+    dim_splits: int
+
+    @property
+    def num_tickets(self) -> int:
+        """int32 zeros that the search needs."""
+        return 0 if self.config.is_resident else self.batch_tiles * self.tiles
+
+
+def plan_search(batch: int, count: int, dim: int, split: bool, device: torch.device) -> Plan:
+    """The plan for z (B, D) and prototypes (K, D) on a device, with operands that are split or not."""
+    return plan_with(
+        configs.search(family(device), split, batch, count, dim, multiprocessors(device)), batch, count, dim, device
+    )
+
+
+def plan_with(config: Config, batch: int, count: int, dim: int, device: torch.device) -> Plan:
+    """The plan for a given configuration."""
+    batch_tiles, tiles = blocks(batch, config["BLOCK_B"]), blocks(count, config["BLOCK_K"])
+    padded_dim = configs.padded_dim(dim)
+    if config.is_resident:
+        tiles_a_split = blocks(tiles, _even_splits(batch_tiles, tiles, multiprocessors(device)))
+        return Plan(config, batch_tiles, tiles, tiles_a_split, padded_dim, 1)
+    # Parts of scores are stored where features are split: no more of them than there are numbers in the inputs.
+    wanted = 2 * multiprocessors(device) // (batch_tiles * tiles)
+    affordable = (batch + count) * dim // (batch_tiles * tiles * config["BLOCK_B"] * config["BLOCK_K"])
+    sums = blocks(padded_dim, FEATURES_A_SUM.value)
+    features_a_split = blocks(sums, max(1, min(wanted, affordable, sums))) * FEATURES_A_SUM.value
+    return Plan(config, batch_tiles, tiles, 1, features_a_split, blocks(padded_dim, features_a_split))
+
+
+def _even_splits(batch_tiles: int, tiles: int, multiprocessors: int) -> int:
+    """Into how many parts to split the prototypes so that the last round of programs leaves few multiprocessors idle."""
+    most = max(1, min(tiles, 2 * multiprocessors // batch_tiles))
+    return min(range(1, most + 1), key=lambda splits: (blocks(batch_tiles * splits, multiprocessors) / splits, splits))
+
+
+def search(plan: Plan, operands: Operands, row_keys: Tensor, tickets: Tensor) -> None:
+    """Raises the keys (B,) to those of the BMUs. The tickets are zeros and are used up."""
+    batch, padded_dim = operands.z_high.shape
+    count, split, config = operands.prototypes_high.shape[0], operands.is_split, plan.config
+    if config.is_resident:
+        search_resident_kernel[plan.batch_tiles * blocks(plan.tiles, plan.tiles_a_split),](
+            *operands, row_keys, batch, count, padded_dim, plan.tiles_a_split, SPLIT=split, **config.options()
+        )
+        return
+    scores = plan.batch_tiles * plan.tiles * config["BLOCK_B"] * config["BLOCK_K"]
+    partial = torch.empty((plan.dim_splits if plan.dim_splits > 1 else 0, scores), dtype=torch.float32, device=row_keys.device)
+    search_streaming_kernel[plan.batch_tiles * plan.tiles * plan.dim_splits,](
+        *operands,
+        row_keys,
+        tickets,
+        partial,
+        batch,
+        count,
+        padded_dim,
+        plan.dim_splits,
+        plan.features_a_split,
+        SPLIT=split,
+        **config.options(),
+    )

@@ -3,8 +3,14 @@
 Weights below 2^-24 are beyond what fp32 sees beside the centre's 1: blocks of a factor without a larger one are not read.
 """
 
+from __future__ import annotations
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+from vitsom_fast.kernels import configs
+from vitsom_fast.kernels.device import blocks, family
 
 NEGLIGIBLE = tl.constexpr(2.0**-24)
 EPS = tl.constexpr(1e-12)
@@ -74,3 +80,25 @@ def smooth_columns_kernel(
         total = tl.dot(weight, x / tl.maximum(length, EPS)[:, None], total, input_precision=PRECISION)
     target = ((term * rows + row).to(tl.int64) * cols + outputs)[:, None] * dim + features[None, :]
     tl.store(smoothed + target, total, mask=is_output[:, None] & is_feature[None, :])
+
+
+def smooth_columns(prototypes: Tensor, norm: Tensor, col_factors: Tensor) -> Tensor:
+    """The normalised prototypes (R C, D), smoothed by each term of the column factors (terms, C, C): (terms, R C, D) fp32."""
+    (count, dim), (terms, cols, _) = prototypes.shape, col_factors.shape
+    rows = count // cols
+    smoothed = torch.empty((terms, count, dim), dtype=torch.float32, device=prototypes.device)
+    config = configs.smooth(cols, dim)
+    programs = terms * rows * blocks(cols, config["BLOCK_OUT"]) * blocks(dim, config["BLOCK_D"])
+    smooth_columns_kernel[programs,](
+        prototypes,
+        norm,
+        col_factors,
+        smoothed,
+        rows,
+        cols,
+        dim,
+        *prototypes.stride(),
+        PRECISION=configs.precision(family(prototypes.device)),
+        **config.options(),
+    )
+    return smoothed

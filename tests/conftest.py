@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,33 @@ import torch
 from helpers import BACKENDS
 
 from vitsom_fast import available_backends
+
+INTERPRETED = BACKENDS["triton"] == "cpu"
+if INTERPRETED:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
+
+# Of the cases of one test, what an interpreted backend runs unless --all-cases asks for more: 10 ms a program add up.
+CASES_INTERPRETED = 5
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-cases", action="store_true", help="run interpreted backends on every case of every test")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Thin out the cases of interpreted backends, evenly, so that every test still runs on them."""
+    if not INTERPRETED or config.getoption("--all-cases"):
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "triton" in item.callspec.params.values():
+            cases.setdefault(f"{item.path}::{item.originalname}", []).append(item)
+    dropped: set[pytest.Item] = set()
+    for every in cases.values():
+        kept = {every[place * len(every) // CASES_INTERPRETED] for place in range(CASES_INTERPRETED)}
+        dropped |= set(every) - kept
+    items[:] = [item for item in items if item not in dropped]
+    config.hook.pytest_deselected(items=list(dropped))
 
 
 def _available(name: str) -> str:

@@ -1,0 +1,43 @@
+"""What a launch has to know of the device: its architecture, its size, and whether there is one at all."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import torch
+from vitsom_fast.kernels import configs
+
+# So many programs at a time are enough for an interpreter, which runs one after the other.
+_MULTIPROCESSORS_OF_AN_INTERPRETER = 4
+
+
+@functools.cache
+def interprets() -> bool:
+    """Whether Triton interprets its kernels, on CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@functools.cache
+def family(device: torch.device) -> str:
+    """The family of architectures whose configurations serve a device."""
+    if interprets():
+        return os.environ.get("VITSOM_TRITON_FAMILY", "hopper")
+    from triton.runtime import driver
+
+    with torch.cuda.device(device):
+        target = driver.active.get_current_target()
+    return configs.family(target.backend, target.arch)
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """How many programs of the larger kernels run at the same time."""
+    if interprets():
+        return _MULTIPROCESSORS_OF_AN_INTERPRETER
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def blocks(count: int, size: int) -> int:
+    """How many blocks of a size cover a count."""
+    return -(-count // size)
