@@ -86,6 +86,9 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
         yield case("distance.distance_kernel", configs.distance(dim))
         if configs.is_resident(family, split, dim):
             yield case("search.search_resident_kernel", configs.search_resident(split, dim), SPLIT=split)
+        if split:
+            yield case("certified.group_maxima_kernel", configs.group_maxima(family, dim))
+            yield case("certified.rescore_kernel", configs.rescore())
         for few_tiles in (False, True):
             config = configs.search_streaming(family, split, dim, few_tiles)
             yield case("search.search_streaming_kernel", config, SPLIT=split)
@@ -141,7 +144,7 @@ _ALIGNED_SIZES = ("padded_dim", "features_a_split", "dim", "z_stride", "prototyp
 # What a kernel's arguments point to; all others are sizes and strides.
 _POINTERS = {
     "fp32": "norm norm_z norm_prototypes prototype_scale partial smoothed row_factors col_factors factors squared_offsets"
-    " attraction loss grad_loss spread pulled along distance temperature",
+    " attraction loss grad_loss spread pulled along distance temperature maxima",
     "i64": "row_keys bmu",
     "i32": "tickets ticket order starts",
 }

@@ -83,6 +83,15 @@ def search(family: str, split: bool, batch: int, count: int, dim: int, multiproc
     return search_streaming(family, split, dim, few_tiles)
 
 
+def group_maxima(family: str, dim: int) -> Config:
+    """As a streaming search with one product."""
+    return search_streaming(family, False, dim, few_tiles=False)
+
+
+def rescore() -> Config:
+    return Config({"BLOCK": 1024, "BLOCK_D": 128})
+
+
 def _row_block(dim: int) -> int:
     return 64 if dim <= 64 else 256 if dim <= 256 else 1024
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -52,6 +53,16 @@ def skip_unless_supported(backend: str, dtype: torch.dtype) -> None:
         pytest.skip(str(error))
 
 
+def _skip_unless_quick(backend: str, batch: int, grid: Grid, dim: int) -> None:
+    """Skip what an interpreter would take long for: 10 ms a program, each of some rows or columns and 64 features."""
+    if backend != "triton" or BACKENDS[backend] != "cpu":
+        return
+    terms = 3 if grid.topology == "hexagonal" else 1
+    programs = (batch / 16 + grid.rows + terms * (grid.rows + grid.cols)) * math.ceil(dim / 64) + grid.cols
+    if programs > 500:
+        pytest.skip(f"{programs:.0f} programs take an interpreter long")
+
+
 def run(
     backend: str,
     z: Tensor,
@@ -64,6 +75,7 @@ def run(
     needs_grad: tuple[bool, bool] = (True, True),
 ) -> Result:
     """One step: strides and dtypes of the inputs are kept, results come back on the CPU."""
+    _skip_unless_quick(backend, z.shape[0], grid, prototypes.shape[1])
     device = BACKENDS[backend]
     if isinstance(temperature, Tensor):
         temperature = temperature.to(device)

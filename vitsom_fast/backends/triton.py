@@ -21,6 +21,9 @@ from vitsom_fast.backends.torch_ops import reduction_scale
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OLDEST = (3, 6)
 
+# "certified" chooses the one-product search for fp32 inputs, anything else the split product.
+SEARCH_VARIABLE = "VITSOM_TRITON_SEARCH"
+
 
 @functools.cache
 def unavailable() -> str | None:
@@ -157,7 +160,14 @@ def _search(z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tens
     row_keys = torch.empty(batch, dtype=torch.int64, device=z.device)
     tickets = torch.empty(1 + plan.num_tickets, dtype=torch.int32, device=z.device)
     operands = kernels.prepare.prepare(z, prototypes, norm_z, norm_prototypes, row_keys, tickets)
-    kernels.search.search(plan, operands, row_keys, tickets[1:])
+    if (
+        operands.is_split
+        and os.environ.get(SEARCH_VARIABLE) == "certified"
+        and count // 32 * batch <= z.numel() + prototypes.numel()
+    ):
+        kernels.certified.search_certified(operands, row_keys)
+    else:
+        kernels.search.search(plan, operands, row_keys, tickets[1:])
     return row_keys, tickets[:1]
 
 
@@ -167,6 +177,7 @@ class _Kernels(NamedTuple):
     factors: ModuleType
     prepare: ModuleType
     search: ModuleType
+    certified: ModuleType
     distance: ModuleType
     smooth: ModuleType
     group: ModuleType
