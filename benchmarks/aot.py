@@ -84,14 +84,12 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
     for dim in dims:
         yield case("prepare.prepare_kernel", configs.prepare(dim), SPLIT=split)
         yield case("distance.distance_kernel", configs.distance(dim))
-        if configs.is_resident(family, split, dim):
-            yield case("search.search_resident_kernel", configs.search_resident(split, dim), SPLIT=split)
+        for config in configs.search_candidates(family, split, dim):
+            form = "resident" if config.is_resident else "streaming"
+            yield case(f"search.search_{form}_kernel", config, SPLIT=split)
         if split:
             yield case("certified.group_maxima_kernel", configs.group_maxima(family, dim))
             yield case("certified.rescore_kernel", configs.rescore())
-        for few_tiles in (False, True):
-            config = configs.search_streaming(family, split, dim, few_tiles)
-            yield case("search.search_streaming_kernel", config, SPLIT=split)
         yield case("gradients.project_kernel", configs.project(dim), **precision)
         yield case("attraction.attraction_kernel", configs.attraction(dim), **precision)
         for side in SIDES:

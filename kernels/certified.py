@@ -8,6 +8,8 @@ product and the groups cost about as much as two products, against three of the 
 
 from __future__ import annotations
 
+import os
+
 import torch
 import triton
 import triton.language as tl
@@ -108,6 +110,12 @@ def rescore_kernel(
             key = tl.maximum(key, tl.max(keys.encode(score, tl.minimum(columns, num_prototypes - 1))))
             group = tl.min(tl.where(is_near & (at > group), at, groups))
     tl.store(row_keys + row, key)
+
+
+def is_chosen(batch: int, count: int, dim: int) -> bool:
+    """Whether VITSOM_TRITON_SEARCH=certified asks for it and the maxima take no more memory than the inputs."""
+    wanted = os.environ.get("VITSOM_TRITON_SEARCH") == "certified"
+    return wanted and batch * blocks(count, GROUP.value) <= (batch + count) * dim
 
 
 def search_certified(operands: Operands, row_keys: Tensor) -> None:

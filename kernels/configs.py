@@ -83,6 +83,17 @@ def search(family: str, split: bool, batch: int, count: int, dim: int, multiproc
     return search_streaming(family, split, dim, few_tiles)
 
 
+def search_candidates(family: str, split: bool, dim: int) -> list[Config]:
+    """What autotuning tries, the fixed choices among them."""
+    fixed = [search_streaming(family, split, dim, few_tiles) for few_tiles in (False, True)]
+    tall = {**fixed[1].blocks, "BLOCK_B": 128}
+    wide = {**fixed[1].blocks, "BLOCK_K": 128}
+    candidates = [*fixed, *(Config(blocks, fixed[1].num_warps, fixed[1].num_stages) for blocks in (tall, wide))]
+    if is_resident(family, split, dim):
+        candidates.append(search_resident(split, dim))
+    return candidates
+
+
 def group_maxima(family: str, dim: int) -> Config:
     """As a streaming search with one product."""
     return search_streaming(family, False, dim, few_tiles=False)

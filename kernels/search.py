@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs, keys
 from vitsom_fast.kernels.configs import Config
-from vitsom_fast.kernels.device import blocks, family, multiprocessors
+from vitsom_fast.kernels.device import blocks, multiprocessors
 from vitsom_fast.kernels.prepare import Operands
 
 # Sums of this many features start from zero before they are added up in fp32: tensor cores cut off low bits of long sums.
@@ -186,15 +186,8 @@ class Plan(NamedTuple):
         return 0 if self.config.is_resident else self.batch_tiles * self.tiles
 
 
-def plan_search(batch: int, count: int, dim: int, split: bool, device: torch.device) -> Plan:
-    """The plan for z (B, D) and prototypes (K, D) on a device, with operands that are split or not."""
-    return plan_with(
-        configs.search(family(device), split, batch, count, dim, multiprocessors(device)), batch, count, dim, device
-    )
-
-
-def plan_with(config: Config, batch: int, count: int, dim: int, device: torch.device) -> Plan:
-    """The plan for a given configuration."""
+def plan_search(config: Config, batch: int, count: int, dim: int, device: torch.device) -> Plan:
+    """The plan for z (B, D) and prototypes (K, D) in a given configuration."""
     batch_tiles, tiles = blocks(batch, config["BLOCK_B"]), blocks(count, config["BLOCK_K"])
     padded_dim = configs.padded_dim(dim)
     if config.is_resident:

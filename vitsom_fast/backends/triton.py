@@ -21,9 +21,6 @@ from vitsom_fast.backends.torch_ops import reduction_scale
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OLDEST = (3, 6)
 
-# "certified" chooses the one-product search for fp32 inputs, anything else the split product.
-SEARCH_VARIABLE = "VITSOM_TRITON_SEARCH"
-
 
 @functools.cache
 def unavailable() -> str | None:
@@ -155,25 +152,34 @@ def som_backward(
 def _search(z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """Keys of the BMUs (B,) int64, and a ticket (1,) int32 that is zero. Fills in the norms."""
     kernels = _kernels()
-    (batch, dim), count = z.shape, prototypes.shape[0]
-    plan = kernels.search.plan_search(batch, count, dim, z.dtype == torch.float32, z.device)
-    row_keys = torch.empty(batch, dtype=torch.int64, device=z.device)
-    tickets = torch.empty(1 + plan.num_tickets, dtype=torch.int32, device=z.device)
-    operands = kernels.prepare.prepare(z, prototypes, norm_z, norm_prototypes, row_keys, tickets)
-    if (
-        operands.is_split
-        and os.environ.get(SEARCH_VARIABLE) == "certified"
-        and count // 32 * batch <= z.numel() + prototypes.numel()
-    ):
-        kernels.certified.search_certified(operands, row_keys)
-    else:
-        kernels.search.search(plan, operands, row_keys, tickets[1:])
-    return row_keys, tickets[:1]
+    configs = kernels.configs
+    (batch, dim), count, device, split = z.shape, prototypes.shape[0], z.device, z.dtype == torch.float32
+    family, multiprocessors = kernels.device.family(device), kernels.device.multiprocessors(device)
+    config = configs.search(family, split, batch, count, dim, multiprocessors)
+
+    def launch(config: Any) -> tuple[Tensor, Tensor]:
+        plan = kernels.search.plan_search(config, batch, count, dim, device)
+        row_keys = torch.empty(batch, dtype=torch.int64, device=device)
+        tickets = torch.empty(1 + plan.num_tickets, dtype=torch.int32, device=device)
+        operands = kernels.prepare.prepare(z, prototypes, norm_z, norm_prototypes, row_keys, tickets)
+        if split and kernels.certified.is_chosen(batch, count, dim):
+            kernels.certified.search_certified(operands, row_keys)
+        else:
+            kernels.search.search(plan, operands, row_keys, tickets[1:])
+        return row_keys, tickets[:1]
+
+    if kernels.autotune.is_on():
+        key = kernels.autotune.key(device, z.dtype, batch, count, dim)
+        config = kernels.autotune.fastest(key, config, configs.search_candidates(family, split, dim), launch)
+    return launch(config)
 
 
 class _Kernels(NamedTuple):
     """The modules of vitsom_fast.kernels, imported when first needed: Triton takes a while to import."""
 
+    autotune: ModuleType
+    configs: ModuleType
+    device: ModuleType
     factors: ModuleType
     prepare: ModuleType
     search: ModuleType
