@@ -5,7 +5,7 @@ An architecture belongs to a family: "ampere" (sm_80 to sm_89), "hopper" (sm_90)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -83,12 +83,15 @@ def search(family: str, split: bool, batch: int, count: int, dim: int, multiproc
     return search_streaming(family, split, dim, few_tiles)
 
 
+def with_tile(config: Config, **blocks: int) -> Config:
+    """A configuration with some of its blocks of another size."""
+    return replace(config, blocks={**config.blocks, **blocks})
+
+
 def search_candidates(family: str, split: bool, dim: int) -> list[Config]:
     """What autotuning tries, the fixed choices among them."""
     fixed = [search_streaming(family, split, dim, few_tiles) for few_tiles in (False, True)]
-    tall = {**fixed[1].blocks, "BLOCK_B": 128}
-    wide = {**fixed[1].blocks, "BLOCK_K": 128}
-    candidates = [*fixed, *(Config(blocks, fixed[1].num_warps, fixed[1].num_stages) for blocks in (tall, wide))]
+    candidates = [*fixed, with_tile(fixed[0], BLOCK_K=64), with_tile(fixed[0], BLOCK_B=64)]
     if is_resident(family, split, dim):
         candidates.append(search_resident(split, dim))
     return candidates
@@ -144,7 +147,8 @@ def attraction(dim: int) -> Config:
 
 def spread(rows: int, dim: int) -> Config:
     latents = {"LATENTS": 1024 // _row_block(dim), "FEATURES": _row_block(dim)}
-    return Config({**latents, "BLOCK_R": _side(rows), "BLOCK_B": 16, "BLOCK_D": _features(dim)})
+    # 32 rows for small grids: with 16, ptxas for sm_80 and sm_90 spills 8 bytes.
+    return Config({**latents, "BLOCK_R": max(32, _side(rows)), "BLOCK_B": 16, "BLOCK_D": _features(dim)})
 
 
 def project(dim: int) -> Config:
