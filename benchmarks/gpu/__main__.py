@@ -80,8 +80,7 @@ class Run:
         files = TESTED[-1:] if self.dry else TESTED
         command = ["-m", "pytest", "-v", "-p", "no:cacheprovider", *parallel, *files, "-k", "triton or cuda or test_gpu"]
         status = self._python("tests", command, TEST_SECONDS, environment)
-        said = (self.out / "tests.log").read_text(errors="replace")
-        counts = {word: len(re.findall(rf"(?m)^(?:tests/\S.* {word}\b|\[gw\d+\].* {word} )", said)) for word in OUTCOMES}
+        counts = outcomes((self.out / "tests.log").read_text(errors="replace"))
         outcome = ", ".join(f"{count} {word.lower()}" for word, count in counts.items())
         if status is None:
             outcome += "; stopped at its deadline"
@@ -114,7 +113,7 @@ class Run:
                 env=self.environment | (environment or {}),
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                preexec_fn=os.setpgrp,
             )
             try:
                 return process.wait(timeout=max(seconds, 0.0))
@@ -133,7 +132,11 @@ class Run:
         record.save(self.out)
 
 
-OUTCOMES = ("PASSED", "FAILED", "ERROR", "SKIPPED")
+def outcomes(log: str) -> dict[str, int]:
+    """How many tests passed and so on, from the lines of ``pytest -v``: there is no summary where it was stopped."""
+    line = r"^(?:\[gw\d+\] \[ *\d+%\] {0} tests/|tests/\S+::.* {0}\b)"
+    return {word: len(re.findall(line.format(word), log, re.MULTILINE)) for word in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
+
 
 if __name__ == "__main__":
     sys.exit(main())

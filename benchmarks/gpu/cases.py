@@ -67,23 +67,24 @@ class Contender:
     build: Callable[[Inputs], Run]
     ours: bool = False
     compiled: bool = False
+    graphed: bool = False
 
 
 def contenders(case: Case, device: torch.device) -> list[Contender]:
     """The baseline first. Half-precision inputs are converted to fp32 by all who would otherwise miss the nearest prototype."""
     step = case.operation == "step"
-    plain = _eager_step if step else _matmul_search
-    run = _run_step if step else _run_search
+    plain: Callable[..., Any] = _eager_step if step else _matmul_search
+    run: Callable[..., Run] = _run_step if step else _run_search
     entries = [
         Contender("eager" if step else "matmul", lambda inputs: run(plain, _placed(inputs))),
         Contender("compile", lambda inputs: run(_compiled(plain, device), _placed(inputs)), compiled=True),
     ]
     for name in serving(device, DTYPES[case.dtype]):
-        function = partial(som_loss, backend=name) if step else partial(_search_by, name)
+        function: Callable[..., Any] = partial(som_loss, backend=name) if step else partial(_search_by, name)
         entries.append(Contender(name, partial(run, function), ours=True))
     if step and case.workload.name == "paper-mnist" and device.type == "cuda":  # where launches are most of the time
         entries += [
-            Contender(f"{entry.name} graph", partial(_graphed, entry.build), ours=entry.ours)
+            Contender(f"{entry.name} graph", partial(_graphed, entry.build), ours=entry.ours, graphed=True)
             for entry in entries
             if not entry.compiled
         ]
@@ -103,7 +104,7 @@ def absent(name: str, device: torch.device) -> str | None:
         if device.type != "cuda":
             return "its fused search needs a GPU"
         return None if find_spec("fastersom") else "not installed"
-    return _refusal(name, device, torch.float32)
+    return available_backends()[name] or _refusal(name, device, torch.float32)
 
 
 def _refusal(name: str, device: torch.device, dtype: torch.dtype) -> str | None:

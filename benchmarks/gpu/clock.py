@@ -97,7 +97,7 @@ def race(runs: Mapping[str, Run], clock: Clock, budget: float, most: int = 50) -
     first = sum(clock.seconds(run, queueing[name]) for name, run in runs.items())
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(max(3, min(most, int(budget / first)))):
-        for name in reversed(runs) if turn % 2 else runs:
+        for name in list(runs)[::-1] if turn % 2 else runs:
             seconds[name].append(clock.seconds(runs[name], queueing[name]))
     return seconds
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.metadata
 import statistics
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from benchmarks.gpu.clock import Clock, CudaClock, HostClock, Run, back_to_back,
 from benchmarks.gpu.record import Kernel, Record, Row
 from benchmarks.gpu.truth import DeviceTruth, check_repeats, poison
 from benchmarks.roofline import Gpu, costs, shape_of
+from benchmarks.workloads import Inputs
 from vitsom_fast import available_backends
 
 UNDER_WAY = "did not return: the process ended"
@@ -35,12 +37,12 @@ TO_START = 4.0  # below this no case is begun
 PROFILED = ("paper-mnist", "large", "huge")  # workloads whose kernels are listed one by one
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--until", type=float, required=True, help="Unix time to be done by")
     parser.add_argument("--workloads", help="only these, by name and with commas")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     wanted = options.workloads.split(",") if options.workloads else None
 
     dry = not torch.cuda.is_available()
@@ -54,9 +56,8 @@ def main() -> int:
         if left < TO_START:
             session.record.left_out[case.name] = "no time was left"
             continue
-        session.compare(case, may_compile=dry or left / (len(cases) - index) > TO_COMPILE)
+        session.compare(case, may_compile=left / (len(cases) - index) > TO_COMPILE)
     session.save()
-    return 0
 
 
 class Session:
@@ -72,7 +73,7 @@ class Session:
         self.record.left_out |= {name: reason for name in names if (reason := absent(name, device))}
         for row in self.record.rows:
             if row.note == UNDER_WAY:
-                self._fail(row, UNDER_WAY)
+                self._report(row)
         self.save()
 
     def save(self) -> None:
@@ -85,41 +86,47 @@ class Session:
         truth = DeviceTruth(inputs)
         runs: dict[str, Run] = {}
         for contender in contenders(case, self.device):
-            if self.record.row(case.name, contender.name):  # it was under way when the process ended
+            row = self.record.row(case.name, contender.name)
+            if row is None:
+                row = Row(case.workload.name, case.dtype, case.operation, contender.name)
+                self.record.rows.append(row)
+            elif row.note:  # by an earlier process
                 continue
-            row = Row(case.workload.name, case.dtype, case.operation, contender.name, note=UNDER_WAY)
-            self.record.rows.append(row)
             if contender.compiled and not may_compile:
                 row.note = "left out: compiling takes longer than there is time"
                 continue
+            row.note = UNDER_WAY
             self.save()
             try:
                 run = self._checked(contender, case, inputs, truth)
-                peak = self.clock.peak_bytes(run)
+                peak = None if contender.graphed else self.clock.peak_bytes(run)  # a graph has its memory already
             except torch.OutOfMemoryError:
                 row.note = "out of memory"
-            except WrongResult as error:
-                self._fail(row, f"wrong, not timed: {error}", ours=contender.ours)
             except Exception as error:
-                reason = (str(error).strip().splitlines() or ["no message"])[0]
-                self._fail(row, f"failed: {type(error).__name__}: {reason}", ours=contender.ours)
-                self.save()
-                self.clock.synchronize()  # raises if the error has taken the GPU's context down: a new process goes on
+                self._fail([row], error, contender.ours)
             else:
                 row.note, row.memory_mb = "", None if peak is None else peak / 1e6
                 runs[contender.name] = run
         del truth
         _give_back()
-        self._time(case, runs)
+        rows = [row for name in runs if (row := self.record.row(case.name, name))]
+        try:
+            self._time(case, runs, rows)
+        except Exception as error:
+            self._fail(rows, error)
+        if self.gpu and case.workload.name in PROFILED:
+            for name in ("triton", "cuda"):
+                if name in runs:
+                    self._profile(case, name, runs[name], self.gpu)
         self.record.finished.append(case.name)
         self.save()
         del runs, inputs
         _give_back()
 
-    def _checked(self, contender: Contender, case: Case, inputs: object, truth: DeviceTruth) -> Run:
+    def _checked(self, contender: Contender, case: Case, inputs: Inputs, truth: DeviceTruth) -> Run:
         """The contender's run, warm, and right in its second round: the first one's outputs have been overwritten."""
         poison(self.device, 4 * (truth.z.numel() + truth.prototypes.numel()))
-        run = contender.build(inputs)  # type: ignore[arg-type]
+        run = contender.build(inputs)
         result = run()
         first = tuple(x.clone() for x in result)
         for x in result:
@@ -131,41 +138,51 @@ class Session:
             check_repeats(first, second)
         return run
 
-    def _time(self, case: Case, runs: dict[str, Run]) -> None:
+    def _time(self, case: Case, runs: dict[str, Run], rows: list[Row]) -> None:
+        """Fills in the rows, one for each run."""
         if not runs:
             return
         seconds = race(runs, self.clock, DRY_ROUNDS if self.record.dry else ROUNDS)
-        rows = {name: row for name in runs if (row := self.record.row(case.name, name))}
-        floor = case.floor(self.gpu) if self.gpu else None
-        for name, row in rows.items():
-            median = statistics.median(seconds[name])
-            row.rounds, row.median_ms = len(seconds[name]), median * 1e3
-            row.wall_ms = 1e3 * back_to_back(runs[name], self.clock, median, 0.02 if self.record.dry else 0.1)
-            if self.gpu and floor:
+        medians = [statistics.median(seconds[name]) for name in runs]
+        pause_free = 0.02 if self.record.dry else 0.1
+        walls = [back_to_back(run, self.clock, median, pause_free) for run, median in zip(runs.values(), medians, strict=True)]
+        baseline = rows[0].contender in ("eager", "matmul")
+        for row, median, wall in zip(rows, medians, walls, strict=True):
+            row.rounds, row.median_ms, row.wall_ms = len(seconds[row.contender]), median * 1e3, wall * 1e3
+            if baseline:
+                row.x_baseline, row.x_baseline_wall = medians[0] / median, walls[0] / wall
+            if self.gpu:
+                floor = case.floor(self.gpu)
                 row.tflops = case.flops / median / 1e12
                 row.percent_of_matmul = 100 * case.flops / median / self.gpu.bf16
                 row.floor_ms, row.percent_of_floor = floor * 1e3, 100 * floor / median
-        baseline = rows.get("eager" if case.operation == "step" else "matmul")
-        for row in rows.values() if baseline else ():
-            assert baseline and baseline.median_ms and baseline.wall_ms and row.median_ms and row.wall_ms
-            row.x_baseline = baseline.median_ms / row.median_ms
-            row.x_baseline_wall = baseline.wall_ms / row.wall_ms
-        if self.gpu and case.workload.name in PROFILED:
-            for name in runs:
-                if name in ("triton", "cuda"):
-                    self._profile(case, name, runs[name], self.gpu)
 
     def _profile(self, case: Case, name: str, run: Run, gpu: Gpu) -> None:
         """A line for each kernel; one whose name has that of a function of benchmarks/roofline.py in it gets its floor."""
         floors = {cost.kernel: cost.seconds(gpu) for cost in costs(case.operation, shape_of(case.workload, case.dtype))}
-        for kernel, (launches, seconds) in kernel_times(run, self.clock).items():
+        try:
+            kernels = kernel_times(run, self.clock)
+        except RuntimeError as error:  # a profiler that the machine does not let work is no reason to lose the times
+            self.record.left_out[f"kernels of {case.name}, {name}"] = str(error)
+            return
+        for kernel, (launches, seconds) in kernels.items():
             floor = next((floors[part] * 1e6 for part in floors if part in kernel), None)
             self.record.kernels.append(Kernel(case.name, name, kernel, launches, seconds * 1e6, floor))
 
-    def _fail(self, row: Row, note: str, ours: bool = True) -> None:
-        row.note = note
-        failure = f"{row.case}, {row.contender}: {note}"
-        if ours and failure not in self.record.failures:
+    def _fail(self, rows: list[Row], error: Exception, ours: bool = True) -> None:
+        """Says it in the rows and, of this package, at the end. Raises where the error has taken the GPU's context down: then
+        a new process goes on."""
+        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        for row in rows:
+            row.note = f"wrong: {reason}" if isinstance(error, WrongResult) else f"failed: {type(error).__name__}: {reason}"
+            if ours:
+                self._report(row)
+        self.save()
+        self.clock.synchronize()
+
+    def _report(self, row: Row) -> None:
+        failure = f"{row.case}, {row.contender}"
+        if failure not in self.record.failures:
             self.record.failures.append(failure)
 
 
@@ -197,10 +214,9 @@ def _driver() -> str:
 
 def _triton() -> str:
     try:
-        import triton
-    except ImportError:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
         return "not installed"
-    return triton.__version__
 
 
 def _give_back() -> None:
@@ -210,4 +226,4 @@ def _give_back() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

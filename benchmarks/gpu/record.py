@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 FOOTNOTES = (
-    "median: CUDA events around one run with the L2 flushed and all launches queued, contenders in turns; no launch gaps. wall:",
-    "runs one after another, launches by the host included. x base: how many times as fast as eager (step) or matmul (search).",
-    "TFLOP/s counts the search, 2 B K D, and nothing else. % matmul: of the bf16 matrix product of this GPU. % floor: the floor",
-    "of benchmarks/roofline.py at the rates measured in this run, over the median. MB: 10^6 bytes beyond inputs and gradients.",
+    "median: CUDA events around one run, the L2 flushed and all launches queued, contenders in turns; launches have no gaps.",
+    "wall: runs one after another, launching included. x base: how many times as fast as eager (step) or matmul (search).",
+    "TFLOP/s counts the search, 2 B K D, and nothing else. % matmul: of the bf16 matrix product of this GPU. % floor: the",
+    "floor of benchmarks/roofline.py at the rates measured here, over the median. MB: 10^6 bytes beyond inputs and gradients.",
 )
 DRY_RUN = "DRY RUN: no GPU here, and no figure below is one of a GPU."
 
@@ -75,7 +75,8 @@ class Record:
         if not path.exists():
             return cls()
         values = json.loads(path.read_text())
-        rows, kernels = ([kind(**entry) for entry in values.pop(name)] for name, kind in (("rows", Row), ("kernels", Kernel)))
+        rows = [Row(**entry) for entry in values.pop("rows")]
+        kernels = [Kernel(**entry) for entry in values.pop("kernels")]
         return cls(**values, rows=rows, kernels=kernels)
 
     def save(self, directory: Path) -> None:
