@@ -2,9 +2,9 @@
 
     python -m benchmarks.roofline [--workload large] [--dtype bf16] [--topology hexagonal]
 
-One function a kernel, to be kept in step with kernels/. Each byte is moved once a launch, and through device memory: what one
-launch leaves in the L2 for the next can beat that. Factors are dense: so can a kernel that skips the zeros of a narrow one. The
-2 to 3 microseconds of a launch itself, most of the time of a small map, are not in here.
+One function a launch, named as its kernel begins and to be kept in step with kernels/. Each byte is moved once a launch, and
+through device memory: what one launch leaves in the L2 for the next can beat that. Factors are dense: so can a kernel that
+skips the zeros of a narrow one. The 2 to 3 microseconds of a launch itself, most of the time of a small map, are not in here.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ class Cost:
         return "memory" if self.seconds(gpu) == self.bytes / gpu.bandwidth else "arithmetic"
 
 
-def factors(s: Shape) -> Cost:
+def gaussian(s: Shape) -> Cost:
     """Row (terms, R, R) and column (terms, C, C) factors from the temperature: an offset, its square, a product, exp."""
     entries = s.terms * (s.rows**2 + s.cols**2)
-    return Cost("factors", FP32 * entries, fp32=4 * entries)
+    return Cost("gaussian", FP32 * entries, fp32=4 * entries)
 
 
 def prepare(s: Shape) -> Cost:
@@ -130,15 +130,21 @@ def attraction(s: Shape) -> Cost:
     return Cost("attraction", smoothed + (s.input_bytes + FP32) * s.latent_elements, tf32=_row_products(s))
 
 
-def gradients(s: Shape) -> Cost:
+def spread(s: Shape) -> Cost:
     """Gradient for z; and T1 (terms, R, C, D), the unit latents spread along the rows of their columns."""
     latents = (s.input_bytes + FP32 + s.input_bytes) * s.latent_elements  # z and attraction in, gradient out
-    return Cost("gradients", latents + FP32 * s.terms * s.prototype_elements, tf32=_row_products(s))
+    return Cost("spread", latents + FP32 * s.terms * s.prototype_elements, tf32=_row_products(s))
 
 
 def project(s: Shape) -> Cost:
     """T1 smoothed along columns, then projected through the normalisation: the gradient for the prototypes."""
     return Cost("project", (FP32 * s.terms + 2 * s.input_bytes) * s.prototype_elements, tf32=_column_products(s))
+
+
+def distance(s: Shape) -> Cost:
+    """Of a search alone: BMU (int64) and distance (fp32) from the maxima, the latents and their prototypes."""
+    rows = s.input_bytes * s.dim * (s.batch + min(s.batch, s.prototypes))
+    return Cost("distance", rows + (8 + 8 + FP32) * s.batch, fp32=2 * s.latent_elements)
 
 
 def _column_products(s: Shape) -> float:
@@ -150,8 +156,8 @@ def _row_products(s: Shape) -> float:
 
 
 OPERATIONS: dict[str, tuple[Callable[[Shape], Cost], ...]] = {
-    "search": (prepare, search, group),
-    "step": (factors, prepare, search, smooth, group, attraction, gradients, project),
+    "search": (prepare, search, distance),
+    "step": (gaussian, prepare, search, smooth, group, attraction, spread, project),
 }
 
 

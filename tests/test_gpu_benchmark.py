@@ -17,9 +17,9 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the benchmarks are not installed with the package
 
 from benchmarks import roofline
-from benchmarks.gpu import measure
+from benchmarks.gpu import cases, measure
 from benchmarks.gpu.__main__ import Run, outcomes
-from benchmarks.gpu.cases import Case, Contender, contenders, plan, serving
+from benchmarks.gpu.cases import Case, Contender, PlacedGrid, contenders, plan, serving
 from benchmarks.gpu.clock import HostClock, race
 from benchmarks.gpu.measure import UNDER_WAY, Session
 from benchmarks.gpu.record import DRY_RUN, Record, Row
@@ -58,7 +58,7 @@ def test_step_on_paper() -> None:
     by_name = {cost.kernel: cost for cost in costs("step", shape)}
     assert len(by_name) == 8
     assert by_name["smooth"].tf32 == by_name["project"].tf32 == 3 * 3 * 2 * 128 * 64 * 192 * 64
-    assert by_name["attraction"].tf32 == by_name["gradients"].tf32 == 3 * 3 * 2 * 4096 * 192 * 128
+    assert by_name["attraction"].tf32 == by_name["spread"].tf32 == 3 * 3 * 2 * 4096 * 192 * 128
     assert floor("step", shape, H200) == pytest.approx(sum(cost.seconds(H200) for cost in by_name.values()))
     one, all_columns = (roofline.attraction(Shape(batch, 128, 64, 192)).bytes for batch in (1, 64))
     assert all_columns == 64 * one
@@ -84,8 +84,17 @@ def test_plan_has_every_workload_in_both_dtypes() -> None:
 
 def test_every_backend_that_can_takes_part() -> None:
     names = [contender.name for contender in contenders(STEP, CPU)]
-    assert names == ["eager", "compile", *serving(CPU, torch.float32)]
+    assert names[:2] == ["eager", "compile"]
+    assert [name for name in names[2:] if name != "triton certified"] == serving(CPU, torch.float32)
     assert "torch" in names
+
+
+def test_a_variant_is_selected_for_its_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "serving", lambda *_: ["triton"])
+    monkeypatch.setattr(cases, "_search_by", lambda *_: torch.tensor(os.environ.get("VITSOM_TRITON_SEARCH") == "certified"))
+    runs = {contender.name: contender.build(SEARCH.inputs(CPU)) for contender in contenders(SEARCH, CPU)[2:]}
+    assert {name: bool(run()[0]) for name, run in runs.items()} == {"triton": False, "triton certified": True}
+    assert not bool(runs["triton"]()[0])
 
 
 # Dry runs
@@ -268,8 +277,6 @@ FAILED tests/test_contract.py::test_fp64[cuda] - assert PASSED
 
 
 def test_grid_with_positions_on_the_device_is_the_same_grid() -> None:
-    from benchmarks.gpu.cases import PlacedGrid
-
     grid = Grid(3, 4, "hexagonal", periodic=False)
     placed = PlacedGrid(3, 4, "hexagonal", False, grid.positions.float())
     assert torch.equal(placed.positions, grid.positions.float())

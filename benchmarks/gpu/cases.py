@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -19,6 +20,11 @@ from benchmarks.workloads import TINY, WORKLOADS, Inputs, Workload
 from vitsom_fast import Grid, available_backends, backends, find_bmu, reference, som_loss
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+# Searches of the Triton backend that an environment variable selects, beside the default one.
+CERTIFIED = {"VITSOM_TRITON_SEARCH": "certified"}
+AUTOTUNED = {"VITSOM_AUTOTUNE": "1"}
+AUTOTUNED_WORKLOADS = ("large", "paper-mnist", "huge")  # five configurations to compile for each
 
 # A grid that nobody could train: the scores of the eager form take 4.3 GB a tensor in fp32.
 VAST = Workload("vast", 4096, 512, 512, 192, 16.0)
@@ -82,15 +88,24 @@ def contenders(case: Case, device: torch.device) -> list[Contender]:
     for name in serving(device, DTYPES[case.dtype]):
         function: Callable[..., Any] = partial(som_loss, backend=name) if step else partial(_search_by, name)
         entries.append(Contender(name, partial(run, function), ours=True))
+        if name == "triton":
+            entries += _triton_variants(case, entries[-1], device)
     if step and case.workload.name == "paper-mnist" and device.type == "cuda":  # where launches are most of the time
         entries += [
             Contender(f"{entry.name} graph", partial(_graphed, entry.build), ours=entry.ours, graphed=True)
             for entry in entries
-            if not entry.compiled
+            if entry.name in ("eager", *serving(device, DTYPES[case.dtype]))
         ]
     if not step and case.dtype == "fp32" and absent("fastersom", device) is None:
         entries.append(Contender("fastersom", _fastersom_search))
     return entries
+
+
+def _triton_variants(case: Case, plain: Contender, device: torch.device) -> Iterator[Contender]:
+    if case.dtype == "fp32":
+        yield Contender("triton certified", partial(_under, CERTIFIED, plain.build), ours=True)
+    if case.operation == "search" and case.workload.name in AUTOTUNED_WORKLOADS and device.type == "cuda":
+        yield Contender("triton autotuned", partial(_under, AUTOTUNED, plain.build), ours=True, compiled=True)
 
 
 def serving(device: torch.device, dtype: torch.dtype) -> list[str]:
@@ -167,6 +182,21 @@ def _run_step(function: Callable[..., Any], inputs: Inputs) -> Run:
 def _run_search(function: Callable[..., Tensor], inputs: Inputs) -> Run:
     z, prototypes = inputs.z.detach(), inputs.prototypes.detach()
     return lambda: (function(z, prototypes),)
+
+
+def _under(variables: dict[str, str], build: Callable[[Inputs], Run], inputs: Inputs) -> Run:
+    """The run with environment variables that are read in each call."""
+    run = build(inputs)
+
+    def under() -> tuple[Tensor, ...]:
+        os.environ.update(variables)
+        try:
+            return run()
+        finally:
+            for name in variables:
+                del os.environ[name]
+
+    return under
 
 
 def _graphed(build: Callable[[Inputs], Run], inputs: Inputs) -> Run:

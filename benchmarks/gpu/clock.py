@@ -88,24 +88,23 @@ class HostClock:
         return None
 
 
-def race(runs: Mapping[str, Run], clock: Clock, budget: float, most: int = 50) -> dict[str, list[float]]:
+def race(runs: Mapping[str, Run], clock: Clock, budget: float, fewest: int = 3) -> dict[str, list[float]]:
     """Seconds of every round of every run, taken in turns and in an order that is turned round from turn to turn.
 
-    As many rounds as fit into the budget (in seconds), at least 3. Every run is warm: it was checked before.
+    As many rounds as fit into the budget (in seconds), up to 50. Every run is warm: it was checked before.
     """
     queueing = {name: clock.queueing(run) for name, run in runs.items()}
     first = sum(clock.seconds(run, queueing[name]) for name, run in runs.items())
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(max(3, min(most, int(budget / first)))):
+    for turn in range(max(fewest, min(50, int(budget / first)))):
         for name in list(runs)[::-1] if turn % 2 else runs:
             seconds[name].append(clock.seconds(runs[name], queueing[name]))
     return seconds
 
 
-def back_to_back(run: Run, clock: Clock, median: float, budget: float = 0.1) -> float:
+def back_to_back(run: Run, clock: Clock, median: float, budget: float, fewest: int = 3) -> float:
     """Seconds of wall time a run, one after another and without a pause: what a loop of such steps takes."""
-    count = max(3, min(200, int(budget / median)))
-    run()
+    count = max(fewest, min(200, int(budget / median)))
     clock.synchronize()
     start = time.perf_counter()
     for _ in range(count):

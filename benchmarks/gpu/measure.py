@@ -29,8 +29,10 @@ from vitsom_fast import available_backends
 
 UNDER_WAY = "did not return: the process ended"
 
-# Seconds that a case has for its rounds, and what must be left for each of the others if torch.compile is to take part.
-ROUNDS, DRY_ROUNDS = 1.5, 0.02
+# Seconds that a case has for its rounds, and a contender for its wall time; and the fewest rounds of either.
+ROUNDS, WALL, FEWEST = 1.5, 0.1, 3
+ROUNDS_DRY, WALL_DRY, FEWEST_DRY = 0.02, 0.02, 1
+# Seconds that must be left for each of the other cases if torch.compile is to take part.
 TO_COMPILE = 7.0
 TO_START = 4.0  # below this no case is begun
 
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class Session:
-    """One process that measures on one device and keeps the record on disk up to date."""
+    """What one process measures on one device; it keeps the record on disk up to date."""
 
     def __init__(self, directory: Path, device: torch.device, clock: Clock) -> None:
         self.directory, self.device, self.clock = directory, device, clock
@@ -82,7 +84,11 @@ class Session:
     def compare(self, case: Case, may_compile: bool) -> None:
         """Checks everyone, then times those who were right in turns."""
         print(case.name, flush=True)
-        inputs = case.inputs(self.device)
+        try:
+            inputs = case.inputs(self.device)
+        except (ImportError, OSError) as error:  # the photographs come with scikit-learn
+            self.record.left_out[case.name] = f"no inputs: {error}"
+            return
         truth = DeviceTruth(inputs)
         runs: dict[str, Run] = {}
         for contender in contenders(case, self.device):
@@ -102,6 +108,7 @@ class Session:
                 peak = None if contender.graphed else self.clock.peak_bytes(run)  # a graph has its memory already
             except torch.OutOfMemoryError:
                 row.note = "out of memory"
+                _give_back()
             except Exception as error:
                 self._fail([row], error, contender.ours)
             else:
@@ -142,10 +149,13 @@ class Session:
         """Fills in the rows, one for each run."""
         if not runs:
             return
-        seconds = race(runs, self.clock, DRY_ROUNDS if self.record.dry else ROUNDS)
+        budget, wall_budget, fewest = (ROUNDS_DRY, WALL_DRY, FEWEST_DRY) if self.record.dry else (ROUNDS, WALL, FEWEST)
+        seconds = race(runs, self.clock, budget, fewest)
         medians = [statistics.median(seconds[name]) for name in runs]
-        pause_free = 0.02 if self.record.dry else 0.1
-        walls = [back_to_back(run, self.clock, median, pause_free) for run, median in zip(runs.values(), medians, strict=True)]
+        walls = [
+            back_to_back(run, self.clock, median, wall_budget, fewest)
+            for run, median in zip(runs.values(), medians, strict=True)
+        ]
         baseline = rows[0].contender in ("eager", "matmul")
         for row, median, wall in zip(rows, medians, walls, strict=True):
             row.rounds, row.median_ms, row.wall_ms = len(seconds[row.contender]), median * 1e3, wall * 1e3
@@ -158,7 +168,7 @@ class Session:
                 row.floor_ms, row.percent_of_floor = floor * 1e3, 100 * floor / median
 
     def _profile(self, case: Case, name: str, run: Run, gpu: Gpu) -> None:
-        """A line for each kernel; one whose name has that of a function of benchmarks/roofline.py in it gets its floor."""
+        """A line for each kernel; one whose name begins as a function of benchmarks/roofline.py gets its floor."""
         floors = {cost.kernel: cost.seconds(gpu) for cost in costs(case.operation, shape_of(case.workload, case.dtype))}
         try:
             kernels = kernel_times(run, self.clock)
@@ -166,7 +176,7 @@ class Session:
             self.record.left_out[f"kernels of {case.name}, {name}"] = str(error)
             return
         for kernel, (launches, seconds) in kernels.items():
-            floor = next((floors[part] * 1e6 for part in floors if part in kernel), None)
+            floor = next((floors[part] * 1e6 for part in floors if kernel.startswith(part)), None)
             self.record.kernels.append(Kernel(case.name, name, kernel, launches, seconds * 1e6, floor))
 
     def _fail(self, rows: list[Row], error: Exception, ours: bool = True) -> None:
