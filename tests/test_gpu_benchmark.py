@@ -251,6 +251,26 @@ def test_a_process_is_stopped_at_its_deadline(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == []
 
 
+@pytest.mark.parametrize(("rows_after", "outcome"), [([1, 2, 2], "done"), ([1, 1], "FAILED, see measure.log")])
+def test_measuring_is_started_anew_while_it_gets_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_after: list[int], outcome: str
+) -> None:
+    """A process that ends badly has left a row for the contender that was under way; one that has not got nowhere."""
+    run = Run(tmp_path, deadline=time.time() + 100)
+    left = list(rows_after)
+
+    def process(*_: object) -> int:
+        record = Record.load(tmp_path)
+        record.rows = [Row("tiny", "fp32", "step", str(index)) for index in range(left.pop(0))]
+        record.save(tmp_path)
+        return 0 if not left and outcome == "done" else 1
+
+    monkeypatch.setattr(run, "_python", process)
+    run.measure(None)
+    assert not left
+    assert Record.load(tmp_path).phases == {"measure": outcome}
+
+
 def test_rounds_are_taken_in_turns_and_both_ways() -> None:
     calls: list[str] = []
 
