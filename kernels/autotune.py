@@ -45,7 +45,7 @@ def fastest(key: str, default: Config, candidates: list[Config], launch: Callabl
     known = _known()
     if key in known:
         return known[key]
-    if torch.cuda.is_current_stream_capturing():
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return default
     seconds = {place: _median_seconds(launch, config) for place, config in enumerate(candidates)}
     best = min(seconds, key=lambda place: seconds[place])

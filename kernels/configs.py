@@ -91,7 +91,9 @@ def with_tile(config: Config, **blocks: int) -> Config:
 def search_candidates(family: str, split: bool, dim: int) -> list[Config]:
     """What autotuning tries, the fixed choices among them."""
     fixed = [search_streaming(family, split, dim, few_tiles) for few_tiles in (False, True)]
-    candidates = [*fixed, with_tile(fixed[0], BLOCK_K=64), with_tile(fixed[0], BLOCK_B=64)]
+    candidates = list(fixed)
+    if fixed[0]["BLOCK_D"] == 64:  # with 32 features, 128 x 64 spill on sm_100
+        candidates += [with_tile(fixed[0], BLOCK_K=64), with_tile(fixed[0], BLOCK_B=64)]
     if is_resident(family, split, dim):
         candidates.append(search_resident(split, dim))
     return candidates
