@@ -137,7 +137,7 @@ def _backend_and_architecture(target: str) -> tuple[str, int | str]:
     return ("cuda", int(target.removeprefix("sm_"))) if target.startswith("sm_") else ("hip", target)
 
 
-_ALIGNED_SIZES = ("padded_dim", "features_a_split", "dim", "z_stride", "prototypes_stride", "stride")
+_ALIGNED_SIZES = ("padded_dim", "features_a_split", "dim", "z_stride", "prototypes_stride", "stride", "rows", "cols")
 
 # What a kernel's arguments point to; all others are sizes and strides.
 _POINTERS = {

@@ -15,7 +15,7 @@ from vitsom_fast.kernels.device import blocks, family
 from vitsom_fast.kernels.smooth import EPS, NEGLIGIBLE
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "terms"])
 def attraction_kernel(
     z,  # [B, D], any strides
     norm_z,  # [B] fp32

@@ -24,7 +24,7 @@ GROUP = tl.constexpr(32)
 HALF_ERROR = tl.constexpr(2.0**-11 + 2.0**-16)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "num_prototypes", "groups"])
 def group_maxima_kernel(
     z_high,  # [B, padded D] fp16
     prototypes_high,  # [K, padded D] fp16
@@ -58,7 +58,7 @@ def group_maxima_kernel(
     tl.store(maxima + rows.to(tl.int64)[:, None] * groups + at[None, :], best, mask=keep)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_prototypes", "groups"])
 def rescore_kernel(
     z_high,  # [B, padded D] fp16
     z_low,

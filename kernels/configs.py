@@ -143,8 +143,9 @@ def smooth(cols: int, dim: int) -> Config:
 
 
 def attraction(dim: int) -> Config:
-    """16 samples: with more of them most programs would read several columns of the map for a few samples each."""
-    return Config({"BLOCK_B": 16, "BLOCK_R": 32, "BLOCK_D": _features(dim)})
+    """16 samples: with more of them most programs would read several columns of the map for a few samples each. With fewer
+    warps ptxas stops at 128 registers and spills."""
+    return Config({"BLOCK_B": 16, "BLOCK_R": 32, "BLOCK_D": _features(dim)}, num_warps=8)
 
 
 def spread(rows: int, dim: int) -> Config:

@@ -10,7 +10,7 @@ from vitsom_fast.kernels import configs, keys
 from vitsom_fast.kernels.device import blocks
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def distance_kernel(
     z,  # [B, D], any strides
     prototypes,  # [K, D]

@@ -17,7 +17,7 @@ from vitsom_fast.kernels.smooth import EPS, band
 SAMPLES_A_SUM = tl.constexpr(256)  # sums of this many start from zero: tensor cores cut off low bits of long sums
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "num_tickets", "latent_programs"])
 def spread_kernel(
     grad_loss,  # fp32
     z,  # [B, D], any strides
@@ -159,7 +159,7 @@ def _spread(
     tl.store(spread + at, total, mask=is_target[:, None] & is_feature[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["terms", "dim_splits"])
 def project_kernel(
     grad_loss,  # fp32
     prototypes,  # [R * C, D], any strides

@@ -11,7 +11,7 @@ from torch import Tensor
 from vitsom_fast.kernels import configs, keys
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def group_kernel(
     row_keys,  # [B] int64
     bmu,  # [B] int64

@@ -22,7 +22,7 @@ UNIT = tl.constexpr(4096.0)
 EPS = tl.constexpr(1e-12)  # of torch.nn.functional.normalize
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "num_prototypes", "num_tickets"])
 def prepare_kernel(
     z,  # [B, D], any strides
     prototypes,  # [K, D]

@@ -26,7 +26,7 @@ from vitsom_fast.kernels.prepare import Operands
 FEATURES_A_SUM = tl.constexpr(512)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "num_prototypes", "dim_splits"])
 def search_streaming_kernel(
     z_high,  # [B, padded D], as prepare_kernel stores them
     z_low,
@@ -99,7 +99,7 @@ def _keep_best(score, rows, columns, prototype_scale, row_keys, batch, num_proto
     tl.atomic_max(row_keys + rows, keys.encode(best, column), mask=rows < batch, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "num_prototypes", "tiles_a_split"])
 def search_resident_kernel(
     z_high,  # [B, padded D]
     z_low,
