@@ -198,6 +198,8 @@ template <class T>
 void som_backward(
     const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, const float* attraction, void* grad_z,
     void* grad_prototypes) {
+    use_huge_pages(grad_z, static_cast<std::size_t>(p.batch * p.dim) * sizeof(T));
+    use_huge_pages(grad_prototypes, static_cast<std::size_t>(p.num_prototypes * p.dim) * sizeof(T));
     if (grad_z) gradient_of_z(p, scale, attraction, static_cast<T*>(grad_z));
     if (grad_prototypes) gradient_of_prototypes(p, h, scale, bmu, static_cast<T*>(grad_prototypes));
 }

@@ -170,6 +170,7 @@ void som_forward(
     const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction) {
     *loss = 0;
     if (p.batch == 0) return;
+    use_huge_pages(attraction, static_cast<std::size_t>(p.batch * p.dim) * sizeof(float));
     Arena norms;
     Search found{bmu, nullptr, nullptr, nullptr};
     lay_out(norms, [&](Arena& arena) {

@@ -52,6 +52,10 @@ const Kernels* kernels_baseline();
 
 // 64-byte aligned; throws std::bad_alloc.
 void* allocate(std::size_t bytes);
-void release(void* memory);
+void release(void* memory, std::size_t bytes);
+
+// Asks for large pages under memory that is about to be written. The first touch of fresh memory costs 1.6 us for 4 KB, 51 ms for
+// 128 MB; in pages of 2 MB, 10 ms.
+void use_huge_pages(void* memory, std::size_t bytes);
 
 }  // namespace vitsom

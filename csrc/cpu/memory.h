@@ -15,7 +15,7 @@ public:
     Arena() = default;
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
-    ~Arena() { release(memory_); }
+    ~Arena() { release(memory_, size_); }
 
     template <class T>
     T* take(std::int64_t count) {
@@ -25,13 +25,14 @@ public:
     }
 
     void allocate_taken() {
-        memory_ = allocate(used_);
+        size_ = used_;
+        memory_ = allocate(size_);
         used_ = 0;
     }
 
 private:
     void* memory_ = nullptr;
-    std::size_t used_ = 0;
+    std::size_t size_ = 0, used_ = 0;
 };
 
 // Takes all pieces of a workspace: `layout(arena)` names each piece once and is run for the sizes, then for the addresses.
