@@ -35,14 +35,15 @@ struct Kernels {
 
     void (*find_bmu)(const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
 
-    // loss = scale * sum over i of (n_b - z^_i . S_b); attraction[i] = S_b  [batch, dim]
+    // loss = scale * sum over i of (n_b - z^_i . S_b); attraction [min(batch, num_prototypes), dim] is S_b of each distinct BMU,
+    // column by column of the grid, then zeros; context [4 * batch + num_prototypes] is for the backward pass alone.
     void (*som_forward)(
-        const Problem&, const Neighborhood&, double scale, float* loss, std::int64_t* bmu, float* attraction);
+        const Problem&, const Neighborhood&, double scale, float* loss, std::int64_t* bmu, float* attraction, float* context);
 
     // Gradients in the dtype of the problem, each row contiguous; nullptr for one that is not wanted.
     void (*som_backward)(
-        const Problem&, const Neighborhood&, double scale, const std::int64_t* bmu, const float* attraction, void* grad_z,
-        void* grad_prototypes);
+        const Problem&, const Neighborhood&, double scale, const std::int64_t* bmu, const float* attraction, float* context,
+        void* grad_z, void* grad_prototypes);
 };
 
 // One a build; which of them this processor can run is for the dispatcher to say.
