@@ -51,9 +51,14 @@ const Kernels* kernels_avx512();
 const Kernels* kernels_avx2();
 const Kernels* kernels_baseline();
 
-// 64-byte aligned; throws std::bad_alloc.
-void* allocate(std::size_t bytes);
-void release(void* memory, std::size_t bytes);
+struct Memory {
+    void* data;
+    std::size_t size;
+};
+
+// At least so many bytes, 64-byte aligned, with whatever they last held; throws std::bad_alloc.
+Memory allocate(std::size_t bytes);
+void release(Memory memory);
 
 // Asks for large pages under memory that is about to be written. The first touch of fresh memory costs 1.6 us for 4 KB, 51 ms for
 // 128 MB; in pages of 2 MB, 10 ms.

@@ -1,7 +1,9 @@
-#include "kernels.h"
-
 #include <cstdint>
+#include <mutex>
 #include <new>
+#include <utility>
+
+#include "kernels.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -10,23 +12,41 @@
 namespace vitsom {
 namespace {
 
-// Below this, glibc hands out memory of the heap that has been touched before.
+// Below this, the C library hands out memory that has been touched before.
 constexpr std::size_t LARGE = 4 << 20;
+
+// One block of up to this size outlives the call that it was made for: the passes of a step take turns with it.
+constexpr std::size_t LARGEST_KEPT = 128 << 20;
 
 constexpr std::size_t HUGE_PAGE = 2 << 20;
 
-std::size_t alignment(std::size_t bytes) { return bytes >= LARGE ? HUGE_PAGE : 64; }
+std::mutex kept_lock;
+Memory kept{};
+
+std::align_val_t alignment(std::size_t bytes) { return std::align_val_t{bytes >= LARGE ? HUGE_PAGE : 64}; }
+
+void free_block(Memory memory) {
+    if (memory.data) ::operator delete(memory.data, alignment(memory.size));
+}
 
 }  // namespace
 
-void* allocate(std::size_t bytes) {
-    void* memory = ::operator new(bytes ? bytes : 1, std::align_val_t{alignment(bytes)});
-    use_huge_pages(memory, bytes);
-    return memory;
+Memory allocate(std::size_t bytes) {
+    if (bytes >= LARGE) {
+        const std::lock_guard<std::mutex> locked(kept_lock);
+        if (kept.size >= bytes) return std::exchange(kept, Memory{});
+    }
+    void* data = ::operator new(bytes ? bytes : 1, alignment(bytes));
+    use_huge_pages(data, bytes);
+    return {data, bytes};
 }
 
-void release(void* memory, std::size_t bytes) {
-    if (memory) ::operator delete(memory, std::align_val_t{alignment(bytes)});
+void release(Memory memory) {
+    if (memory.size >= LARGE && memory.size <= LARGEST_KEPT) {
+        const std::lock_guard<std::mutex> locked(kept_lock);
+        if (memory.size > kept.size) std::swap(memory, kept);
+    }
+    free_block(memory);
 }
 
 void use_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {

@@ -15,24 +15,23 @@ public:
     Arena() = default;
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
-    ~Arena() { release(memory_, size_); }
+    ~Arena() { release(memory_); }
 
     template <class T>
     T* take(std::int64_t count) {
-        char* piece = memory_ ? static_cast<char*>(memory_) + used_ : nullptr;
+        char* piece = memory_.data ? static_cast<char*>(memory_.data) + used_ : nullptr;
         used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
         return reinterpret_cast<T*>(piece);
     }
 
     void allocate_taken() {
-        size_ = used_;
-        memory_ = allocate(size_);
+        memory_ = allocate(used_);
         used_ = 0;
     }
 
 private:
-    void* memory_ = nullptr;
-    std::size_t size_ = 0, used_ = 0;
+    Memory memory_{};
+    std::size_t used_ = 0;
 };
 
 // Takes all pieces of a workspace: `layout(arena)` names each piece once and is run for the sizes, then for the addresses.
