@@ -14,6 +14,7 @@
 #include "samples.h"
 #include "search.h"
 #include "smoothing.h"
+#include "stream.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -48,9 +49,8 @@ struct Backward {
     float* sums;               // [full column][chunk][its BMUs][TILE_COLS]
     float* reduced;            // [threads][rank of the rows][full column][TILE_COLS]
     float* spread;             // [threads][term][slab row][chunk][source][TILE_COLS]
-    float* gradient;           // [threads][columns_at_once][dim] where the result itself is not fp32
+    float* gradient;           // [threads][columns_at_once][dim]
 
-    template <class T>
     void take(
         Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin, const Samples& samples, int threads) {
         chunks = ceil_div(p.dim, TILE_COLS);
@@ -90,7 +90,7 @@ struct Backward {
         sums = arena.take<float>(samples.groups * chunks * TILE_COLS);
         reduced = arena.take<float>(threads * reduced_size);
         spread = arena.take<float>(slab_threads * h.terms * slab_rows * spread_size);
-        gradient = arena.take<float>(sizeof(T) == sizeof(float) ? 0 : slab_threads * columns_at_once * p.dim);
+        gradient = arena.take<float>(slab_threads * columns_at_once * p.dim);
     }
 
     void prepare(const Neighborhood& h, const ThinTerms& thin, const Samples& samples) {
@@ -213,24 +213,29 @@ inline void spread_along_rows(
 }
 
 // gradient [columns of the tile][dim] = or += one term of one grid row, for the tile of columns that begins at `first`.
-template <bool ADD>
-void smooth_along_columns(const Problem& p, const Backward& b, const Sources& s, std::int64_t first, const float* spread, float* gradient) {
+// The prototypes `w` of these columns are fetched meanwhile.
+template <bool ADD, class T>
+void smooth_along_columns(
+    const Problem& p, const Backward& b, const Sources& s, std::int64_t first, const float* spread, const T* w, float* gradient) {
     for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) {
         const std::int64_t d = chunk * TILE_COLS, count = smaller(TILE_COLS, p.dim - d);
         s.cols.apply_tile(first, spread + chunk * s.cols.ins * TILE_COLS, [&](std::int64_t c, Vec low, Vec high) {
             store_chunk<ADD>(gradient + (c - first) * p.dim + d, count, low, high);
+            __builtin_prefetch(w + (c - first) * p.prototypes.stride + d);
+            __builtin_prefetch(w + (c - first) * p.prototypes.stride + d + WIDTH);
         });
     }
 }
 
 // out = factor * (grad - w^ (w^ . grad)) / max(|w|, eps); below eps the normalisation is linear and nothing is projected away.
-// `out` may be `grad`.
 template <class T>
-void project(const T* w, const float* grad, double inverse, double factor, T* out, std::int64_t n) {
+void project(const T* w, const float* grad, double inverse, double factor, T* out, std::int64_t n, bool streamed) {
     const double along = inverse >= static_cast<float>(1 / EPS) ? 0.0 : dot(w, grad, n) * inverse * inverse;
     const float outer = static_cast<float>(factor * inverse), inner = static_cast<float>(along);
     for_each_vector(n, [&](std::int64_t i, auto load, auto store) {
-        store(out + i, outer * (load(grad + i) - inner * load(w + i)));
+        const Vec result = outer * (load(grad + i) - inner * load(w + i));
+        if (streamed) stream(out + i, result);
+        else store(out + i, result);
     });
 }
 
@@ -240,23 +245,24 @@ void finish_row(
     const Problem& p, const Neighborhood& h, const Backward& b, const Context& context, double scale, std::int64_t grid_row,
     const float* spread, T* grad_prototypes) {
     const std::int64_t columns = b.sources[0].cols.tile_rows;
+    const bool streamed = is_streamed(grad_prototypes, p.dim, p.num_prototypes * p.dim);
     for (std::int64_t first = 0; first < h.cols; first += columns) {
         const std::int64_t count = smaller(columns, h.cols - first), k = grid_row * h.cols + first;
         T* out = grad_prototypes + k * p.dim;
-        float* gradient = sizeof(T) == sizeof(float) ? reinterpret_cast<float*>(out)
-                                                     : b.gradient + omp_get_thread_num() * b.columns_at_once * p.dim;
+        const T* w = row<T>(p.prototypes, k);
+        float* gradient = b.gradient + omp_get_thread_num() * b.columns_at_once * p.dim;
         bool is_written = false;
         for (std::int64_t t = 0; t < h.terms; ++t) {
             const float* x = spread + t * b.slab_rows * b.spread_size;
             if (!b.sources[t].reached[grid_row]) continue;
-            if (is_written) smooth_along_columns<true>(p, b, b.sources[t], first, x, gradient);
-            else smooth_along_columns<false>(p, b, b.sources[t], first, x, gradient);
+            if (is_written) smooth_along_columns<true>(p, b, b.sources[t], first, x, w, gradient);
+            else smooth_along_columns<false>(p, b, b.sources[t], first, x, w, gradient);
             is_written = true;
         }
         if (!is_written) fill(gradient, count * p.dim, 0.0f);
         for (std::int64_t c = 0; c < count; ++c) {
             const double inverse = context.inverse_prototype[k + c];
-            project(row<T>(p.prototypes, k + c), gradient + c * p.dim, inverse, -scale, out + c * p.dim, p.dim);
+            project(row<T>(p.prototypes, k + c), gradient + c * p.dim, inverse, -scale, out + c * p.dim, p.dim, streamed);
         }
     }
 }
@@ -290,7 +296,7 @@ void som_backward(
     const ThinTerms thin(p, h);
     Backward b{};
     Arena arena;
-    lay_out(arena, [&](Arena& a) { b.take<T>(a, p, h, thin, samples, threads); });
+    lay_out(arena, [&](Arena& a) { b.take(a, p, h, thin, samples, threads); });
     b.prepare(h, thin, samples);
     visit_all_samples<T>(p, samples, context, scale, attraction, grad_z, &b);
     for (std::int64_t t = 0; t < h.terms; ++t) {
@@ -309,6 +315,7 @@ void som_backward(
         for (std::int64_t r = 0; r < count; ++r) {
             finish_row(p, h, b, context, scale, first + r, spread + r * b.spread_size, grad_prototypes);
         }
+        finish_stream();
     }
 }
 
