@@ -73,7 +73,7 @@ def som_forward(
     loss = torch.empty((), dtype=torch.float32, device=z.device)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
-    attraction = torch.empty(attraction_rows(batch, num_prototypes), dim, dtype=torch.float32, device=z.device)
+    attraction = torch.empty(min(batch, num_prototypes), dim, dtype=torch.float32, device=z.device)
     context = torch.empty(4 * batch + num_prototypes, dtype=torch.float32, device=z.device)
     scale = reduction_scale(reduction, batch, num_prototypes)
     _cpu.som_forward(
@@ -99,7 +99,7 @@ def som_backward(
     problem, _keep = _problem(z, prototypes)
     neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
     (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
-    expected = ((batch,), (attraction_rows(batch, num_prototypes), dim), (4 * batch + num_prototypes,))
+    expected = ((batch,), (min(batch, num_prototypes), dim), (4 * batch + num_prototypes,))
     if (bmu.shape, attraction.shape, context.shape) != expected:
         raise ValueError(
             f"bmu, attraction and context must be those of z {tuple(z.shape)}, got shapes {tuple(bmu.shape)},"
