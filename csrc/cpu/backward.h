@@ -5,8 +5,8 @@
 // a time, the sums of each column of the grid are spread along its rows, and each row of the slab is smoothed along the columns and
 // projected, a few prototypes at a time that stay in cache. Where the factors are thin, the sums are first reduced to ranks along
 // both axes, which are then spread in their place.
-// Bytes: z, S and the prototypes are read once and the gradients written once; the sums, at most one row a prototype, are written
-// once and read once a slab, or once in all where they are reduced to ranks.
+// Passes over memory: z, S and the prototypes are read once and both gradients written once; the sums, at most a row a prototype,
+// are written once and read once a slab, or once in all where they are reduced to ranks.
 #pragma once
 
 #include "context.h"

@@ -4,8 +4,8 @@
 // of the grid, then combine rows for the distinct BMUs of each column; a slice of the features at a time, so that the smoothed map
 // never leaves the cache. Where the factors are thin, both axes are reduced to ranks in between, and the ranks expanded again to the
 // columns that hold a BMU.
-// Bytes: the search reads z and the prototypes, the smoothing the prototypes again and the loss z again; S is written once, at
-// most one row a prototype, and read back in cache.
+// Passes over memory: z is read twice (search, loss), the prototypes are read twice (search, smoothing), and S is written once, at
+// most a row a prototype, and read back in cache.
 #pragma once
 
 #include "context.h"
@@ -17,9 +17,9 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Bytes of the smoothed map that a slice of the features may take. On a map of 40 x 40 with 3136 features a forward pass took
-// 22 ms with 1 MB, 23 to 25 with 2 or 4, 26 with 8 and 30 with all features at once (one thread).
-constexpr std::int64_t SLICE_BYTES = 1 << 20;
+// Bytes of the smoothed map that a slice of the features may take. On a map of 40 x 40 with 3136 features the smoothing took 5.4 ms
+// with 2 MB, 5.8 with 1 and 8 with 4 (one thread).
+constexpr std::int64_t SLICE_BYTES = 2 << 20;
 
 // Chunks of TILE_COLS features whose prototypes are fetched together: 128-byte reads alone leave the prefetcher behind.
 constexpr std::int64_t CHUNKS_AT_ONCE = 4;
