@@ -97,7 +97,9 @@ def test_temperatures(any_backend: str, topology: str, periodic: bool, temperatu
 @pytest.mark.parametrize("noise", [None, 0.03], ids=["random", "organised"])
 @pytest.mark.parametrize("temperature", [2.5, 6.0, 20.0, 1e3])
 @pytest.mark.parametrize(("topology", "periodic"), MAPS)
-def test_neighborhoods_of_few_ranks(any_backend: str, topology: str, periodic: bool, temperature: float, noise: float | None) -> None:
+def test_neighborhoods_of_few_ranks(
+    any_backend: str, topology: str, periodic: bool, temperature: float, noise: float | None
+) -> None:
     """Maps with enough features for a backend to replace smooth factors by thin ones."""
     grid = make_grid(26, 35, topology, periodic)
     z, prototypes = make_inputs(65, grid, 307)

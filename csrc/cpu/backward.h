@@ -1,12 +1,13 @@
 // Gradients: dL/dz^ = -scale * S_b; dL/dw^ = -scale * (G A), A_k the sum of z^ over the samples whose BMU is k; both through the
 // normalisation, whose norms and products with z the forward pass has left in its context.
 //
-// A is sparse: the samples are summed up by BMU first, in the same pass over z that writes its gradient. Then, a slab of grid rows at
-// a time, the sums of each column of the grid are spread along its rows, and each row of the slab is smoothed along the columns and
-// projected, a few prototypes at a time that stay in cache. Where the factors are thin, the sums are first reduced to ranks along
-// both axes, which are then spread in their place.
-// Passes over memory: z, S and the prototypes are read once and both gradients written once; the sums, at most a row a prototype,
-// are written once and read once a slab, or once in all where they are reduced to ranks.
+// A is sparse: the samples are summed up by BMU first, in the same pass over z that writes its gradient. Then, a slab of grid
+// rows at a time, the sums of each column of the grid are spread along its rows, and each row of the slab is smoothed along the
+// columns and projected, a few prototypes at a time that stay in cache. Where the factors are thin, the sums are first reduced
+// to ranks along both axes, which are then spread in their place.
+//
+// Passes over memory: z, S and the prototypes are read once and both gradients written once; the sums, at most a row a
+// prototype, are written once and read once a slab, or once in all where they are reduced to ranks.
 #pragma once
 
 #include "context.h"

@@ -48,7 +48,8 @@ void som_forward(
     std::uintptr_t attraction, std::uintptr_t context) {
     const auto& k = kernels();
     py::gil_scoped_release unlocked;
-    k.som_forward(p, h, scale, address<float>(loss), address<std::int64_t>(bmu), address<float>(attraction), address<float>(context));
+    k.som_forward(
+        p, h, scale, address<float>(loss), address<std::int64_t>(bmu), address<float>(attraction), address<float>(context));
 }
 
 void som_backward(

@@ -1,11 +1,12 @@
 // Loss and attraction: loss = scale * sum over i of (n_b - z^_i . S_b), S = G W^, n = G 1, b the BMU of sample i.
 //
-// S is wanted at the BMUs only, once for all samples of a BMU. Per term of the neighborhood: smooth the prototypes along the columns
-// of the grid, then combine rows for the distinct BMUs of each column; a slice of the features at a time, so that the smoothed map
-// never leaves the cache. Where the factors are thin, both axes are reduced to ranks in between, and the ranks expanded again to the
-// columns that hold a BMU.
-// Passes over memory: z is read twice (search, loss), the prototypes are read twice (search, smoothing), and S is written once, at
-// most a row a prototype, and read back in cache.
+// S is wanted at the BMUs only, once for all samples of a BMU. Per term of the neighborhood: smooth the prototypes along the
+// columns of the grid, then combine rows for the distinct BMUs of each column; a slice of the features at a time, so that the
+// smoothed map never leaves the cache. Where the factors are thin, both axes are reduced to ranks in between, and the ranks
+// expanded again to the columns that hold a BMU.
+//
+// Passes over memory: z is read twice (search, loss), the prototypes are read twice (search, smoothing), and S is written once,
+// at most a row a prototype, and read back in cache.
 #pragma once
 
 #include "context.h"

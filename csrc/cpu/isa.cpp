@@ -41,7 +41,8 @@ void find_bmu(const Problem& p, std::int64_t* bmu, float* distance) {
     with_dtype(p.dtype, [&](auto t) { find_bmu_in<decltype(t)>(p, bmu, distance); });
 }
 
-void forward(const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction, float* context) {
+void forward(
+    const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction, float* context) {
     with_dtype(p.dtype, [&](auto t) { som_forward<decltype(t)>(p, h, scale, loss, bmu, attraction, context); });
 }
 

@@ -1,8 +1,8 @@
 // A factor of the neighborhood as a product of two thin ones.
 //
-// A smooth kernel has few degrees of freedom: of a Gaussian of temperature 16, 19 outer products reproduce all weights between 128
-// units, 34 those between 256 (band: 185). Both axes are reduced to ranks before either is expanded, so the expensive product, every
-// prototype with a factor along its grid row, shrinks from the width of the band to the rank.
+// A smooth kernel has few degrees of freedom: of a Gaussian of temperature 16, 19 outer products reproduce all weights between
+// 128 units, 34 those between 256 (band: 185). Both axes are reduced to ranks before either is expanded, so the expensive
+// product, every prototype with a factor along its grid row, shrinks from the width of the band to the rank.
 #pragma once
 
 #include "smoothing.h"
@@ -10,8 +10,8 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// How far off a weight may be. The weights are rounded to 2^-25 themselves, which ends up below 2^-23 in what is left of them: at
-// that tolerance the rank grows by a quarter, and at 2^-24 to that of a random matrix, without a digit gained in a sum.
+// How far off a weight may be. The weights themselves are rounded, by up to 2^-25, and what is left of them shows it: at 2^-23 the
+// rank grows by a quarter, and at 2^-24 to that of a random matrix, without a digit gained in a sum.
 constexpr double RANK_TOLERANCE = 0x1p-22;
 
 // What is left of a larger factor would not stay in cache, nor is its band likely to be wider than its rank.
@@ -41,8 +41,8 @@ inline void sum_rows(const LowRank& f, double* sums, double* of_ranks) {
     }
 }
 
-// Elimination with complete pivoting: the residual is at hand, and with it the certificate. On the kernels at hand no product of the
-// two is larger than the weight that it makes up, hence a sum is as accurate as with the factor itself.
+// Elimination with complete pivoting: the residual is at hand, and with it the certificate. On a Gaussian, no entry of |left| |right|
+// exceeds 1, hence a sum through the ranks is as accurate as one with the factor itself.
 class Decomposition {
 public:
     void take(Arena& arena, std::int64_t size) {

@@ -45,7 +45,7 @@ struct PackedFactor {
         return {data + index * max_outs * max_ins, begin + index * max_outs, end + index * max_outs, 0, 0, 0};
     }
 
-    // Tiles of at most `most_rows` rows, all of about the same size: one of 12 and one of 1 keep the processor as long as two of 12.
+    // Tiles of at most `most_rows` rows, all of about the same size: a tile of 1 waits for its only chain of additions.
     void pack(
         Factor factor, const std::int64_t* out, std::int64_t out_count, const std::int64_t* in, std::int64_t in_count,
         std::int64_t most_rows = TILE_ROWS) {

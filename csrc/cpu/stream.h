@@ -1,5 +1,5 @@
-// Results too large to be in cache when they are read next are written past it: memory that is not fetched first to be overwritten
-// takes a third of the traffic away.
+// Results too large to be in cache when they are read next are written past it: memory that is not fetched only to be
+// overwritten takes a third of the traffic away.
 #pragma once
 
 #include <cstdint>

@@ -76,9 +76,7 @@ def som_forward(
     attraction = torch.empty(min(batch, num_prototypes), dim, dtype=torch.float32, device=z.device)
     context = torch.empty(4 * batch + num_prototypes, dtype=torch.float32, device=z.device)
     scale = reduction_scale(reduction, batch, num_prototypes)
-    _cpu.som_forward(
-        problem, neighborhood, scale, loss.data_ptr(), bmu.data_ptr(), attraction.data_ptr(), context.data_ptr()
-    )
+    _cpu.som_forward(problem, neighborhood, scale, loss.data_ptr(), bmu.data_ptr(), attraction.data_ptr(), context.data_ptr())
     return loss, bmu, attraction, context
 
 
