@@ -94,6 +94,29 @@ def test_temperatures(any_backend: str, topology: str, periodic: bool, temperatu
     assert torch.equal(as_tensor.bmu, result.bmu)
 
 
+@pytest.mark.parametrize("noise", [None, 0.03], ids=["random", "organised"])
+@pytest.mark.parametrize("temperature", [2.5, 6.0, 20.0, 1e3])
+@pytest.mark.parametrize(("topology", "periodic"), MAPS)
+def test_neighborhoods_of_few_ranks(
+    any_backend: str, topology: str, periodic: bool, temperature: float, noise: float | None
+) -> None:
+    """Maps with enough features for a backend to replace smooth factors by thin ones."""
+    grid = make_grid(26, 35, topology, periodic)
+    z, prototypes = make_inputs(65, grid, 307)
+    if noise is not None:
+        prototypes = torch.randn(1, 307) + noise * prototypes
+        z = prototypes[torch.randint(grid.num_prototypes, (65,))] + noise * z
+    result = run(any_backend, z, prototypes, grid, temperature)
+    check(result, z, prototypes, grid, temperature, cancels=noise is not None)
+    assert_same_bits(run(any_backend, z, prototypes, grid, temperature), result)
+
+
+@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
+def test_neighborhood_of_few_ranks_that_is_nan(any_backend: str, topology: str) -> None:
+    grid = Grid(26, 35, topology)
+    assert run(any_backend, *make_inputs(9, grid, 307), grid, torch.tensor(math.nan)).loss.isnan()
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_temperature_tensor_of_another_dtype(any_backend: str, dtype: torch.dtype) -> None:
     grid = Grid(9, 11)

@@ -1,205 +1,323 @@
-// Gradients: dL/dz^ = -scale * attraction; dL/dw^ = -scale * (G A), A_k the sum of z^ over the samples whose BMU is k; both
-// through the normalisation.
+// Gradients: dL/dz^ = -scale * S_b; dL/dw^ = -scale * (G A), A_k the sum of z^ over the samples whose BMU is k; both through the
+// normalisation, whose norms and products with z the forward pass has left in its context.
 //
-// A is sparse: the samples are summed up by BMU first. Then, a slab of grid rows at a time, the sums of each column of the grid
-// are spread along its rows, and each row of the slab is smoothed along the columns and projected, all while it is in cache.
-// Bytes: z is read twice, its sums written once and read once a slab, the attraction and the prototypes read once and the
-// gradients written once.
+// A is sparse: the samples are summed up by BMU first, in the same pass over z that writes its gradient. Then, a slab of grid
+// rows at a time, the sums of each column of the grid are spread along its rows, and each row of the slab is smoothed along the
+// columns and projected, a few prototypes at a time that stay in cache. Where the factors are thin, the sums are first reduced
+// to ranks along both axes, which are then spread in their place.
+//
+// Passes over memory: z, S and the prototypes are read once and both gradients written once; the sums, at most a row a
+// prototype, are written once and read once a slab, or once in all where they are reduced to ranks.
 #pragma once
 
+#include "context.h"
+#include "low_rank.h"
 #include "samples.h"
 #include "search.h"
 #include "smoothing.h"
+#include "stream.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Bytes of the spread samples that the slab of one thread may take. On the same map as in forward.h the gradient took 11 ms with 1
-// or 2 MB, 14 to 19 with 4 and 15 to 20 with the whole map spread at once.
-constexpr std::int64_t SLAB_BYTES = 2 << 20;
+// Bytes of the spread sums that the slab of one thread may take: half of the second-level cache.
+constexpr std::int64_t SLAB_BYTES = 512 << 10;
 
-struct Backward {
-    std::int64_t chunks, slab_rows;
-    int slab_threads;          // as many as there are slabs for
-    Samples samples;
-    double* inverse_z;         // [batch]
-    std::int64_t* every;       // [max(rows, cols)] 0, 1, 2, ...
-    std::int64_t full_count;
-    std::int64_t* full_cols;   // [cols] columns that hold a BMU
-    PackedFactor* cols;        // [terms] out: every column, in: full_cols
-    bool* reached;             // [terms][rows] whether a grid row receives from a term
-    PackedFactor rows;         // one a thread
-    float* sums;               // [full column][chunk][its BMUs][TILE_COLS]
-    float* spread;             // [threads][slab row][chunk][full column][TILE_COLS]
-    float* gradient;           // [threads][slab row][cols][dim] where the result itself is not fp32
+// Bytes of the prototypes that are smoothed and projected together: they and their gradient share the second-level cache.
+constexpr std::int64_t PROJECTED_BYTES = 192 << 10;
 
-    template <class T>
-    void take(Arena& arena, const Problem& p, const Neighborhood& h, int threads) {
-        chunks = ceil_div(p.dim, TILE_COLS);
-        const std::int64_t column_rows = smaller(h.rows, p.batch), full = smaller(h.cols, p.batch);
-        const std::int64_t row_size = chunks * full * TILE_COLS;
-        const std::int64_t fitting = SLAB_BYTES / (larger(1, row_size) * static_cast<std::int64_t>(sizeof(float)));
-        // At least 4 rows, or the register tile starves; not so many that a thread idles.
-        slab_rows = smaller(smaller(TILE_ROWS, larger(4, fitting)), ceil_div(h.rows, threads));
-        slab_threads = static_cast<int>(smaller(threads, ceil_div(h.rows, slab_rows)));
-        Samples::take(arena, samples, p.batch, h.rows, h.cols);
-        inverse_z = arena.take<double>(p.batch);
-        every = arena.take<std::int64_t>(larger(h.rows, h.cols));
-        full_cols = arena.take<std::int64_t>(h.cols);
-        PackedFactor* taken = arena.take<PackedFactor>(h.terms);
-        for (std::int64_t t = 0; t < h.terms; ++t) {
-            PackedFactor factor{};
-            PackedFactor::take(arena, factor, h.cols, full, 1);
-            if (taken) taken[t] = factor;
-        }
-        cols = taken;
-        reached = arena.take<bool>(h.terms * h.rows);
-        PackedFactor::take(arena, rows, slab_rows, column_rows, slab_threads);
-        sums = arena.take<float>(smaller(p.batch, p.num_prototypes) * chunks * TILE_COLS);
-        spread = arena.take<float>(slab_threads * slab_rows * row_size);
-        gradient = arena.take<float>(sizeof(T) == sizeof(float) ? 0 : slab_threads * slab_rows * h.cols * p.dim);
-    }
+// Features of the samples of a BMU that are summed up together.
+constexpr std::int64_t MOST_FEATURES = 1024;
 
-    void prepare(const Problem& p, const Neighborhood& h, const std::int64_t* bmu) {
-        samples.sort(bmu, p.batch, h.rows, h.cols);
-        for (std::int64_t i = 0; i < larger(h.rows, h.cols); ++i) every[i] = i;
-        full_count = 0;
-        for (std::int64_t c = 0; c < h.cols; ++c) {
-            if (samples.column[c] < samples.column[c + 1]) full_cols[full_count++] = c;
-        }
-        for (std::int64_t t = 0; t < h.terms; ++t) {
-            cols[t].pack(factor(h.col_factors, h.cols, t, true), every, h.cols, full_cols, full_count);
-            mark_active_outs(factor(h.row_factors, h.rows, t, true), h.rows, reached + t * h.rows);
-        }
-    }
-
-    float* sums_of(std::int64_t column) const { return sums + samples.column[column] * chunks * TILE_COLS; }
-    std::int64_t bmus_of(std::int64_t column) const { return samples.column[column + 1] - samples.column[column]; }
+// What one term of the neighborhood spreads along the rows of the grid: the sums of each column that holds a BMU, or of each rank.
+struct Sources {
+    bool is_thin;
+    bool* reached;                // [rows] whether a grid row receives anything
+    Factor spread;                // out: grid rows; in: grid rows, or ranks
+    PackedFactor cols;            // out: every column; in: the sources
+    PackedFactor* rows_to_ranks;  // [full column] in: its BMUs
+    PackedFactor cols_to_ranks;   // in: the full columns
+    std::int64_t row_ranks;
+    float* ranks;                 // [rank of the columns][chunk][rank of the rows][TILE_COLS]
 };
 
-// WIDTH features, from d on, of the sum of z^ over the samples of a BMU; in fp64, for 20000 samples of one BMU summed up in fp32
-// are wrong by 6e-6.
-template <class T>
-void sum_samples(const Problem& p, const Backward& b, std::int64_t group, std::int64_t d, float* out) {
-    const std::int64_t rest = p.dim - d;
-    DoublePair total{};
-    for (std::int64_t s = b.samples.start[group]; s < b.samples.start[group + 1] && rest > 0; ++s) {
-        const std::int64_t i = b.samples.order[s];
-        const T* z = row<T>(p.z, i) + d;
-        const float inverse = static_cast<float>(b.inverse_z[i]);
-        const DoublePair v = widen(inverse * (rest >= WIDTH ? load(z) : load_partial(z, rest)));
-        total.low += v.low;
-        total.high += v.high;
-    }
-    store(out, narrow(total));
-}
+struct Backward {
+    std::int64_t chunks, slab_rows, spread_size, reduced_size, columns_at_once;
+    int slab_threads;          // as many as there are slabs for
+    std::int64_t* every;       // [max(rows, cols)] 0, 1, 2, ...
+    Sources* sources;          // [terms]
+    PackedFactor rows;         // one a thread
+    float* sums;               // [full column][chunk][its BMUs][TILE_COLS]
+    float* reduced;            // [threads][rank of the rows][full column][TILE_COLS]
+    float* spread;             // [threads][term][slab row][chunk][source][TILE_COLS]
+    float* gradient;           // [threads][columns_at_once][dim]
 
-template <class T>
-void sum_column(const Problem& p, const Backward& b, std::int64_t column) {
-    const std::int64_t bmus = b.bmus_of(column);
-    for (std::int64_t j = 0; j < bmus; ++j) {
-        for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) {
-            float* out = b.sums_of(column) + (chunk * bmus + j) * TILE_COLS;
-            sum_samples<T>(p, b, b.samples.column[column] + j, chunk * TILE_COLS, out);
-            sum_samples<T>(p, b, b.samples.column[column] + j, chunk * TILE_COLS + WIDTH, out + WIDTH);
+    void take(
+        Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin, const Samples& samples, int threads) {
+        chunks = ceil_div(p.dim, TILE_COLS);
+        std::int64_t most_sources = 0;
+        reduced_size = 0;
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            most_sources = larger(most_sources, thin[t].is_thin() ? thin[t].cols.rank : samples.full_count);
+            reduced_size = larger(reduced_size, thin[t].rows.rank * samples.full_count * TILE_COLS);
+        }
+        spread_size = chunks * most_sources * TILE_COLS;
+        const std::int64_t row_bytes = h.terms * spread_size * static_cast<std::int64_t>(sizeof(float));
+        // At least 4 rows, or the register tile starves; not so many that a thread idles.
+        slab_rows = smaller(smaller(TILE_ROWS, larger(4, SLAB_BYTES / row_bytes)), ceil_div(h.rows, threads));
+        slab_threads = static_cast<int>(smaller(threads, ceil_div(h.rows, slab_rows)));
+        const std::int64_t prototype_bytes = p.dim * static_cast<std::int64_t>(sizeof(float));
+        columns_at_once = smaller(TILE_ROWS, larger(4, PROJECTED_BYTES / prototype_bytes));
+        every = arena.take<std::int64_t>(larger(h.rows, h.cols));
+        Sources* taken = arena.take<Sources>(h.terms);
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            const std::int64_t row_rank = thin[t].rows.rank, col_rank = thin[t].cols.rank;
+            Sources s{};
+            s.reached = arena.take<bool>(h.rows);
+            PackedFactor::take(arena, s.cols, h.cols, thin[t].is_thin() ? col_rank : samples.full_count);
+            PackedFactor* rows_to_ranks = arena.take<PackedFactor>(thin[t].is_thin() ? samples.full_count : 0);
+            for (std::int64_t full = 0; full < samples.full_count && thin[t].is_thin(); ++full) {
+                PackedFactor factor{};
+                PackedFactor::take(arena, factor, row_rank, samples.bmus_of(samples.full[full]));
+                if (taken) rows_to_ranks[full] = factor;
+            }
+            s.rows_to_ranks = rows_to_ranks;
+            PackedFactor::take(arena, s.cols_to_ranks, col_rank, samples.full_count);
+            s.ranks = arena.take<float>(col_rank * chunks * row_rank * TILE_COLS);
+            if (taken) taken[t] = s;
+        }
+        sources = taken;
+        PackedFactor::take(arena, rows, slab_rows, h.rows, slab_threads);
+        sums = arena.take<float>(samples.groups * chunks * TILE_COLS);
+        reduced = arena.take<float>(threads * reduced_size);
+        spread = arena.take<float>(slab_threads * h.terms * slab_rows * spread_size);
+        gradient = arena.take<float>(slab_threads * columns_at_once * p.dim);
+    }
+
+    void prepare(const Neighborhood& h, const ThinTerms& thin, const Samples& samples) {
+        for (std::int64_t i = 0; i < larger(h.rows, h.cols); ++i) every[i] = i;
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            Sources& s = sources[t];
+            const Factor rows = factor(h.row_factors, h.rows, t, true);
+            mark_active_outs(rows, h.rows, s.reached);
+            s.is_thin = thin[t].is_thin();
+            if (!s.is_thin) {
+                s.spread = rows;
+                s.cols.pack(
+                    factor(h.col_factors, h.cols, t, true), every, h.cols, samples.full, samples.full_count, columns_at_once);
+                continue;
+            }
+            const LowRank thin_rows = thin[t].rows.transposed(), thin_cols = thin[t].cols.transposed();
+            s.row_ranks = thin_rows.rank;
+            s.spread = thin_rows.expand();
+            s.cols.pack(thin_cols.expand(), every, h.cols, every, thin_cols.rank, columns_at_once);
+            s.cols_to_ranks.pack(thin_cols.reduce(), every, thin_cols.rank, samples.full, samples.full_count);
+            for (std::int64_t full = 0; full < samples.full_count; ++full) {
+                const std::int64_t column = samples.full[full];
+                s.rows_to_ranks[full].pack(
+                    thin_rows.reduce(), every, thin_rows.rank, samples.row + samples.column[column], samples.bmus_of(column));
+            }
         }
     }
+
+    float* sums_of(const Samples& samples, std::int64_t column) const {
+        return sums + samples.column[column] * chunks * TILE_COLS;
+    }
+};
+
+// Features [first, first + count) of the samples of a BMU: their gradient, and the sum of their z^ where `sums` is wanted, spaced
+// `stride` from one chunk to the next. It is summed up in fp64: 20000 samples of one BMU in fp32 are wrong by 6e-6.
+template <class T>
+void visit_samples(
+    const Problem& p, const Samples& samples, const Context& context, double scale, std::int64_t group, std::int64_t first,
+    std::int64_t count, const float* attraction, T* grad_z, float* sums, std::int64_t stride) {
+    DoublePair total[MOST_FEATURES / WIDTH];
+    const std::int64_t vectors = 2 * ceil_div(count, TILE_COLS);
+    for (std::int64_t v = 0; v < vectors; ++v) total[v] = DoublePair{};
+    const float* pull = attraction + group * p.dim + first;
+    for (std::int64_t s = samples.start[group]; s < samples.start[group + 1]; ++s) {
+        const std::int64_t i = samples.order[s];
+        const T* z = row<T>(p.z, i) + first;
+        T* out = grad_z + i * p.dim + first;
+        const double inverse = context.inverse_z[i];
+        const float unit = static_cast<float>(inverse), outer = static_cast<float>(-scale * inverse);
+        const float inner = inverse >= 1 / EPS ? 0.0f : static_cast<float>(context.along[i] * inverse * inverse);
+        for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
+            const Vec v = load(z + d);
+            if (grad_z) store(out + d, outer * (load(pull + d) - inner * v));
+            if (sums) {
+                const DoublePair wide = widen(unit * v);
+                total[d / WIDTH].low += wide.low;
+                total[d / WIDTH].high += wide.high;
+            }
+        });
+    }
+    for (std::int64_t v = 0; v < vectors && sums; ++v) store(sums + v / 2 * stride + v % 2 * WIDTH, narrow(total[v]));
 }
 
-// One term of the spread samples for the grid rows [first, first + count).
+template <class T>
+void visit_all_samples(
+    const Problem& p, const Samples& samples, const Context& context, double scale, const float* attraction, T* grad_z,
+    const Backward* b) {
+    const int threads = useful_threads(8 * p.batch * p.dim, p.threads);
+    // A few tasks a thread, however few BMUs there are.
+    const std::int64_t parts = ceil_div(4 * threads, samples.groups);
+    const std::int64_t features = smaller(MOST_FEATURES, ceil_div(ceil_div(p.dim, parts), TILE_COLS) * TILE_COLS);
+    const std::int64_t blocks = ceil_div(p.dim, features);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (std::int64_t task = 0; task < samples.groups * blocks; ++task) {
+        const std::int64_t group = task / blocks, first = task % blocks * features;
+        const std::int64_t column = samples.col[group], stride = samples.bmus_of(column) * TILE_COLS;
+        float* sums = nullptr;
+        if (b) {
+            sums = b->sums_of(samples, column) + first / TILE_COLS * stride + (group - samples.column[column]) * TILE_COLS;
+        }
+        visit_samples<T>(
+            p, samples, context, scale, group, first, smaller(features, p.dim - first), attraction, grad_z, sums, stride);
+    }
+}
+
+// The sums of one chunk of the features, reduced to ranks along the rows of the grid, then along its columns.
+inline void reduce_to_ranks(const Backward& b, const Samples& samples, const Sources& s, std::int64_t chunk) {
+    float* reduced = b.reduced + omp_get_thread_num() * b.reduced_size;
+    for (std::int64_t full = 0; full < samples.full_count; ++full) {
+        const std::int64_t column = samples.full[full];
+        const float* x = b.sums_of(samples, column) + chunk * samples.bmus_of(column) * TILE_COLS;
+        s.rows_to_ranks[full].apply(x, [&](std::int64_t i, Vec low, Vec high) {
+            store_row(reduced + (i * samples.full_count + full) * TILE_COLS, low, high);
+        });
+    }
+    for (std::int64_t i = 0; i < s.row_ranks; ++i) {
+        s.cols_to_ranks.apply(reduced + i * samples.full_count * TILE_COLS, [&](std::int64_t j, Vec low, Vec high) {
+            store_row(s.ranks + ((j * b.chunks + chunk) * s.row_ranks + i) * TILE_COLS, low, high);
+        });
+    }
+}
+
+// One term of the grid rows [first, first + count): [slab row][chunk][source][TILE_COLS].
 inline void spread_along_rows(
-    const Problem& p, const Neighborhood& h, const Backward& b, std::int64_t term, std::int64_t first, std::int64_t count,
+    const Neighborhood& h, const Backward& b, const Samples& samples, const Sources& s, std::int64_t first, std::int64_t count,
     float* spread) {
-    PackedFactor rows = b.rows.copy(b.slab_rows, smaller(h.rows, p.batch), omp_get_thread_num());
-    for (std::int64_t full = 0; full < b.full_count; ++full) {
-        const std::int64_t column = b.full_cols[full], bmus = b.bmus_of(column);
-        const std::int64_t* bmu_rows = b.samples.row + b.samples.column[column];
-        rows.pack(factor(h.row_factors, h.rows, term, true), b.every + first, count, bmu_rows, bmus);
+    PackedFactor rows = b.rows.copy(b.slab_rows, h.rows, omp_get_thread_num());
+    for (std::int64_t source = 0; source < s.cols.ins; ++source) {
+        const std::int64_t column = s.is_thin ? 0 : samples.full[source];
+        const std::int64_t ins = s.is_thin ? s.row_ranks : samples.bmus_of(column);
+        const float* sums = s.is_thin ? s.ranks + source * b.chunks * ins * TILE_COLS : b.sums_of(samples, column);
+        rows.pack(s.spread, b.every + first, count, s.is_thin ? b.every : samples.row + samples.column[column], ins);
         for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) {
-            float* out = spread + (chunk * b.full_count + full) * TILE_COLS;
-            rows.apply(b.sums_of(column) + chunk * bmus * TILE_COLS, [&](std::int64_t r, Vec low, Vec high) {
-                store(out + r * b.chunks * b.full_count * TILE_COLS, low);
-                store(out + r * b.chunks * b.full_count * TILE_COLS + WIDTH, high);
+            float* out = spread + (chunk * s.cols.ins + source) * TILE_COLS;
+            rows.apply(sums + chunk * ins * TILE_COLS, [&](std::int64_t r, Vec low, Vec high) {
+                store_row(out + r * b.spread_size, low, high);
             });
         }
     }
 }
 
-// gradient [cols][dim] = or += one term of one grid row.
-template <bool ADD>
-void smooth_along_columns(const Problem& p, const Backward& b, std::int64_t term, const float* spread, float* gradient) {
+// gradient [columns of the tile][dim] = or += one term of one grid row, for the tile of columns that begins at `first`.
+// The prototypes `w` of these columns are fetched meanwhile.
+template <bool ADD, class T>
+void smooth_along_columns(
+    const Problem& p, const Backward& b, const Sources& s, std::int64_t first, const float* spread, const T* w, float* gradient) {
     for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) {
         const std::int64_t d = chunk * TILE_COLS, count = smaller(TILE_COLS, p.dim - d);
-        b.cols[term].apply(spread + chunk * b.full_count * TILE_COLS, [&](std::int64_t c, Vec low, Vec high) {
-            store_chunk<ADD>(gradient + c * p.dim + d, count, low, high);
+        s.cols.apply_tile(first, spread + chunk * s.cols.ins * TILE_COLS, [&](std::int64_t c, Vec low, Vec high) {
+            store_chunk<ADD>(gradient + (c - first) * p.dim + d, count, low, high);
+            __builtin_prefetch(w + (c - first) * p.prototypes.stride + d);
+            __builtin_prefetch(w + (c - first) * p.prototypes.stride + d + WIDTH);
         });
     }
 }
 
+// out = factor * (grad - w^ (w^ . grad)) / max(|w|, eps); below eps the normalisation is linear and nothing is projected away.
 template <class T>
-void gradient_of_z(const Problem& p, double scale, const float* attraction, T* grad_z) {
-    [[maybe_unused]] const int threads = useful_threads(8 * p.batch * p.dim, p.threads);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (std::int64_t i = 0; i < p.batch; ++i) {
-        gradient_through_normalization(row<T>(p.z, i), attraction + i * p.dim, -scale, grad_z + i * p.dim, p.dim);
-    }
+void project(const T* w, const float* grad, double inverse, double factor, T* out, std::int64_t n, bool streamed) {
+    const double along = inverse >= static_cast<float>(1 / EPS) ? 0.0 : dot(w, grad, n) * inverse * inverse;
+    const float outer = static_cast<float>(factor * inverse), inner = static_cast<float>(along);
+    for_each_vector(n, [&](std::int64_t i, auto load, auto store) {
+        const Vec result = outer * (load(grad + i) - inner * load(w + i));
+        if (streamed) stream(out + i, result);
+        else store(out + i, result);
+    });
 }
 
+// The gradient of the prototypes of one grid row.
 template <class T>
-void gradient_of_prototypes(
-    const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, T* grad_prototypes) {
-    const int threads = smoothing_threads(p, h);
-    Backward b{};
-    Arena arena;
-    lay_out(arena, [&](Arena& a) { b.take<T>(a, p, h, threads); });
-    b.prepare(p, h, bmu);
-    bool finite = true;
-#pragma omp parallel for schedule(static) reduction(&& : finite) num_threads(threads) if (threads > 1)
-    for (std::int64_t i = 0; i < p.batch; ++i) {
-        b.inverse_z[i] = inverse_norm(row<T>(p.z, i), p.dim);
-        finite = finite && b.inverse_z[i] == b.inverse_z[i];
-    }
-    if (!finite) {  // a bad sample pulls on every prototype, be its weight 0: 0 * NaN is NaN
-        fill(grad_prototypes, p.num_prototypes * p.dim, __builtin_nanf(""));
-        return;
-    }
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (std::int64_t full = 0; full < b.full_count; ++full) sum_column<T>(p, b, b.full_cols[full]);
-
-    const std::int64_t slabs = ceil_div(h.rows, b.slab_rows), row_size = b.chunks * b.full_count * TILE_COLS;
-#pragma omp parallel for schedule(dynamic) num_threads(b.slab_threads) if (b.slab_threads > 1)
-    for (std::int64_t slab = 0; slab < slabs; ++slab) {
-        const std::int64_t first = slab * b.slab_rows, count = smaller(b.slab_rows, h.rows - first);
-        float* spread = b.spread + omp_get_thread_num() * b.slab_rows * b.chunks * smaller(h.cols, p.batch) * TILE_COLS;
-        T* out = grad_prototypes + first * h.cols * p.dim;
-        float* gradient = sizeof(T) == sizeof(float) ? reinterpret_cast<float*>(out)
-                                                     : b.gradient + omp_get_thread_num() * b.slab_rows * h.cols * p.dim;
-        for (std::int64_t term = 0; term < h.terms; ++term) {
-            spread_along_rows(p, h, b, term, first, count, spread);
-            for (std::int64_t r = 0; r < count; ++r) {
-                const float* x = spread + r * row_size;
-                float* row_gradient = gradient + r * h.cols * p.dim;
-                const bool is_reached = b.reached[term * h.rows + first + r];
-                if (is_reached && term == 0) smooth_along_columns<false>(p, b, term, x, row_gradient);
-                else if (is_reached) smooth_along_columns<true>(p, b, term, x, row_gradient);
-                else if (term == 0) fill(row_gradient, h.cols * p.dim, 0.0f);
-                if (term < h.terms - 1) continue;
-                for (std::int64_t c = 0; c < h.cols; ++c) {
-                    const T* w = row<T>(p.prototypes, (first + r) * h.cols + c);
-                    const std::int64_t at = (r * h.cols + c) * p.dim;
-                    gradient_through_normalization(w, gradient + at, -scale, out + at, p.dim);
-                }
-            }
+void finish_row(
+    const Problem& p, const Neighborhood& h, const Backward& b, const Context& context, double scale, std::int64_t grid_row,
+    const float* spread, T* grad_prototypes) {
+    const std::int64_t columns = b.sources[0].cols.tile_rows;
+    const bool streamed = is_streamed(grad_prototypes, p.dim, p.num_prototypes * p.dim);
+    for (std::int64_t first = 0; first < h.cols; first += columns) {
+        const std::int64_t count = smaller(columns, h.cols - first), k = grid_row * h.cols + first;
+        T* out = grad_prototypes + k * p.dim;
+        const T* w = row<T>(p.prototypes, k);
+        float* gradient = b.gradient + omp_get_thread_num() * b.columns_at_once * p.dim;
+        bool is_written = false;
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            const float* x = spread + t * b.slab_rows * b.spread_size;
+            if (!b.sources[t].reached[grid_row]) continue;
+            if (is_written) smooth_along_columns<true>(p, b, b.sources[t], first, x, w, gradient);
+            else smooth_along_columns<false>(p, b, b.sources[t], first, x, w, gradient);
+            is_written = true;
+        }
+        if (!is_written) fill(gradient, count * p.dim, 0.0f);
+        for (std::int64_t c = 0; c < count; ++c) {
+            const double inverse = context.inverse_prototype[k + c];
+            project(row<T>(p.prototypes, k + c), gradient + c * p.dim, inverse, -scale, out + c * p.dim, p.dim, streamed);
         }
     }
 }
 
 template <class T>
 void som_backward(
-    const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, const float* attraction, void* grad_z,
-    void* grad_prototypes) {
-    if (grad_z) gradient_of_z(p, scale, attraction, static_cast<T*>(grad_z));
-    if (grad_prototypes) gradient_of_prototypes(p, h, scale, bmu, static_cast<T*>(grad_prototypes));
+    const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, const float* attraction, float* words,
+    T* grad_z, T* grad_prototypes) {
+    if (p.batch == 0) {
+        if (grad_prototypes) fill(grad_prototypes, p.num_prototypes * p.dim, 0.0f);
+        return;
+    }
+    use_huge_pages(grad_z, static_cast<std::size_t>(p.batch * p.dim) * sizeof(T));
+    use_huge_pages(grad_prototypes, static_cast<std::size_t>(p.num_prototypes * p.dim) * sizeof(T));
+    const Context context(words, p.batch);
+    Arena sorting;
+    Samples samples{};
+    lay_out(sorting, [&](Arena& a) { Samples::take(a, samples, p.batch, h.rows, h.cols); });
+    samples.sort(bmu, p.batch, h.rows, h.cols);
+    bool finite = true;
+    for (std::int64_t i = 0; i < p.batch; ++i) finite &= context.inverse_z[i] == context.inverse_z[i];
+    if (grad_prototypes && !finite) {  // a bad sample pulls on every prototype, be its weight 0: 0 * NaN is NaN
+        fill(grad_prototypes, p.num_prototypes * p.dim, __builtin_nanf(""));
+    }
+    if (!grad_prototypes || !finite) {
+        if (grad_z) visit_all_samples<T>(p, samples, context, scale, attraction, grad_z, nullptr);
+        return;
+    }
+
+    const int threads = smoothing_threads(p, h);
+    const ThinTerms thin(p, h);
+    Backward b{};
+    Arena arena;
+    lay_out(arena, [&](Arena& a) { b.take(a, p, h, thin, samples, threads); });
+    b.prepare(h, thin, samples);
+    visit_all_samples<T>(p, samples, context, scale, attraction, grad_z, &b);
+    for (std::int64_t t = 0; t < h.terms; ++t) {
+        if (!b.sources[t].is_thin) continue;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+        for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) reduce_to_ranks(b, samples, b.sources[t], chunk);
+    }
+    const std::int64_t slabs = ceil_div(h.rows, b.slab_rows);
+#pragma omp parallel for schedule(dynamic) num_threads(b.slab_threads) if (b.slab_threads > 1)
+    for (std::int64_t slab = 0; slab < slabs; ++slab) {
+        const std::int64_t first = slab * b.slab_rows, count = smaller(b.slab_rows, h.rows - first);
+        float* spread = b.spread + omp_get_thread_num() * h.terms * b.slab_rows * b.spread_size;
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            spread_along_rows(h, b, samples, b.sources[t], first, count, spread + t * b.slab_rows * b.spread_size);
+        }
+        for (std::int64_t r = 0; r < count; ++r) {
+            finish_row(p, h, b, context, scale, first + r, spread + r * b.spread_size, grad_prototypes);
+        }
+        finish_stream();
+    }
 }
 
 }  // namespace VITSOM_ISA

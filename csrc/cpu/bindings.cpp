@@ -45,15 +45,16 @@ void find_bmu(const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
 
 void som_forward(
     const Problem& p, const Neighborhood& h, double scale, std::uintptr_t loss, std::uintptr_t bmu,
-    std::uintptr_t attraction) {
+    std::uintptr_t attraction, std::uintptr_t context) {
     const auto& k = kernels();
     py::gil_scoped_release unlocked;
-    k.som_forward(p, h, scale, address<float>(loss), address<std::int64_t>(bmu), address<float>(attraction));
+    k.som_forward(
+        p, h, scale, address<float>(loss), address<std::int64_t>(bmu), address<float>(attraction), address<float>(context));
 }
 
 void som_backward(
     const Problem& p, const Neighborhood& h, double scale, std::uintptr_t bmu, std::uintptr_t attraction,
-    std::uintptr_t grad_z, std::uintptr_t grad_prototypes) {
+    std::uintptr_t context, std::uintptr_t grad_z, std::uintptr_t grad_prototypes) {
     const auto& k = kernels();
     py::gil_scoped_release unlocked;
     const auto* units = address<const std::int64_t>(bmu);
@@ -65,7 +66,8 @@ void som_backward(
         }
     }
     k.som_backward(
-        p, h, scale, units, address<const float>(attraction), address<void>(grad_z), address<void>(grad_prototypes));
+        p, h, scale, units, address<const float>(attraction), address<float>(context), address<void>(grad_z),
+        address<void>(grad_prototypes));
 }
 
 std::vector<std::string> instruction_sets() {

@@ -1,7 +1,6 @@
 #include "dispatch.h"
 
 #include <cstdlib>
-#include <new>
 #include <stdexcept>
 
 namespace vitsom {
@@ -30,14 +29,6 @@ const Kernels& select_kernels() {
         names += std::string(names.empty() ? "" : ", ") + kernels->name;
     }
     throw std::runtime_error("VITSOM_CPU_ISA must be one of " + names + " on this processor, got '" + wanted + "'");
-}
-
-void* allocate(std::size_t bytes) {
-    return ::operator new(bytes ? bytes : 1, std::align_val_t{64});
-}
-
-void release(void* memory) {
-    if (memory) ::operator delete(memory, std::align_val_t{64});
 }
 
 }  // namespace vitsom

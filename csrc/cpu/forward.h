@@ -1,10 +1,16 @@
 // Loss and attraction: loss = scale * sum over i of (n_b - z^_i . S_b), S = G W^, n = G 1, b the BMU of sample i.
 //
-// S is wanted at the BMUs only. Per term of the neighborhood: smooth all prototypes along the columns of the grid, then combine
-// rows for the distinct BMUs of each column; a slice of the features at a time, so that the smoothed map never leaves the cache.
-// Bytes: the prototypes are read twice (search, smoothing), z is read three times and the attraction written once.
+// S is wanted at the BMUs only, once for all samples of a BMU. Per term of the neighborhood: smooth the prototypes along the
+// columns of the grid, then combine rows for the distinct BMUs of each column; a slice of the features at a time, so that the
+// smoothed map never leaves the cache. Where the factors are thin, both axes are reduced to ranks in between, and the ranks
+// expanded again to the columns that hold a BMU.
+//
+// Passes over memory: z is read twice (search, loss), the prototypes are read twice (search, smoothing), and S is written once,
+// at most a row a prototype, and read back in cache.
 #pragma once
 
+#include "context.h"
+#include "low_rank.h"
 #include "samples.h"
 #include "search.h"
 #include "smoothing.h"
@@ -12,76 +18,114 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Bytes of the smoothed map that a slice of the features may take. On a map of 40 x 40 with 3136 features a forward pass took
-// 22 ms with 1 MB, 23 to 25 with 2 or 4, 26 with 8 and 30 with all features at once (one thread).
-constexpr std::int64_t SLICE_BYTES = 1 << 20;
+// Bytes of the smoothed map that a slice of the features may take. On a map of 40 x 40 with 3136 features the smoothing took 5.4 ms
+// with 2 MB, 5.8 with 1 and 8 with 4 (one thread).
+constexpr std::int64_t SLICE_BYTES = 2 << 20;
 
 // Chunks of TILE_COLS features whose prototypes are fetched together: 128-byte reads alone leave the prefetcher behind.
 constexpr std::int64_t CHUNKS_AT_ONCE = 4;
 
 // One separable term of the neighborhood, ready to be applied.
 struct Term {
-    Factor row_factor;
-    PackedFactor cols;
-    std::int64_t in_count;
-    std::int64_t* in_rows;  // [rows] grid rows that enter it
-    bool* wanted;           // [rows] whether a grid row receives from it
+    bool is_thin;
+    std::int64_t entering;     // grid rows that enter it
+    std::int64_t* in_rows;     // [rows] which they are
+    bool* wanted;              // [rows] whether a grid row receives from it
+    PackedFactor cols;         // in: every column; out: the columns that hold a BMU, or ranks
+    PackedFactor rows_to_ranks, ranks_to_cols;
+    Factor combine;            // out: grid rows; in: grid rows, or ranks
+    const std::int64_t* combine_in;
+    std::int64_t combine_count;
 };
 
 struct Forward {
     std::int64_t chunks, slice_chunks;
     Samples samples;
-    double* weight;           // [num_prototypes] n
+    double* weight;           // [groups] n
+    double* row_sums;         // [rows]
     double* column_sums;      // [cols]
-    double* sample_dot;       // [batch] z . S_b
+    double* rank_sums;        // [max(rows, cols)]
     std::int64_t* every;      // [max(rows, cols)] 0, 1, 2, ...
     Term* terms;              // [terms]
     PackedFactor rows;        // one a thread
     float* packed;            // [threads][CHUNKS_AT_ONCE][cols][TILE_COLS]
-    float* smoothed;          // [chunk of the slice][col][in_row][TILE_COLS]
+    std::int64_t ranks_size;
+    float* reduced;           // [chunk of the slice][rank of the columns][entering row][TILE_COLS]
+    float* ranks;             // [threads][rank of the rows][rank of the columns][TILE_COLS]
+    float* smoothed;          // [chunk of the slice][full column][entering row, or rank of the rows][TILE_COLS]
     std::int64_t* group;      // [threads][rows] groups of a column that the current term reaches
     std::int64_t* group_row;  // [threads][rows] and their grid rows
 
-    void take(Arena& arena, const Problem& p, const Neighborhood& h, int threads) {
+    void take(Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin, int threads) {
+        const std::int64_t most_full = smaller(h.cols, p.batch);
+        std::int64_t reduced_rows = 0, smoothed_rows = 0;
+        ranks_size = 0;
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            const std::int64_t row_rank = thin[t].rows.rank, col_rank = thin[t].cols.rank;
+            reduced_rows = larger(reduced_rows, col_rank * h.rows);
+            smoothed_rows = larger(smoothed_rows, most_full * (thin[t].is_thin() ? row_rank : h.rows));
+            ranks_size = larger(ranks_size, row_rank * col_rank * TILE_COLS);
+        }
         chunks = ceil_div(p.dim, TILE_COLS);
-        const std::int64_t chunk_size = h.cols * h.rows * TILE_COLS;
-        slice_chunks = smaller(chunks, larger(1, SLICE_BYTES / (chunk_size * static_cast<std::int64_t>(sizeof(float)))));
-        const std::int64_t column_rows = smaller(h.rows, p.batch);
+        const std::int64_t chunk_bytes = (reduced_rows + smoothed_rows) * TILE_COLS * static_cast<std::int64_t>(sizeof(float));
+        slice_chunks = smaller(chunks, larger(1, SLICE_BYTES / chunk_bytes));
         Samples::take(arena, samples, p.batch, h.rows, h.cols);
-        weight = arena.take<double>(p.num_prototypes);
+        weight = arena.take<double>(smaller(p.batch, p.num_prototypes));
+        row_sums = arena.take<double>(h.rows);
         column_sums = arena.take<double>(h.cols);
-        sample_dot = arena.take<double>(p.batch);
+        rank_sums = arena.take<double>(larger(h.rows, h.cols));
         every = arena.take<std::int64_t>(larger(h.rows, h.cols));
         Term* taken = arena.take<Term>(h.terms);
         for (std::int64_t t = 0; t < h.terms; ++t) {
             Term term{};
-            PackedFactor::take(arena, term.cols, h.cols, h.cols, 1);
             term.in_rows = arena.take<std::int64_t>(h.rows);
             term.wanted = arena.take<bool>(h.rows);
+            const std::int64_t row_rank = thin[t].rows.rank, col_rank = thin[t].cols.rank;
+            PackedFactor::take(arena, term.cols, thin[t].is_thin() ? col_rank : most_full, h.cols);
+            PackedFactor::take(arena, term.rows_to_ranks, row_rank, h.rows);
+            PackedFactor::take(arena, term.ranks_to_cols, most_full, col_rank);
             if (taken) taken[t] = term;
         }
         terms = taken;
-        PackedFactor::take(arena, rows, column_rows, h.rows, threads);
+        PackedFactor::take(arena, rows, smaller(h.rows, p.batch), h.rows, threads);
         packed = arena.take<float>(threads * CHUNKS_AT_ONCE * h.cols * TILE_COLS);
-        smoothed = arena.take<float>(slice_chunks * chunk_size);
+        reduced = arena.take<float>(slice_chunks * reduced_rows * TILE_COLS);
+        ranks = arena.take<float>(threads * ranks_size);
+        smoothed = arena.take<float>(slice_chunks * smoothed_rows * TILE_COLS);
         group = arena.take<std::int64_t>(threads * h.rows);
         group_row = arena.take<std::int64_t>(threads * h.rows);
     }
 
-    void prepare(const Problem& p, const Neighborhood& h, const std::int64_t* bmu) {
+    void prepare(const Problem& p, const Neighborhood& h, const ThinTerms& thin, const std::int64_t* bmu) {
         samples.sort(bmu, p.batch, h.rows, h.cols);
-        for (std::int64_t k = 0; k < p.num_prototypes; ++k) weight[k] = 0;
-        for (std::int64_t i = 0; i < p.batch; ++i) sample_dot[i] = 0;
+        for (std::int64_t g = 0; g < samples.groups; ++g) weight[g] = 0;
         for (std::int64_t i = 0; i < larger(h.rows, h.cols); ++i) every[i] = i;
         for (std::int64_t t = 0; t < h.terms; ++t) {
             Term& term = terms[t];
-            const Factor cols = factor(h.col_factors, h.cols, t, false);
-            term.row_factor = factor(h.row_factors, h.rows, t, false);
-            mark_active_outs(transposed(term.row_factor), h.rows, term.wanted);
-            term.in_count = list_marked(term.wanted, h.rows, term.in_rows);
-            mark_active_outs(term.row_factor, h.rows, term.wanted);
-            term.cols.pack(cols, every, h.cols, every, h.cols);
-            add_total_weight(term.row_factor, h.rows, cols, h.cols, column_sums, weight);
+            const Factor rows = factor(h.row_factors, h.rows, t, false), cols = factor(h.col_factors, h.cols, t, false);
+            mark_active_outs(transposed(rows), h.rows, term.wanted);
+            term.entering = list_marked(term.wanted, h.rows, term.in_rows);
+            mark_active_outs(rows, h.rows, term.wanted);
+            term.is_thin = thin[t].is_thin();
+            if (term.is_thin) {
+                const LowRank &thin_rows = thin[t].rows, &thin_cols = thin[t].cols;
+                term.cols.pack(thin_cols.reduce(), every, thin_cols.rank, every, h.cols);
+                term.rows_to_ranks.pack(thin_rows.reduce(), every, thin_rows.rank, term.in_rows, term.entering);
+                term.ranks_to_cols.pack(thin_cols.expand(), samples.full, samples.full_count, every, thin_cols.rank);
+                term.combine = thin_rows.expand();
+                term.combine_in = every;
+                term.combine_count = thin_rows.rank;
+                sum_rows(thin_rows, row_sums, rank_sums);
+                sum_rows(thin_cols, column_sums, rank_sums);
+            } else {
+                term.cols.pack(cols, samples.full, samples.full_count, every, h.cols);
+                term.combine = rows;
+                term.combine_in = term.in_rows;
+                term.combine_count = term.entering;
+                sum_rows(rows, h.rows, h.rows, row_sums);
+                sum_rows(cols, h.cols, h.cols, column_sums);
+            }
+            for (std::int64_t g = 0; g < samples.groups; ++g) weight[g] += row_sums[samples.row[g]] * column_sums[samples.col[g]];
         }
     }
 };
@@ -94,13 +138,15 @@ struct Slice {
     std::int64_t count(std::int64_t dim) const { return smaller(dim, last * TILE_COLS) - begin(); }
 };
 
+// Every entering row of the grid times the factor of the columns.
 template <class T>
 void smooth_along_columns(
     const Problem& p, const Neighborhood& h, const Forward& f, const Term& term, Slice slice, const float* inverse,
     int threads) {
     const std::int64_t batches = ceil_div(slice.last - slice.first, CHUNKS_AT_ONCE);
+    float* smoothed = term.is_thin ? f.reduced : f.smoothed;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (std::int64_t task = 0; task < term.in_count * batches; ++task) {
+    for (std::int64_t task = 0; task < term.entering * batches; ++task) {
         const std::int64_t in = task / batches, first_chunk = slice.first + task % batches * CHUNKS_AT_ONCE;
         const std::int64_t last_chunk = smaller(slice.last, first_chunk + CHUNKS_AT_ONCE);
         float* packed = f.packed + omp_get_thread_num() * CHUNKS_AT_ONCE * h.cols * TILE_COLS;
@@ -113,101 +159,132 @@ void smooth_along_columns(
             }
         }
         for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-            float* out = f.smoothed + ((chunk - slice.first) * h.cols * term.in_count + in) * TILE_COLS;
+            float* out = smoothed + ((chunk - slice.first) * term.cols.outs * term.entering + in) * TILE_COLS;
             term.cols.apply(packed + (chunk - first_chunk) * h.cols * TILE_COLS, [&](std::int64_t c, Vec low, Vec high) {
-                store(out + c * term.in_count * TILE_COLS, low);
-                store(out + c * term.in_count * TILE_COLS + WIDTH, high);
+                store_row(out + c * term.entering * TILE_COLS, low, high);
             });
         }
     }
 }
 
-// Adds a term to the attraction of the first sample of each BMU of a column; `finish_column` copies it to the others.
-inline void combine_rows(
-    const Problem& p, const Neighborhood& h, const Forward& f, const Term& term, Slice slice, std::int64_t column,
-    bool is_first_term, float* attraction) {
+// The rows of the grid reduced to ranks, then the ranks of the columns expanded to those that hold a BMU.
+inline void pass_through_ranks(const Forward& f, const Term& term, std::int64_t chunk_of_slice) {
+    const std::int64_t row_ranks = term.rows_to_ranks.outs, col_ranks = term.cols.outs;
+    float* ranks = f.ranks + omp_get_thread_num() * f.ranks_size;
+    for (std::int64_t j = 0; j < col_ranks; ++j) {
+        const float* x = f.reduced + (chunk_of_slice * col_ranks + j) * term.entering * TILE_COLS;
+        term.rows_to_ranks.apply(x, [&](std::int64_t i, Vec low, Vec high) {
+            store_row(ranks + (i * col_ranks + j) * TILE_COLS, low, high);
+        });
+    }
+    for (std::int64_t i = 0; i < row_ranks; ++i) {
+        float* out = f.smoothed + (chunk_of_slice * term.ranks_to_cols.outs * row_ranks + i) * TILE_COLS;
+        term.ranks_to_cols.apply(ranks + i * col_ranks * TILE_COLS, [&](std::int64_t full, Vec low, Vec high) {
+            store_row(out + full * row_ranks * TILE_COLS, low, high);
+        });
+    }
+}
+
+// Writes or adds a term to the attraction of each BMU of a column.
+template <bool ADD>
+void combine_rows(
+    const Problem& p, const Neighborhood& h, const Forward& f, const Term& term, Slice slice, std::int64_t full,
+    float* attraction) {
     const int thread = omp_get_thread_num();
+    const std::int64_t column = f.samples.full[full];
     std::int64_t* group = f.group + thread * h.rows;
     std::int64_t* group_row = f.group_row + thread * h.rows;
-    const auto attraction_of = [&](std::int64_t g) { return attraction + f.samples.order[f.samples.start[g]] * p.dim; };
     std::int64_t count = 0;
     for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
-        if (is_first_term) fill(attraction_of(g) + slice.begin(), slice.count(p.dim), 0.0f);
-        if (!term.wanted[f.samples.row[g]]) continue;
-        group[count] = g;
-        group_row[count++] = f.samples.row[g];
+        if (term.wanted[f.samples.row[g]]) {
+            group[count] = g;
+            group_row[count++] = f.samples.row[g];
+        } else if (!ADD) {
+            fill(attraction + g * p.dim + slice.begin(), slice.count(p.dim), 0.0f);
+        }
     }
-    if (count == 0) return;
     PackedFactor rows = f.rows.copy(smaller(h.rows, p.batch), h.rows, thread);
-    rows.pack(term.row_factor, group_row, count, term.in_rows, term.in_count);
+    rows.pack(term.combine, group_row, count, term.combine_in, term.combine_count);
     for (std::int64_t chunk = slice.first; chunk < slice.last; ++chunk) {
         const std::int64_t d = chunk * TILE_COLS;
-        const float* x = f.smoothed + ((chunk - slice.first) * h.cols + column) * term.in_count * TILE_COLS;
+        const float* x =
+            f.smoothed + ((chunk - slice.first) * f.samples.full_count + full) * term.combine_count * TILE_COLS;
         rows.apply(x, [&](std::int64_t out, Vec low, Vec high) {
-            store_chunk<true>(attraction_of(group[out]) + d, smaller(TILE_COLS, p.dim - d), low, high);
+            store_chunk<ADD>(attraction + group[out] * p.dim + d, smaller(TILE_COLS, p.dim - d), low, high);
         });
     }
 }
 
 template <class T>
-void finish_column(const Problem& p, const Forward& f, Slice slice, std::int64_t column, float* attraction) {
-    const std::int64_t begin = slice.begin(), count = slice.count(p.dim);
+void add_to_loss(const Problem& p, const Forward& f, Slice slice, std::int64_t full, const float* attraction, double* along) {
+    const std::int64_t column = f.samples.full[full];
     for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
-        const std::int64_t start = f.samples.start[g];
-        const float* first = attraction + f.samples.order[start] * p.dim + begin;
-        for (std::int64_t s = start; s < f.samples.start[g + 1]; ++s) {
+        for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
             const std::int64_t i = f.samples.order[s];
-            f.sample_dot[i] += dot(row<T>(p.z, i) + begin, first, count);
-            if (s > start) {
-                std::memcpy(attraction + i * p.dim + begin, first, static_cast<std::size_t>(count) * sizeof(float));
-            }
+            along[i] += dot(row<T>(p.z, i) + slice.begin(), attraction + g * p.dim + slice.begin(), slice.count(p.dim));
         }
     }
 }
 
 template <class T>
 void som_forward(
-    const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction) {
+    const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction, float* words) {
     *loss = 0;
     if (p.batch == 0) return;
-    Arena norms;
-    Search found{bmu, nullptr, nullptr, nullptr};
-    lay_out(norms, [&](Arena& arena) {
-        found.score = arena.take<float>(p.batch);
-        found.inverse_z = arena.take<double>(p.batch);
-        found.inverse_prototype = arena.take<float>(p.num_prototypes);
-    });
+    const Context context(words, p.batch);
     {
+        Search found{bmu, nullptr, context.inverse_z, context.inverse_prototype};
         SearchPlan plan = plan_search(p);
         Arena arena;
-        lay_out(arena, [&](Arena& a) { take_search(a, p, plan); });
+        lay_out(arena, [&](Arena& a) {
+            take_search(a, p, plan);
+            found.score = a.take<float>(p.batch);
+        });
         search<T>(p, plan, found);
     }
 
+    const std::int64_t attraction_rows = smaller(p.batch, p.num_prototypes);
+    use_huge_pages(attraction, static_cast<std::size_t>(attraction_rows * p.dim) * sizeof(float));
     const int threads = smoothing_threads(p, h);
+    const ThinTerms thin(p, h);
     Forward f{};
     Arena arena;
-    lay_out(arena, [&](Arena& a) { f.take(a, p, h, threads); });
-    f.prepare(p, h, bmu);
+    lay_out(arena, [&](Arena& a) { f.take(a, p, h, thin, threads); });
+    f.prepare(p, h, thin, bmu);
+    for (std::int64_t i = 0; i < p.batch; ++i) context.along[i] = 0;
     for (std::int64_t first = 0; first < f.chunks; first += f.slice_chunks) {
         const Slice slice{first, smaller(f.chunks, first + f.slice_chunks)};
         for (std::int64_t t = 0; t < h.terms; ++t) {
-            smooth_along_columns<T>(p, h, f, f.terms[t], slice, found.inverse_prototype, threads);
+            const Term& term = f.terms[t];
+            smooth_along_columns<T>(p, h, f, term, slice, context.inverse_prototype, threads);
+            if (term.is_thin) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+                for (std::int64_t chunk = 0; chunk < slice.last - slice.first; ++chunk) pass_through_ranks(f, term, chunk);
+            }
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-            for (std::int64_t column = 0; column < h.cols; ++column) {
-                combine_rows(p, h, f, f.terms[t], slice, column, t == 0, attraction);
-                if (t == h.terms - 1) finish_column<T>(p, f, slice, column, attraction);
+            for (std::int64_t full = 0; full < f.samples.full_count; ++full) {
+                if (t == 0) combine_rows<false>(p, h, f, term, slice, full, attraction);
+                else combine_rows<true>(p, h, f, term, slice, full, attraction);
+                if (t == h.terms - 1) add_to_loss<T>(p, f, slice, full, attraction, context.along);
             }
         }
     }
+    fill(attraction + f.samples.groups * p.dim, (attraction_rows - f.samples.groups) * p.dim, 0.0f);
 
     double total = 0;
-    for (std::int64_t i = 0; i < p.batch; ++i) total += f.weight[bmu[i]] - f.sample_dot[i] * found.inverse_z[i];
+    for (std::int64_t g = 0; g < f.samples.groups; ++g) {
+        for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
+            const std::int64_t i = f.samples.order[s];
+            total += f.weight[g] - context.along[i] * context.inverse_z[i];
+        }
+    }
     bool finite = true;
-    for (std::int64_t k = 0; k < p.num_prototypes; ++k) finite &= found.inverse_prototype[k] == found.inverse_prototype[k];
+    for (std::int64_t k = 0; k < p.num_prototypes; ++k) {
+        finite &= context.inverse_prototype[k] == context.inverse_prototype[k];
+    }
     if (!finite) {  // a bad prototype may lie outside every band, where its weight is 0: 0 * NaN is NaN all the same
         total = __builtin_nan("");
-        fill(attraction, p.batch * p.dim, __builtin_nanf(""));
+        fill(attraction, attraction_rows * p.dim, __builtin_nanf(""));
     }
     *loss = static_cast<float>(scale * total);
 }

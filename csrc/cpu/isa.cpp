@@ -41,15 +41,18 @@ void find_bmu(const Problem& p, std::int64_t* bmu, float* distance) {
     with_dtype(p.dtype, [&](auto t) { find_bmu_in<decltype(t)>(p, bmu, distance); });
 }
 
-void forward(const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction) {
-    with_dtype(p.dtype, [&](auto t) { som_forward<decltype(t)>(p, h, scale, loss, bmu, attraction); });
+void forward(
+    const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction, float* context) {
+    with_dtype(p.dtype, [&](auto t) { som_forward<decltype(t)>(p, h, scale, loss, bmu, attraction, context); });
 }
 
 void backward(
-    const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, const float* attraction, void* grad_z,
-    void* grad_prototypes) {
+    const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, const float* attraction, float* context,
+    void* grad_z, void* grad_prototypes) {
     with_dtype(p.dtype, [&](auto t) {
-        som_backward<decltype(t)>(p, h, scale, bmu, attraction, grad_z, grad_prototypes);
+        using T = decltype(t);
+        som_backward<T>(
+            p, h, scale, bmu, attraction, context, static_cast<T*>(grad_z), static_cast<T*>(grad_prototypes));
     });
 }
 

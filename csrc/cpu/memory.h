@@ -19,7 +19,7 @@ public:
 
     template <class T>
     T* take(std::int64_t count) {
-        char* piece = memory_ ? static_cast<char*>(memory_) + used_ : nullptr;
+        char* piece = memory_.data ? static_cast<char*>(memory_.data) + used_ : nullptr;
         used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
         return reinterpret_cast<T*>(piece);
     }
@@ -30,7 +30,7 @@ public:
     }
 
 private:
-    void* memory_ = nullptr;
+    Memory memory_{};
     std::size_t used_ = 0;
 };
 

@@ -1,4 +1,4 @@
-// What is done to one row at a time: its norm, a dot product, and the gradient through the normalisation.
+// What is done to one row at a time: its norm, a dot product.
 //
 // Sums run in fp64: a row of values near 1e30 has a squared norm beyond fp32, and the conversion hides behind the memory.
 #pragma once
@@ -47,19 +47,6 @@ inline double inverse_norm(double squared) {
 template <class T>
 double inverse_norm(const T* x, std::int64_t n) {
     return inverse_norm(squared_norm(x, n));
-}
-
-// out = factor * (grad - x^ (x^ . grad)) / max(|x|, eps); below eps the normalisation is linear and nothing is projected away.
-// `out` may be `grad`.
-template <class T>
-void gradient_through_normalization(const T* x, const float* grad, double factor, T* out, std::int64_t n) {
-    const double squared = squared_norm(x, n);
-    const double inverse = inverse_norm(squared);
-    const double along = squared < EPS * EPS ? 0.0 : dot(x, grad, n) * inverse * inverse;
-    const float outer = static_cast<float>(factor * inverse), inner = static_cast<float>(along);
-    for_each_vector(n, [&](std::int64_t i, auto load, auto store) {
-        store(out + i, outer * (load(grad + i) - inner * load(x + i)));
-    });
 }
 
 template <class T>

@@ -11,17 +11,25 @@ namespace VITSOM_ISA {
 
 struct Samples {
     std::int64_t* order;   // [batch] sample indices by (column, row, index)
-    std::int64_t* row;     // [groups] grid row of each distinct BMU
+    std::int64_t groups;   // distinct BMUs
+    std::int64_t* row;     // [groups] grid row of each
+    std::int64_t* col;     // [groups] and its grid column
     std::int64_t* start;   // [groups + 1] into order
     std::int64_t* column;  // [cols + 1] into row and start
+    std::int64_t full_count;
+    std::int64_t* full;    // [full_count] columns that hold a BMU
     std::int64_t* next;    // [num_prototypes + 1] scratch
 
+    std::int64_t bmus_of(std::int64_t c) const { return column[c + 1] - column[c]; }
+
     static void take(Arena& arena, Samples& s, std::int64_t batch, std::int64_t rows, std::int64_t cols) {
-        const std::int64_t groups = smaller(batch, rows * cols);
+        const std::int64_t most = smaller(batch, rows * cols);
         s.order = arena.take<std::int64_t>(batch);
-        s.row = arena.take<std::int64_t>(groups);
-        s.start = arena.take<std::int64_t>(groups + 1);
+        s.row = arena.take<std::int64_t>(most);
+        s.col = arena.take<std::int64_t>(most);
+        s.start = arena.take<std::int64_t>(most + 1);
         s.column = arena.take<std::int64_t>(cols + 1);
+        s.full = arena.take<std::int64_t>(cols);
         s.next = arena.take<std::int64_t>(rows * cols + 1);
     }
 
@@ -30,18 +38,21 @@ struct Samples {
         const auto key = [=](std::int64_t i) { return bmu[i] % cols * rows + bmu[i] / cols; };
         for (std::int64_t k = 0; k <= rows * cols; ++k) next[k] = 0;
         for (std::int64_t i = 0; i < batch; ++i) ++next[key(i) + 1];
-        std::int64_t groups = 0, position = 0;
+        std::int64_t position = 0;
+        groups = full_count = 0;
         for (std::int64_t c = 0; c < cols; ++c) {
             column[c] = groups;
             for (std::int64_t r = 0; r < rows; ++r) {
                 const std::int64_t count = next[c * rows + r + 1];
                 if (count > 0) {
                     row[groups] = r;
+                    col[groups] = c;
                     start[groups++] = position;
                 }
                 next[c * rows + r] = position;
                 position += count;
             }
+            if (column[c] < groups) full[full_count++] = c;
         }
         column[cols] = groups;
         start[groups] = position;

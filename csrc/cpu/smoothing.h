@@ -33,24 +33,27 @@ struct PackedFactor {
     float* data;
     std::int64_t* begin;  // [tile] the band of inputs that matter to any row of the tile
     std::int64_t* end;
-    std::int64_t outs, ins;
+    std::int64_t outs, ins, tile_rows;
 
-    static void take(Arena& arena, PackedFactor& f, std::int64_t max_outs, std::int64_t max_ins, int copies) {
+    static void take(Arena& arena, PackedFactor& f, std::int64_t max_outs, std::int64_t max_ins, int copies = 1) {
         f.data = arena.take<float>(max_outs * max_ins * copies);
-        f.begin = arena.take<std::int64_t>(ceil_div(max_outs, TILE_ROWS) * copies);
-        f.end = arena.take<std::int64_t>(ceil_div(max_outs, TILE_ROWS) * copies);
+        f.begin = arena.take<std::int64_t>(max_outs * copies);
+        f.end = arena.take<std::int64_t>(max_outs * copies);
     }
 
     PackedFactor copy(std::int64_t max_outs, std::int64_t max_ins, int index) const {
-        const std::int64_t tiles = ceil_div(max_outs, TILE_ROWS);
-        return {data + index * max_outs * max_ins, begin + index * tiles, end + index * tiles, 0, 0};
+        return {data + index * max_outs * max_ins, begin + index * max_outs, end + index * max_outs, 0, 0, 0};
     }
 
-    void pack(Factor factor, const std::int64_t* out, std::int64_t out_count, const std::int64_t* in, std::int64_t in_count) {
+    // Tiles of at most `most_rows` rows, all of about the same size: a tile of 1 waits for its only chain of additions.
+    void pack(
+        Factor factor, const std::int64_t* out, std::int64_t out_count, const std::int64_t* in, std::int64_t in_count,
+        std::int64_t most_rows = TILE_ROWS) {
         outs = out_count;
         ins = in_count;
-        for (std::int64_t first = 0; first < outs; first += TILE_ROWS) {
-            const std::int64_t rows = smaller(TILE_ROWS, outs - first);
+        tile_rows = outs > 0 ? ceil_div(outs, ceil_div(outs, most_rows)) : 1;
+        for (std::int64_t first = 0; first < outs; first += tile_rows) {
+            const std::int64_t rows = smaller(tile_rows, outs - first);
             float* tile = data + first * ins;
             std::int64_t band_begin = ins, band_end = 0;
             for (std::int64_t i = 0; i < ins; ++i) {
@@ -66,25 +69,32 @@ struct PackedFactor {
                     band_end = i + 1;
                 }
             }
-            begin[first / TILE_ROWS] = band_begin;
-            end[first / TILE_ROWS] = larger(band_begin, band_end);
+            begin[first / tile_rows] = band_begin;
+            end[first / tile_rows] = larger(band_begin, band_end);
         }
     }
 
-    // x is [ins][TILE_COLS]; `write(out, low, high)` gets every row of the product.
+    // One tile's rows, from `first` on, of the product with x [ins][TILE_COLS]; `write(out, low, high)` gets each.
+    template <class Write>
+    void apply_tile(std::int64_t first, const float* x, const Write& write) const {
+        const std::int64_t from = begin[first / tile_rows], to = end[first / tile_rows];
+        with_tile_rows(smaller(tile_rows, outs - first), [&](auto constant) {
+            constexpr int ROWS = decltype(constant)::value;
+            const Tile<ROWS> tile = multiply<ROWS>(to - from, data + first * ins + from * ROWS, x + from * TILE_COLS);
+            for (int r = 0; r < ROWS; ++r) write(first + r, tile.low[r], tile.high[r]);
+        });
+    }
+
     template <class Write>
     void apply(const float* x, const Write& write) const {
-        for (std::int64_t first = 0; first < outs; first += TILE_ROWS) {
-            const std::int64_t from = begin[first / TILE_ROWS], to = end[first / TILE_ROWS];
-            with_tile_rows(smaller(TILE_ROWS, outs - first), [&](auto constant) {
-                constexpr int ROWS = decltype(constant)::value;
-                const Tile<ROWS> tile =
-                    multiply<ROWS>(to - from, data + first * ins + from * ROWS, x + from * TILE_COLS);
-                for (int r = 0; r < ROWS; ++r) write(first + r, tile.low[r], tile.high[r]);
-            });
-        }
+        for (std::int64_t first = 0; first < outs; first += tile_rows) apply_tile(first, x, write);
     }
 };
+
+inline void store_row(float* out, Vec low, Vec high) {
+    store(out, low);
+    store(out + WIDTH, high);
+}
 
 // Which rows of a factor have a weight that matters.
 inline void mark_active_outs(Factor factor, std::int64_t size, bool* active) {
@@ -109,17 +119,11 @@ inline int smoothing_threads(const Problem& p, const Neighborhood& h) {
     return useful_threads(p.num_prototypes * p.dim * h.cols + p.batch * p.dim * h.rows, p.threads);
 }
 
-// weight[k] += the row sums of one term, of the weights that the products use.
-inline void add_total_weight(Factor rows, std::int64_t row_count, Factor cols, std::int64_t col_count, double* sums, double* weight) {
-    const auto row_sum = [](Factor f, std::int64_t out, std::int64_t size) {
-        double total = 0;
-        for (std::int64_t in = 0; in < size; ++in) total += matters(f(out, in)) ? f(out, in) : 0.0f;
-        return total;
-    };
-    for (std::int64_t c = 0; c < col_count; ++c) sums[c] = row_sum(cols, c, col_count);
-    for (std::int64_t r = 0; r < row_count; ++r) {
-        const double row = row_sum(rows, r, row_count);
-        for (std::int64_t c = 0; c < col_count; ++c) weight[r * col_count + c] += row * sums[c];
+// The row sums of a factor, of the weights that the products use.
+inline void sum_rows(Factor f, std::int64_t outs, std::int64_t ins, double* sums) {
+    for (std::int64_t out = 0; out < outs; ++out) {
+        sums[out] = 0;
+        for (std::int64_t in = 0; in < ins; ++in) sums[out] += matters(f(out, in)) ? f(out, in) : 0.0f;
     }
 }
 

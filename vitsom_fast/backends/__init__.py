@@ -2,8 +2,9 @@
 
 Every backend is a module with the same three functions, ``find_bmu``, ``som_forward`` and ``som_backward``; two that say where
 it cannot be used, ``unavailable()`` on this machine and ``unsupported(device, dtype)`` for such inputs, both returning None or
-a reason; and ``context_size``, the number of fp32 words that its forward keeps for its backward. "reference" is no such module:
-it is ``vitsom_fast.reference`` with PyTorch's own autograd.
+a reason; and two that say what its forward keeps for its backward: ``context_size``, a number of fp32 words, and
+``attraction_rows``, the number of rows of its attraction, in whatever order it likes. "reference" is no such module: it is
+``vitsom_fast.reference`` with PyTorch's own autograd.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Backend(Protocol):
     def unsupported(self, device: torch.device, dtype: torch.dtype) -> str | None: ...
 
     def context_size(self, batch: int, rows: int, cols: int) -> int: ...
+
+    def attraction_rows(self, batch: int, num_prototypes: int) -> int: ...
 
     def find_bmu(self, z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]: ...
 

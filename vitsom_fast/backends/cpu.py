@@ -46,7 +46,13 @@ def instruction_sets() -> list[str]:
 
 
 def context_size(batch: int, rows: int, cols: int) -> int:
-    return 0
+    """Two doubles a sample (1 / |z| and z . S_b) and 1 / |w| of each prototype."""
+    return 4 * batch + rows * cols
+
+
+def attraction_rows(batch: int, num_prototypes: int) -> int:
+    """A row for each distinct BMU: on 512 latents of 49152 features and 14 x 14 units that is 38 MB, not 100."""
+    return torch.sym_min(batch, num_prototypes)
 
 
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,15 +67,17 @@ def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
 def som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss () fp32, BMU (B,) int64, attraction (B, D) fp32 and an empty context."""
+    """Loss () fp32, BMU (B,) int64, attraction (min(B, K), D) fp32, one row for each distinct BMU, and a context."""
     problem, _keep = _problem(z, prototypes)
     neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
     loss = torch.empty((), dtype=torch.float32, device=z.device)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    attraction = torch.empty(z.shape, dtype=torch.float32, device=z.device)
-    scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0])
-    _cpu.som_forward(problem, neighborhood, scale, loss.data_ptr(), bmu.data_ptr(), attraction.data_ptr())
-    return loss, bmu, attraction, z.new_empty(0, dtype=torch.float32)
+    (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
+    attraction = torch.empty(min(batch, num_prototypes), dim, dtype=torch.float32, device=z.device)
+    context = torch.empty(4 * batch + num_prototypes, dtype=torch.float32, device=z.device)
+    scale = reduction_scale(reduction, batch, num_prototypes)
+    _cpu.som_forward(problem, neighborhood, scale, loss.data_ptr(), bmu.data_ptr(), attraction.data_ptr(), context.data_ptr())
+    return loss, bmu, attraction, context
 
 
 def som_backward(
@@ -88,21 +96,24 @@ def som_backward(
     """Gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for."""
     problem, _keep = _problem(z, prototypes)
     neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
-    if bmu.shape != z.shape[:1] or attraction.shape != z.shape:
+    (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
+    expected = ((batch,), (min(batch, num_prototypes), dim), (4 * batch + num_prototypes,))
+    if (bmu.shape, attraction.shape, context.shape) != expected:
         raise ValueError(
-            f"bmu and attraction must be those of z {tuple(z.shape)}, got shapes {tuple(bmu.shape)} and"
-            f" {tuple(attraction.shape)}"
+            f"bmu, attraction and context must be those of z {tuple(z.shape)}, got shapes {tuple(bmu.shape)},"
+            f" {tuple(attraction.shape)} and {tuple(context.shape)}"
         )
-    bmu, attraction = bmu.contiguous(), attraction.contiguous()
+    bmu, attraction, context = bmu.contiguous(), attraction.contiguous(), context.contiguous()
     grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=z.device)
     grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=z.device)
-    scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0]) * grad_loss.item()
+    scale = reduction_scale(reduction, batch, num_prototypes) * grad_loss.item()
     _cpu.som_backward(
         problem,
         neighborhood,
         scale,
         bmu.data_ptr(),
         attraction.data_ptr(),
+        context.data_ptr(),
         grad_z.data_ptr(),
         grad_prototypes.data_ptr(),
     )

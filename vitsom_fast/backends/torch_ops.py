@@ -45,6 +45,10 @@ def context_size(batch: int, rows: int, cols: int) -> int:
     return 0
 
 
+def attraction_rows(batch: int, num_prototypes: int) -> int:
+    return batch
+
+
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) of each row of z (B, D) among the prototypes (K, D)."""
     dtype = accumulation_dtype(z.dtype)
