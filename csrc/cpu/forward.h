@@ -177,12 +177,7 @@ void som_forward(
         found.inverse_z = arena.take<double>(p.batch);
         found.inverse_prototype = arena.take<float>(p.num_prototypes);
     });
-    {
-        SearchPlan plan = plan_search(p);
-        Arena arena;
-        lay_out(arena, [&](Arena& a) { take_search(a, p, plan); });
-        search<T>(p, plan, found);
-    }
+    search<T>(p, found);
 
     const int threads = smoothing_threads(p, h);
     Forward f{};

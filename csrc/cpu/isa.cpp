@@ -14,15 +14,13 @@ namespace {
 
 template <class T>
 void find_bmu_in(const Problem& p, std::int64_t* bmu, float* distance) {
-    SearchPlan plan = plan_search(p);
     Search found{bmu, distance, nullptr, nullptr};
     Arena arena;
     lay_out(arena, [&](Arena& a) {
-        take_search(a, p, plan);
         found.inverse_z = a.take<double>(p.batch);
         found.inverse_prototype = a.take<float>(p.num_prototypes);
     });
-    search<T>(p, plan, found);
+    search<T>(p, found);
     for (std::int64_t i = 0; i < p.batch; ++i) {
         distance[i] = found.score[i] >= -__FLT_MAX__ ? 1.0f - found.score[i] : __builtin_nanf("");
     }

@@ -46,6 +46,8 @@ struct Kernels {
 };
 
 // One a build; which of them this processor can run is for the dispatcher to say.
+const Kernels* kernels_avx512bf16();
+const Kernels* kernels_avx512vnni();
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx2();
 const Kernels* kernels_baseline();

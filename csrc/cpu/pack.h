@@ -67,18 +67,18 @@ void pack_columns(
     }
 }
 
-// out[d][r] = scale[r] * matrix[first + r][start + d] for `rows` <= TILE_ROWS rows.
+// out[d][r] = scale[r] * matrix[rows[r]][start + d] for `num_rows` <= TILE_ROWS rows.
 template <class T>
 void pack_tile_rows(
-    const Matrix& matrix, std::int64_t first, std::int64_t rows, std::int64_t start, std::int64_t count, const double* scale,
-    float* out) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-        const T* x = row<T>(matrix, first + r) + start;
+    const Matrix& matrix, const std::int64_t* rows, std::int64_t num_rows, std::int64_t start, std::int64_t count,
+    const double* scale, float* out) {
+    for (std::int64_t r = 0; r < num_rows; ++r) {
+        const T* x = row<T>(matrix, rows[r]) + start;
         const float factor = static_cast<float>(scale[r]);
         for_each_vector(count, [&](std::int64_t d, auto load, auto) {
             const Vec v = factor * load(x + d);
             const std::int64_t rest = smaller(WIDTH, count - d);
-            for (int i = 0; i < rest; ++i) out[(d + i) * rows + r] = v[i];
+            for (int i = 0; i < rest; ++i) out[(d + i) * num_rows + r] = v[i];
         });
     }
 }
