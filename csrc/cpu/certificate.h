@@ -15,31 +15,50 @@ namespace VITSOM_ISA {
 // Scores are rounded in fp32 a few times outside the products of codes; each is at most 2 in size.
 constexpr float SLACK = 0x1p-19f;
 
-// x / |x| - centre, of a row that is finite; all zero where there is no row.
+// A row x as seen from the centre: x^ - c.
 template <class T>
 struct Centred {
     const T* x;
-    float inverse;  // 2^32 / max(|x|, eps): in fp32 even where |x| is near the end of it
     const float* centre;
+    float factor;    // 2^32 / max(|x|, eps): in fp32 even where |x| is near the end of it
+    double inverse;  // 1 / max(|x|, eps); NaN if the row is not finite, and nothing else counts then
+    double along;    // c . x^
+    float norm;      // no less than |x^ - c|
 
-    Centred() : x(nullptr), inverse(0), centre(nullptr) {}
-    Centred(const T* x, double inverse, const float* centre)
-        : x(x), inverse(static_cast<float>(inverse * 0x1p32)), centre(centre) {}
-
-    Vec at(std::int64_t d, std::int64_t dim) const {
-        if (!x || d >= dim) return Vec{};
-        const std::int64_t rest = dim - d;
-        if (rest >= WIDTH) return load(x + d) * 0x1p-32f * inverse - load(centre + d);
-        return load_partial(x + d, rest) * 0x1p-32f * inverse - load_partial(centre + d, rest);
+    Vec at(std::int64_t d) const { return load(x + d) * 0x1p-32f * factor - load(centre + d); }
+    Vec at(std::int64_t d, std::int64_t count) const {
+        return load_partial(x + d, count) * 0x1p-32f * factor - load_partial(centre + d, count);
     }
 };
 
+template <class T>
+Centred<T> centred(const T* x, const float* centre, double centre_squared, std::int64_t dim) {
+    Doubles low{}, high{}, low_along{}, high_along{};
+    for_each_vector(dim, [&](std::int64_t d, auto load, auto) {
+        const DoublePair v = widen(load(x + d)), c = widen(load(centre + d));
+        low += v.low * v.low;
+        high += v.high * v.high;
+        low_along += v.low * c.low;
+        high_along += v.high * c.high;
+    });
+    const double squared = sum(low + high), inverse = inverse_norm(squared), along = sum(low_along + high_along) * inverse;
+    const double centred_squared = squared * inverse * inverse - 2 * along + centre_squared;
+    const float norm = static_cast<float>(__builtin_sqrt(centred_squared > 0 ? centred_squared : 0)) * 1.001f + 0x1p-21f;
+    return {x, centre, static_cast<float>(inverse * 0x1p32), inverse, along, norm};
+}
+
+// The codes of a vector, in units of `scale`.
 struct Coded {
-    float scale;     // of its codes
-    float norm;      // of the vector, and of
-    float residual;  // the vector less its code: no less than they are
-    float sum;       // of its codes
+    float scale;
+    float residual;  // no less than the vector less its code
+    float sum;       // of the codes
 };
+
+inline float largest(Vec v) {
+    float result = v[0];
+    for (int lane = 1; lane < WIDTH; ++lane) result = v[lane] > result ? v[lane] : result;
+    return result;
+}
 
 inline float sum(Vec v) {
     float total = 0;
@@ -49,14 +68,15 @@ inline float sum(Vec v) {
 
 template <class T>
 float largest_element(const Centred<T>& x, std::int64_t dim) {
-    Vec largest{};
-    for (std::int64_t d = 0; d < dim; d += WIDTH) {
-        const Vec size = as_floats(as_bits(x.at(d, dim)) & 0x7fffffff);
-        largest = size > largest ? size : largest;
-    }
-    float result = 0;
-    for (int lane = 0; lane < WIDTH; ++lane) result = largest[lane] > result ? largest[lane] : result;
-    return result;
+    Vec sizes{};
+    const auto take = [&](Vec v) {
+        const Vec size = as_floats(as_bits(v) & 0x7fffffff);
+        sizes = size > sizes ? size : sizes;
+    };
+    std::int64_t d = 0;
+    for (; d + WIDTH <= dim; d += WIDTH) take(x.at(d));
+    if (d < dim) take(x.at(d, dim - d));
+    return largest(sizes);
 }
 
 // Codes LANES vectors, laid out for the register tile: out[word][STRIDE], the first LANES of them written.
@@ -64,25 +84,30 @@ template <class Code, int LANES, int STRIDE, bool FIRST, class T>
 void encode(const Centred<T>* x, std::int64_t dim, Coded* coded, std::uint32_t* out) {
     constexpr std::int64_t chunk = Code::PER_WORD * WIDTH;
     float per_scale[LANES];
-    Vec norm[LANES], residual[LANES], codes[LANES];
+    Vec residual[LANES], codes[LANES];
     for (int r = 0; r < LANES; ++r) {
-        const float largest = largest_element(x[r], dim);
-        coded[r].scale = largest < 0x1p-100f ? 0 : Code::scale(largest);
+        coded[r].scale = Code::scale([&] { return largest_element(x[r], dim); });
         per_scale[r] = coded[r].scale == 0 ? 0 : 1 / coded[r].scale;
-        norm[r] = residual[r] = codes[r] = Vec{};
+        residual[r] = codes[r] = Vec{};
     }
     for (std::int64_t start = 0; start < dim; start += chunk) {
         Vec block[WIDTH] = {};
         for (int r = 0; r < LANES; ++r) {
             Bits words{};
-#pragma GCC unroll 4
-            for (int place = 0; place < Code::PER_WORD; ++place) {
-                const Vec v = x[r].at(start + place * WIDTH, dim);
+            const auto take = [&](int place, Vec v) {
                 const Vec code = Code::encode(v * per_scale[r], place, words);
                 const Vec rest = v - code * coded[r].scale;
-                norm[r] += v * v;
                 residual[r] += rest * rest;
                 codes[r] += code;
+            };
+            if (start + chunk <= dim) {
+#pragma GCC unroll 4
+                for (int place = 0; place < Code::PER_WORD; ++place) take(place, x[r].at(start + place * WIDTH));
+            } else {
+                for (int place = 0; place < Code::PER_WORD; ++place) {
+                    const std::int64_t d = start + place * WIDTH;
+                    if (d < dim) take(place, d + WIDTH <= dim ? x[r].at(d) : x[r].at(d, dim - d));
+                }
             }
             block[r] = as_floats(FIRST ? Code::as_first(words) : words);
         }
@@ -90,7 +115,6 @@ void encode(const Centred<T>* x, std::int64_t dim, Coded* coded, std::uint32_t* 
         for (int word = 0; word < WIDTH; ++word, out += STRIDE) std::memcpy(out, &block[word], LANES * sizeof *out);
     }
     for (int r = 0; r < LANES; ++r) {  // 0.1 %: the roundings of these sums; 2^-21: those of the vector itself
-        coded[r].norm = 1.001f * __builtin_sqrtf(sum(norm[r]));
         coded[r].residual = 1.001f * __builtin_sqrtf(sum(residual[r])) + 0x1p-21f;
         coded[r].sum = sum(codes[r]);
     }

@@ -18,7 +18,11 @@ struct Int8 {
     static constexpr int PER_WORD = 4;
     static constexpr std::int64_t MAX_WORDS = 16384;  // 255 * 127 * 4 * 16384 < 2^31
 
-    static float scale(float largest) { return largest / 127; }
+    template <class Largest>
+    static float scale(const Largest& largest_element) {
+        const float largest = largest_element();
+        return largest < 0x1p-100f ? 0 : largest / 127;
+    }
 
     // Adds the code of element `place` of each word; returns the numbers that the codes stand for, in units of the scale.
     static Vec encode(Vec x, int place, Bits& words) {
@@ -44,7 +48,10 @@ struct BFloat16 {
     static constexpr int PER_WORD = 2;
     static constexpr std::int64_t MAX_WORDS = INT64_MAX;
 
-    static float scale(float) { return 1; }
+    template <class Largest>
+    static float scale(const Largest&) {
+        return 1;
+    }
 
     static Vec encode(Vec x, int place, Bits& words) {
         const Bits bits = as_bits(x);

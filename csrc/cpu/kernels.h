@@ -30,10 +30,15 @@ struct Neighborhood {
     const float* col_factors;  // [terms, cols, cols]
 };
 
+// How a search went: the samples that each pass decided, and the prototypes that had to be scored anew for them.
+struct SearchCounts {
+    std::int64_t int8, bf16, fp32, candidates;
+};
+
 struct Kernels {
     const char* name;
 
-    void (*find_bmu)(const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
+    SearchCounts (*find_bmu)(const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
 
     // loss = scale * sum over i of (n_b - z^_i . S_b); attraction[i] = S_b  [batch, dim]
     void (*som_forward)(

@@ -11,19 +11,24 @@ namespace vitsom {
 namespace VITSOM_ISA {
 
 template <class T>
-void search(const Problem& p, const Search& result) {
+SearchCounts search(const Problem& p, const Search& result) {
     Arena arena;
     std::int64_t* rows = nullptr;  // samples without a BMU as yet
     lay_out(arena, [&](Arena& a) { rows = a.take<std::int64_t>(p.batch); });
     for (std::int64_t i = 0; i < p.batch; ++i) rows[i] = i;
+    SearchCounts counts{};
     std::int64_t left = p.batch;
 #if defined(__AVX512VNNI__)
-    left = search_coded<Int8, T>(p, rows, left, result);
+    counts.int8 = search_coded<Int8, T>(p, rows, left, result, counts.candidates);
+    left -= counts.int8;
 #endif
 #if defined(__AVX512BF16__)
-    left = search_coded<BFloat16, T>(p, rows, left, result);
+    counts.bf16 = search_coded<BFloat16, T>(p, rows, left, result, counts.candidates);
+    left -= counts.bf16;
 #endif
     if (left > 0) search_fp32<T>(p, rows, left, result);
+    counts.fp32 = left;
+    return counts;
 }
 
 }  // namespace VITSOM_ISA

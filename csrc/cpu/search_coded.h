@@ -1,9 +1,9 @@
 // The search by codes of a quarter or half the size, and a certificate: scores of codes are within a known bound of the true ones,
 // so a prototype can be the BMU only if its score plus the bound reaches the best score known so far. Those that can, a handful of
-// 16384 random ones, are scored exactly in fp64, which raises the best score in turn.
+// 16384 random ones, are scored in fp32 and those still in doubt in fp64, which raises the best score in turn.
 //
 // A sample for which too many can is left undecided, and costs nothing from then on. As the prototypes are visited in an order that
-// spreads over the map, this shows in the first group of them.
+// spreads over the map, this shows in the first of them.
 #pragma once
 
 #include "certificate.h"
@@ -40,7 +40,6 @@ private:
 
 // A prototype that may be the BMU of a row.
 struct Candidate {
-    std::int64_t row;
     std::int32_t position;
     float most;  // its score is no more than that
 };
@@ -63,7 +62,9 @@ struct CodedSearch : Split {
     float* scale;                 // [panels * TILE_COLS]
     float* bias;                  // [panels * TILE_COLS] c . w^; -inf where there is no prototype
     typename Code::Sum* start;    // [panels * 2]
-    float* panel_norm;            // [panels] the largest in it
+    float* norm;                  // [panels * TILE_COLS] and so is the next
+    float* residual;
+    float* panel_norm;            // [panels] the largest in it, and so is the next
     float* panel_residual;
 
     float* threshold;     // [prototype_parts][tiles * TILE_ROWS + WIDTH] a score that the BMU reaches, or UNDECIDED
@@ -97,6 +98,8 @@ struct CodedSearch : Split {
         scale = arena.take<float>(panels * TILE_COLS);
         bias = arena.take<float>(panels * TILE_COLS);
         start = arena.take<typename Code::Sum>(panels * 2);
+        norm = arena.take<float>(panels * TILE_COLS);
+        residual = arena.take<float>(panels * TILE_COLS);
         panel_norm = arena.take<float>(panels);
         panel_residual = arena.take<float>(panels);
         threshold = arena.take<float>(prototype_parts * padded_batch());
@@ -112,6 +115,11 @@ struct CodedSearch : Split {
 template <class Code, class T>
 void find_centre(const Problem& p, CodedSearch<Code>& s) {
     const std::int64_t members = smaller(64, p.num_prototypes), slice = 16 * WIDTH;
+#pragma omp for schedule(static)
+    for (std::int64_t i = 0; i < members; ++i) {
+        const std::int64_t k = s.order(i);
+        s.inverse[k] = inverse_norm(row<T>(p.prototypes, k), p.dim);
+    }
 #pragma omp for schedule(static)
     for (std::int64_t begin = 0; begin < p.dim; begin += slice) {
         const std::int64_t count = smaller(slice, p.dim - begin);
@@ -130,33 +138,33 @@ void find_centre(const Problem& p, CodedSearch<Code>& s) {
 }
 
 template <class Code, class T>
-void encode_panel(const Problem& p, CodedSearch<Code>& s, std::int64_t panel) {
+void encode_panel(const Problem& p, const Search& result, CodedSearch<Code>& s, std::int64_t panel) {
+    const float rounding = 1.01f * Code::rounding(s.block_words, ceil_div(s.words, s.block_words));
     float norm = 0, residual = 0;
     for (std::int64_t half = 0; half < 2; ++half) {
         const std::int64_t first = panel * TILE_COLS + half * WIDTH;
-        Centred<T> rows[WIDTH];
+        Centred<T> x[WIDTH];
         Coded coded[WIDTH];
         for (int i = 0; i < WIDTH; ++i) {
-            s.bias[first + i] = -__builtin_inff();
-            if (first + i >= p.num_prototypes) continue;
-            const std::int64_t k = s.order(first + i);
-            if (!(s.inverse[k] == s.inverse[k])) continue;
-            const T* x = row<T>(p.prototypes, k);
-            rows[i] = Centred<T>(x, s.inverse[k], s.centre);
-            s.bias[first + i] = static_cast<float>(dot(x, s.centre, p.dim) * s.inverse[k]);
+            const std::int64_t k = s.order(smaller(first + i, p.num_prototypes - 1));
+            x[i] = centred(row<T>(p.prototypes, k), s.centre, s.centre_squared, p.dim);
+            s.inverse[k] = x[i].inverse;
+            result.inverse_prototype[k] = static_cast<float>(x[i].inverse);
         }
-        std::uint32_t* out = s.prototypes + panel * s.words * TILE_COLS + half * WIDTH;
-        encode<Code, WIDTH, TILE_COLS, false>(rows, p.dim, coded, out);
+        encode<Code, WIDTH, TILE_COLS, false>(x, p.dim, coded, s.prototypes + panel * s.words * TILE_COLS + half * WIDTH);
         for (int i = 0; i < WIDTH; ++i) {
-            s.scale[first + i] = coded[i].scale;
-            s.start[panel * 2 + half][i] = Code::start(coded[i].sum);
-            norm = coded[i].norm > norm ? coded[i].norm : norm;
-            residual = coded[i].residual > residual ? coded[i].residual : residual;
+            const bool exists = first + i < p.num_prototypes && x[i].inverse == x[i].inverse;
+            s.scale[first + i] = exists ? coded[i].scale : 0;
+            s.bias[first + i] = exists ? static_cast<float>(x[i].along) : -__builtin_inff();
+            s.start[panel * 2 + half][i] = exists ? Code::start(coded[i].sum) : 0;
+            s.norm[first + i] = exists ? x[i].norm : 0;
+            s.residual[first + i] = exists ? coded[i].residual + rounding * x[i].norm : 0;
+            norm = s.norm[first + i] > norm ? s.norm[first + i] : norm;
+            residual = s.residual[first + i] > residual ? s.residual[first + i] : residual;
         }
     }
     s.panel_norm[panel] = norm;
-    s.panel_residual[panel] =
-        residual + norm * 1.01f * Code::rounding(s.block_words, ceil_div(s.words, s.block_words));
+    s.panel_residual[panel] = residual;
 }
 
 template <class Code, class T>
@@ -165,23 +173,19 @@ void encode_samples(const Problem& p, const std::int64_t* rows, const Search& re
     Centred<T> x[TILE_ROWS];
     Coded coded[TILE_ROWS];
     for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
-        float start = UNDECIDED;
-        if (first + r < s.batch) {
-            const std::int64_t i = rows[first + r];
-            const T* z = row<T>(p.z, i);
-            const double inverse = result.inverse_z[i] = inverse_norm(z, p.dim);
-            if (inverse == inverse) {
-                x[r] = Centred<T>(z, inverse, s.centre);
-                s.z_centre[first + r] = dot(z, s.centre, p.dim) * inverse - s.centre_squared;
-                start = -__FLT_MAX__;
-            }
+        const std::int64_t i = smaller(first + r, s.batch - 1);
+        x[r] = centred(row<T>(p.z, rows[i]), s.centre, s.centre_squared, p.dim);
+        result.inverse_z[rows[i]] = x[r].inverse;
+        s.z_centre[i] = x[r].along - s.centre_squared;
+        const bool exists = first + r < s.batch && x[r].inverse == x[r].inverse;
+        for (int part = 0; part < s.prototype_parts; ++part) {
+            s.threshold[part * s.padded_batch() + first + r] = exists ? -__FLT_MAX__ : UNDECIDED;
         }
-        for (int part = 0; part < s.prototype_parts; ++part) s.threshold[part * s.padded_batch() + first + r] = start;
     }
     encode<Code, TILE_ROWS, TILE_ROWS, true>(x, p.dim, coded, s.z + tile * s.words * TILE_ROWS);
     for (int r = 0; r < TILE_ROWS; ++r) {
         s.z_scale[first + r] = coded[r].scale;
-        s.z_norm[first + r] = coded[r].norm + coded[r].residual;
+        s.z_norm[first + r] = x[r].norm + coded[r].residual;
         s.z_residual[first + r] = coded[r].residual;
     }
 }
@@ -221,41 +225,59 @@ struct CodedPart {
     const CodedSearch<Code>& s;
     const std::int64_t* rows;
     const double* inverse_z;
-    std::int64_t panel_begin;
+    std::int64_t panel_begin, panel_end, tile_begin, tile_end;
     float* threshold;
     double* best;
     std::int64_t *bmu, *count;
     Candidate* candidates;
     typename Code::Sum* partial;
-    std::int64_t found;  // candidates that wait to be scored
+    std::int64_t found[TILE_ROWS];  // candidates that wait to be scored
 
     CodedPart(const Problem& p, const CodedSearch<Code>& s, const std::int64_t* rows, const double* inverse_z, int prototype_part, int batch_part)
         : p(p), s(s), rows(rows), inverse_z(inverse_z), panel_begin(prototype_part * s.panels_a_part),
           threshold(s.threshold + prototype_part * s.padded_batch()), best(s.best + prototype_part * s.batch),
-          bmu(s.bmu + prototype_part * s.batch), count(s.count + prototype_part * s.batch), found(0) {
+          bmu(s.bmu + prototype_part * s.batch), count(s.count + prototype_part * s.batch), found{} {
         const int part = batch_part * s.prototype_parts + prototype_part;
         candidates = s.candidates + part * s.group_candidates();
         partial = s.partial + part * s.partial_size();
-        const std::int64_t panel_end = smaller(s.panels, panel_begin + s.panels_a_part);
-        const std::int64_t tile_begin = batch_part * s.tiles_a_part, tile_end = smaller(s.tiles, tile_begin + s.tiles_a_part);
+        panel_end = smaller(s.panels, panel_begin + s.panels_a_part);
+        tile_begin = batch_part * s.tiles_a_part;
+        tile_end = smaller(s.tiles, tile_begin + s.tiles_a_part);
         for (std::int64_t i = tile_begin * TILE_ROWS; i < smaller(s.batch, tile_end * TILE_ROWS); ++i) {
             best[i] = -__builtin_inf();
             bmu[i] = count[i] = 0;
         }
+    }
+
+    // Whether the bound tells prototypes apart: the first samples keep at most three of eight of the first prototypes.
+    bool is_promising() {
+        const std::int64_t panels = smaller(2, s.group_panels);
+        score_block(0, panels, 0, 1, false);
+        std::int64_t kept = 0, samples = 0;
+        for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
+            if (threshold[r] == UNDECIDED) continue;
+            ++samples;
+            for (std::int64_t c = 0; c < found[r]; ++c) kept += candidates_of(r)[c].most >= threshold[r];
+        }
+        return 8 * kept <= 3 * samples * panels * TILE_COLS;
+    }
+
+    void run() {
         for (std::int64_t panel = panel_begin; panel < panel_end; panel += s.group_panels) {
             const std::int64_t group_end = smaller(panel + s.group_panels, panel_end);
             for (std::int64_t tile = tile_begin; tile < tile_end; tile += s.block_tiles) {
-                score_block(panel, group_end, tile, smaller(tile + s.block_tiles, tile_end));
+                score_block(panel, group_end, tile, smaller(tile + s.block_tiles, tile_end), true);
             }
         }
     }
 
-    void score_block(std::int64_t panel, std::int64_t panel_end, std::int64_t tile_begin, std::int64_t tile_end) {
+    void score_block(
+        std::int64_t panel, std::int64_t panel_end, std::int64_t tile_begin, std::int64_t tile_end, bool and_settle) {
         for (std::int64_t word = 0; word < s.words; word += s.block_words) {
             for (std::int64_t tile = tile_begin; tile < tile_end; ++tile) {
                 if (!is_open(tile)) continue;
                 score_tile(panel, panel_end, tile, partial + (tile - tile_begin) * s.group_panels * 2 * TILE_ROWS, word);
-                settle();
+                if (and_settle) settle(tile);
             }
         }
     }
@@ -300,77 +322,136 @@ struct CodedPart {
                 const Vec low = Code::value(product.low[r]) * low_scale * z_scale[r] + low_bias;
                 const Vec high = Code::value(product.high[r]) * high_scale * z_scale[r] + high_bias;
                 const Vec floor = splat(needed[r]);
-                const unsigned reached = lanes_at_least(low, floor) | lanes_at_least(high, floor) << WIDTH;
-                if (__builtin_expect(reached != 0, false)) note(first + r, panel, reached, low, high, bound[r]);
+                if (__builtin_expect(lanes_reaching(low, high, floor) != 0, false)) note(tile, r, panel, low, high);
             }
         }
     }
 
-    static unsigned lanes_at_least(Vec a, Vec b) {
-        return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_GE_OQ);
+    static unsigned lanes_reaching(Vec low, Vec high, Vec floor) {
+        return _mm512_cmp_ps_mask(low, floor, _CMP_GE_OQ) | static_cast<unsigned>(_mm512_cmp_ps_mask(high, floor, _CMP_GE_OQ)) << 16;
     }
 
-    // The best of the scores less the bound is a new threshold.
-    __attribute__((noinline)) void note(
-        std::int64_t i, std::int64_t panel, unsigned reached, Vec low, Vec high, float bound) {
-        float scores[TILE_COLS];
-        store(scores, low);
-        store(scores + WIDTH, high);
-        for (; reached != 0; reached &= reached - 1) {
-            const int lane = __builtin_ctz(reached);
-            candidates[found++] = {i, static_cast<std::int32_t>(panel * TILE_COLS + lane), scores[lane] + bound};
-            if (scores[lane] - bound > threshold[i]) threshold[i] = scores[lane] - bound;
+    Candidate* candidates_of(std::int64_t r) const { return candidates + r * s.group_panels * TILE_COLS; }
+
+    // What one prototype's own bound adds to its score, or takes from it, is less than the bound of the panel: the best score less
+    // it is a new threshold, and those that reach that with it on top are candidates.
+    __attribute__((noinline)) void note(std::int64_t tile, std::int64_t r, std::int64_t panel, Vec low, Vec high) {
+        const std::int64_t i = tile * TILE_ROWS + r, first = panel * TILE_COLS;
+        const auto bound = [&](std::int64_t column) {
+            return s.z_residual[i] * load(s.norm + column) + s.z_norm[i] * load(s.residual + column) + SLACK;
+        };
+        const Vec low_bound = bound(first), high_bound = bound(first + WIDTH);
+        const Vec low_least = low - low_bound, high_least = high - high_bound;
+        raise(i, largest(low_least > high_least ? low_least : high_least));
+        low += low_bound;
+        high += high_bound;
+        float most[TILE_COLS];
+        store(most, low);
+        store(most + WIDTH, high);
+        for (unsigned lanes = lanes_reaching(low, high, splat(threshold[i])); lanes != 0; lanes &= lanes - 1) {
+            const int lane = __builtin_ctz(lanes);
+            candidates_of(r)[found[r]++] = {static_cast<std::int32_t>(first + lane), most[lane]};
             ++count[i];
         }
         const std::int64_t visited = (panel + 1 - panel_begin) * TILE_COLS;
-        if (count[i] > 128 + visited / 8) threshold[i] = UNDECIDED;
+        if (count[i] > 64 + visited / 4) threshold[i] = UNDECIDED;
     }
 
-    void settle() {
-        for (std::int64_t c = 0; c < found; ++c) {
-            const std::int64_t i = candidates[c].row;
-            if (candidates[c].most < threshold[i]) continue;
-            const std::int64_t k = s.order(candidates[c].position);
-            const double score = dot(row<T>(p.z, rows[i]), row<T>(p.prototypes, k), p.dim) * inverse_z[rows[i]] * s.inverse[k];
-            if (score > best[i] || (score == best[i] && k < bmu[i])) {
-                best[i] = score;
+    void settle(std::int64_t tile) {
+        for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
+            const std::int64_t i = tile * TILE_ROWS + r;
+            Candidate* list = candidates_of(r);
+            std::int64_t left = 0;
+            for (std::int64_t c = 0; c < found[r]; ++c) {
+                if (list[c].most >= threshold[i]) list[left++] = list[c];
+            }
+            count[i] += left - found[r];
+            for (std::int64_t c = 0; c < left; c += WIDTH) score(i, list + c, smaller(WIDTH, left - c));
+            found[r] = 0;
+        }
+    }
+
+    // Up to WIDTH candidates: in fp32 at first, and in fp64 those that could still be the BMU.
+    void score(std::int64_t i, const Candidate* list, std::int64_t n) {
+        const T* z = row<T>(p.z, rows[i]);
+        std::int64_t index[WIDTH];
+        const T* prototype[WIDTH];
+        for (std::int64_t c = 0; c < WIDTH; ++c) {
+            index[c] = s.order(list[smaller(c, n - 1)].position);
+            prototype[c] = row<T>(p.prototypes, index[c]);
+        }
+        const float factor = static_cast<float>(inverse_z[rows[i]] * 0x1p32);
+        Vec sums[WIDTH] = {};
+        for_each_vector(p.dim, [&](std::int64_t d, auto load, auto) {
+            const Vec unit = load(z + d) * 0x1p-32f * factor;
+#pragma GCC unroll 16
+            for (int c = 0; c < WIDTH; ++c) sums[c] += unit * load(prototype[c] + d);
+        });
+        transpose(sums);
+        Vec total = sums[0];
+        for (int c = 1; c < WIDTH; ++c) total += sums[c];
+        const double bound = static_cast<double>(p.dim / WIDTH + 32) * 0x1p-23 + SLACK;
+        double close[WIDTH];
+        for (std::int64_t c = 0; c < n; ++c) {
+            close[c] = total[c] * s.inverse[index[c]] - s.z_centre[i];
+            raise(i, close[c] - bound);
+        }
+        for (std::int64_t c = 0; c < n; ++c) {
+            if (close[c] + bound < threshold[i]) continue;  // not a number where fp32 overflows
+            const std::int64_t k = index[c];
+            const double exact = dot(z, prototype[c], p.dim) * inverse_z[rows[i]] * s.inverse[k];
+            if (exact > best[i] || (exact == best[i] && k < bmu[i])) {
+                best[i] = exact;
                 bmu[i] = k;
-                const float reached = static_cast<float>(score - s.z_centre[i]) - SLACK;
-                if (reached > threshold[i]) threshold[i] = reached;
+                raise(i, exact - s.z_centre[i] - SLACK);
             }
         }
-        found = 0;
+    }
+
+    void raise(std::int64_t i, double score) {
+        if (score > threshold[i]) threshold[i] = static_cast<float>(score);
     }
 };
 
-// Finds the BMUs of `batch` of the samples, those that `rows` lists; what it cannot decide is left in `rows`, and counted.
+// Finds the BMUs of `batch` of the samples, those that `rows` lists; those that it cannot decide are left in `rows`. Returns how
+// many it has decided, and adds to `candidates` how many prototypes it scored for them.
 template <class Code, class T>
-std::int64_t search_coded(const Problem& p, std::int64_t* rows, std::int64_t batch, const Search& result) {
-    if (batch < LEAST_SAMPLES || p.num_prototypes < LEAST_PROTOTYPES || p.dim < LEAST_DIM) return batch;
+std::int64_t search_coded(
+    const Problem& p, std::int64_t* rows, std::int64_t batch, const Search& result, std::int64_t& candidates) {
+    if (batch < LEAST_SAMPLES || p.num_prototypes < LEAST_PROTOTYPES || p.dim < LEAST_DIM) return 0;
     CodedSearch<Code> s(p, batch);
-    if (s.words > Code::MAX_WORDS) return batch;
+    if (s.words > Code::MAX_WORDS) return 0;
     Arena arena;
     lay_out(arena, [&](Arena& a) { s.take(a, p); });
     const int threads = s.parts();
+    bool promising = false;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-#pragma omp for schedule(static)
-        for (std::int64_t k = 0; k < p.num_prototypes; ++k) {
-            s.inverse[k] = inverse_norm(row<T>(p.prototypes, k), p.dim);
-            result.inverse_prototype[k] = static_cast<float>(s.inverse[k]);
-        }
         find_centre<Code, T>(p, s);
 #pragma omp single
         s.centre_squared = squared_norm(s.centre, p.dim);
+        const std::int64_t first_panels = smaller(2, s.panels);
 #pragma omp for schedule(static)
-        for (std::int64_t panel = 0; panel < s.panels; ++panel) encode_panel<Code, T>(p, s, panel);
+        for (std::int64_t i = 0; i <= first_panels; ++i) {
+            if (i < first_panels) encode_panel<Code, T>(p, result, s, i);
+            else encode_samples<Code, T>(p, rows, result, s, 0);
+        }
+#pragma omp single
+        promising = CodedPart<Code, T>(p, s, rows, result.inverse_z, 0, 0).is_promising();
+        if (promising) {
 #pragma omp for schedule(static)
-        for (std::int64_t tile = 0; tile < s.tiles; ++tile) encode_samples<Code, T>(p, rows, result, s, tile);
+            for (std::int64_t i = first_panels; i < s.panels + s.tiles; ++i) {
+                if (i < s.panels) encode_panel<Code, T>(p, result, s, i);
+                else encode_samples<Code, T>(p, rows, result, s, i - s.panels);
+            }
 #pragma omp for schedule(static)
-        for (int part = 0; part < threads; ++part) {
-            CodedPart<Code, T>(p, s, rows, result.inverse_z, part % s.prototype_parts, part / s.prototype_parts);
+            for (int part = 0; part < threads; ++part) {
+                CodedPart<Code, T>(
+                    p, s, rows, result.inverse_z, part % s.prototype_parts, part / s.prototype_parts).run();
+            }
         }
     }
+    if (!promising) return 0;
     std::int64_t undecided = 0;
     for (std::int64_t i = 0; i < batch; ++i) {
         const std::int64_t to = rows[i];
@@ -389,11 +470,12 @@ std::int64_t search_coded(const Problem& p, std::int64_t* rows, std::int64_t bat
         if (decided || result.inverse_z[to] != result.inverse_z[to]) {
             result.score[to] = static_cast<float>(best);
             result.bmu[to] = bmu;
+            for (int part = 0; part < s.prototype_parts; ++part) candidates += s.count[part * batch + i];
         } else {
             rows[undecided++] = to;
         }
     }
-    return undecided;
+    return batch - undecided;
 }
 
 }  // namespace VITSOM_ISA

@@ -33,7 +33,8 @@ struct SearchPlan : Split {
 };
 
 inline SearchPlan plan_search(const Problem& p, std::int64_t batch) {
-    SearchPlan plan{split_search(batch, p.num_prototypes, p.dim, p.threads)};
+    SearchPlan plan{};
+    static_cast<Split&>(plan) = split_search(batch, p.num_prototypes, p.dim, p.threads);
     plan.batch = batch;
     plan.group_panels = smaller(GROUP_PANELS, plan.panels_a_part);
     plan.block_dim = smaller(BLOCK_DIM, p.dim);
