@@ -54,16 +54,20 @@ struct Coded {
     float sum;       // of the codes
 };
 
+inline Vec larger_of(Vec a, Vec b) { return a > b ? a : b; }
+
 inline float largest(Vec v) {
-    float result = v[0];
-    for (int lane = 1; lane < WIDTH; ++lane) result = v[lane] > result ? v[lane] : result;
-    return result;
+    const Vec halves = larger_of(v, VITSOM_SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    const Vec quarters = larger_of(halves, VITSOM_SHUFFLE(halves, halves, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    const Vec pairs = larger_of(quarters, VITSOM_SHUFFLE(quarters, quarters, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+    return pairs[0] > pairs[1] ? pairs[0] : pairs[1];
 }
 
 inline float sum(Vec v) {
-    float total = 0;
-    for (int lane = 0; lane < WIDTH; ++lane) total += v[lane];
-    return total;
+    const Vec halves = v + VITSOM_SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    const Vec quarters = halves + VITSOM_SHUFFLE(halves, halves, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    const Vec pairs = quarters + VITSOM_SHUFFLE(quarters, quarters, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    return pairs[0] + pairs[1];
 }
 
 template <class T>

@@ -4,6 +4,10 @@
 #include <new>
 #include <stdexcept>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace vitsom {
 
 std::vector<const Kernels*> supported_kernels() {
@@ -36,8 +40,16 @@ const Kernels& select_kernels() {
     throw std::runtime_error("VITSOM_CPU_ISA must be one of " + names + " on this processor, got '" + wanted + "'");
 }
 
+// Large workspaces are fresh from the system each time: in pages of 4 KB, 70 MB of them took 40 ms to map.
 void* allocate(std::size_t bytes) {
-    return ::operator new(bytes ? bytes : 1, std::align_val_t{64});
+    void* memory = ::operator new(bytes ? bytes : 1, std::align_val_t{64});
+#if defined(__linux__)
+    constexpr std::uintptr_t page = 1 << 21;
+    const std::uintptr_t begin = (reinterpret_cast<std::uintptr_t>(memory) + page - 1) / page * page;
+    const std::uintptr_t end = (reinterpret_cast<std::uintptr_t>(memory) + bytes) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+    return memory;
 }
 
 void release(void* memory) {

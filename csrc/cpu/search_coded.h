@@ -17,10 +17,16 @@ namespace VITSOM_ISA {
 // Below these the prototypes are coded in no less time than they are searched in fp32.
 constexpr std::int64_t LEAST_SAMPLES = 64, LEAST_PROTOTYPES = 128, LEAST_DIM = 32;
 
-// Words that a block of a tile of samples (24 KB) and of a panel of prototypes may have; a group of panels has 256 KB.
-constexpr std::int64_t BLOCK_WORDS = 512, GROUP_WORDS = 1 << 16, BLOCK_TILES = 16;
+// Words that a block of a tile of samples (24 KB) and of a panel of prototypes may have. A group of panels has 64 KB of codes, for
+// its prototypes as they are given (256 KB) to stay in the second-level cache, too, while candidates are scored: with groups of
+// 256 KB that took twice as long.
+constexpr std::int64_t BLOCK_WORDS = 512, GROUP_WORDS = 1 << 14, BLOCK_TILES = 16;
 
 constexpr float UNDECIDED = __builtin_inff();
+
+// The share of the prototypes beyond which it does not pay to score the candidates. Beyond the second-level cache one takes as long
+// as the codes of 32.
+inline float most_of(std::int64_t dim) { return dim <= 8192 ? 0.375f : 1 / 64.0f; }
 
 // The order in which prototypes are visited: steps of a golden section of the map never dwell in one part of it. Any of its first
 // prototypes are a fair sample, the best score of which is close to the best of all.
@@ -78,7 +84,7 @@ struct CodedSearch : Split {
         : Split(split_search(batch, p.num_prototypes, p.dim, p.threads)), order(p.num_prototypes), batch(batch) {
         words = ceil_div(p.dim, Code::PER_WORD * WIDTH) * WIDTH;
         block_words = smaller(BLOCK_WORDS, words);
-        group_panels = smaller(panels_a_part, larger(1, GROUP_WORDS / (block_words * TILE_COLS)));
+        group_panels = smaller(panels_a_part, larger(2, GROUP_WORDS / (words * TILE_COLS)));
         block_tiles = words > block_words ? smaller(BLOCK_TILES, tiles_a_part) : tiles_a_part;
     }
 
@@ -249,7 +255,7 @@ struct CodedPart {
         }
     }
 
-    // Whether the bound tells prototypes apart: the first samples keep at most three of eight of the first prototypes.
+    // Whether the bound tells prototypes apart, judged by the first samples and the first prototypes.
     bool is_promising() {
         const std::int64_t panels = smaller(2, s.group_panels);
         score_block(0, panels, 0, 1, false);
@@ -259,7 +265,7 @@ struct CodedPart {
             ++samples;
             for (std::int64_t c = 0; c < found[r]; ++c) kept += candidates_of(r)[c].most >= threshold[r];
         }
-        return 8 * kept <= 3 * samples * panels * TILE_COLS;
+        return static_cast<float>(kept) <= most_of(p.dim) * static_cast<float>(samples * panels * TILE_COLS);
     }
 
     void run() {
@@ -317,12 +323,24 @@ struct CodedPart {
             const Vec needed = load(threshold + first) - bound;
             const Vec low_scale = load(s.scale + panel * TILE_COLS), high_scale = load(s.scale + panel * TILE_COLS + WIDTH);
             const Vec low_bias = load(s.bias + panel * TILE_COLS), high_bias = load(s.bias + panel * TILE_COLS + WIDTH);
+            Vec low[TILE_ROWS], high[TILE_ROWS];
+            unsigned reaching = 0;  // rows
 #pragma GCC unroll 16
             for (int r = 0; r < TILE_ROWS; ++r) {
-                const Vec low = Code::value(product.low[r]) * low_scale * z_scale[r] + low_bias;
-                const Vec high = Code::value(product.high[r]) * high_scale * z_scale[r] + high_bias;
-                const Vec floor = splat(needed[r]);
-                if (__builtin_expect(lanes_reaching(low, high, floor) != 0, false)) note(tile, r, panel, low, high);
+                low[r] = Code::value(product.low[r]) * low_scale * z_scale[r] + low_bias;
+                high[r] = Code::value(product.high[r]) * high_scale * z_scale[r] + high_bias;
+                reaching |= (lanes_reaching(low[r], high[r], splat(needed[r])) != 0) << r;
+            }
+            if (reaching == 0) continue;
+            float scores[TILE_ROWS][TILE_COLS];
+#pragma GCC unroll 16
+            for (int r = 0; r < TILE_ROWS; ++r) {
+                store(scores[r], low[r]);
+                store(scores[r] + WIDTH, high[r]);
+            }
+            for (; reaching != 0; reaching &= reaching - 1) {
+                const int r = __builtin_ctz(reaching);
+                note(tile, r, panel, scores[r]);
             }
         }
     }
@@ -335,65 +353,64 @@ struct CodedPart {
 
     // What one prototype's own bound adds to its score, or takes from it, is less than the bound of the panel: the best score less
     // it is a new threshold, and those that reach that with it on top are candidates.
-    __attribute__((noinline)) void note(std::int64_t tile, std::int64_t r, std::int64_t panel, Vec low, Vec high) {
+    void note(std::int64_t tile, std::int64_t r, std::int64_t panel, const float* scores) {
         const std::int64_t i = tile * TILE_ROWS + r, first = panel * TILE_COLS;
         const auto bound = [&](std::int64_t column) {
             return s.z_residual[i] * load(s.norm + column) + s.z_norm[i] * load(s.residual + column) + SLACK;
         };
-        const Vec low_bound = bound(first), high_bound = bound(first + WIDTH);
+        const Vec low = load(scores), high = load(scores + WIDTH), low_bound = bound(first), high_bound = bound(first + WIDTH);
         const Vec low_least = low - low_bound, high_least = high - high_bound;
         raise(i, largest(low_least > high_least ? low_least : high_least));
-        low += low_bound;
-        high += high_bound;
         float most[TILE_COLS];
-        store(most, low);
-        store(most + WIDTH, high);
-        for (unsigned lanes = lanes_reaching(low, high, splat(threshold[i])); lanes != 0; lanes &= lanes - 1) {
+        store(most, low + low_bound);
+        store(most + WIDTH, high + high_bound);
+        for (unsigned lanes = lanes_reaching(low + low_bound, high + high_bound, splat(threshold[i])); lanes != 0; lanes &= lanes - 1) {
             const int lane = __builtin_ctz(lanes);
             candidates_of(r)[found[r]++] = {static_cast<std::int32_t>(first + lane), most[lane]};
-            ++count[i];
         }
         const std::int64_t visited = (panel + 1 - panel_begin) * TILE_COLS;
-        if (count[i] > 64 + visited / 4) threshold[i] = UNDECIDED;
+        if (static_cast<float>(count[i] + found[r] - 64) > most_of(p.dim) * static_cast<float>(visited)) threshold[i] = UNDECIDED;
     }
 
     void settle(std::int64_t tile) {
         for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
-            const std::int64_t i = tile * TILE_ROWS + r;
-            Candidate* list = candidates_of(r);
-            std::int64_t left = 0;
-            for (std::int64_t c = 0; c < found[r]; ++c) {
-                if (list[c].most >= threshold[i]) list[left++] = list[c];
-            }
-            count[i] += left - found[r];
-            for (std::int64_t c = 0; c < left; c += WIDTH) score(i, list + c, smaller(WIDTH, left - c));
+            const std::int64_t i = tile * TILE_ROWS + r, waiting = found[r];
+            std::int64_t positions[WIDTH], n = 0;
             found[r] = 0;
+            for (std::int64_t c = 0; c < waiting; ++c) {
+                if (candidates_of(r)[c].most < threshold[i]) continue;
+                positions[n++] = candidates_of(r)[c].position;
+                if (n == WIDTH) {
+                    score<WIDTH>(i, positions, n);
+                    n = 0;
+                }
+            }
+            if (n > 4) score<WIDTH>(i, positions, n);
+            else if (n > 0) score<4>(i, positions, n);
         }
     }
 
-    // Up to WIDTH candidates: in fp32 at first, and in fp64 those that could still be the BMU.
-    void score(std::int64_t i, const Candidate* list, std::int64_t n) {
+    // n of MOST candidates: in fp32 at first, and in fp64 those that could still be the BMU.
+    template <int MOST>
+    void score(std::int64_t i, const std::int64_t* positions, std::int64_t n) {
         const T* z = row<T>(p.z, rows[i]);
-        std::int64_t index[WIDTH];
-        const T* prototype[WIDTH];
-        for (std::int64_t c = 0; c < WIDTH; ++c) {
-            index[c] = s.order(list[smaller(c, n - 1)].position);
+        std::int64_t index[MOST];
+        const T* prototype[MOST];
+        for (std::int64_t c = 0; c < MOST; ++c) {
+            index[c] = s.order(positions[smaller(c, n - 1)]);
             prototype[c] = row<T>(p.prototypes, index[c]);
         }
         const float factor = static_cast<float>(inverse_z[rows[i]] * 0x1p32);
-        Vec sums[WIDTH] = {};
+        Vec sums[MOST] = {};
         for_each_vector(p.dim, [&](std::int64_t d, auto load, auto) {
             const Vec unit = load(z + d) * 0x1p-32f * factor;
 #pragma GCC unroll 16
-            for (int c = 0; c < WIDTH; ++c) sums[c] += unit * load(prototype[c] + d);
+            for (int c = 0; c < MOST; ++c) sums[c] += unit * load(prototype[c] + d);
         });
-        transpose(sums);
-        Vec total = sums[0];
-        for (int c = 1; c < WIDTH; ++c) total += sums[c];
         const double bound = static_cast<double>(p.dim / WIDTH + 32) * 0x1p-23 + SLACK;
-        double close[WIDTH];
+        double close[MOST];
         for (std::int64_t c = 0; c < n; ++c) {
-            close[c] = total[c] * s.inverse[index[c]] - s.z_centre[i];
+            close[c] = sum(sums[c]) * s.inverse[index[c]] - s.z_centre[i];
             raise(i, close[c] - bound);
         }
         for (std::int64_t c = 0; c < n; ++c) {
@@ -406,6 +423,7 @@ struct CodedPart {
                 raise(i, exact - s.z_centre[i] - SLACK);
             }
         }
+        count[i] += n;
     }
 
     void raise(std::int64_t i, double score) {
