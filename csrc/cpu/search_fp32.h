@@ -16,7 +16,7 @@ namespace vitsom {
 namespace VITSOM_ISA {
 
 // A group of packed prototypes (384 KB) and its scores (512 KB) stay in the second-level cache.
-constexpr std::int64_t GROUP_PANELS = 256 / TILE_COLS, BLOCK_DIM = 384, BLOCK_BATCH = 512 / TILE_ROWS * TILE_ROWS;
+constexpr std::int64_t GROUP_PANELS = 256 / TILE_COLS, BLOCK_DIM = 384, BLOCK_BATCH = 528 / TILE_ROWS * TILE_ROWS;
 
 struct SearchPlan : Split {
     std::int64_t batch, group_panels, block_dim, block_batch;
@@ -38,7 +38,9 @@ inline SearchPlan plan_search(const Problem& p, std::int64_t batch) {
     plan.batch = batch;
     plan.group_panels = smaller(GROUP_PANELS, plan.panels_a_part);
     plan.block_dim = smaller(BLOCK_DIM, p.dim);
-    plan.block_batch = p.dim > BLOCK_DIM ? smaller(BLOCK_BATCH, plan.tiles_a_part * TILE_ROWS) : plan.tiles_a_part * TILE_ROWS;
+    // Blocks of equal size: the prototypes are packed again for each.
+    const std::int64_t blocks = p.dim > BLOCK_DIM ? ceil_div(plan.tiles_a_part * TILE_ROWS, BLOCK_BATCH) : 1;
+    plan.block_batch = ceil_div(plan.tiles_a_part, blocks) * TILE_ROWS;
     return plan;
 }
 
