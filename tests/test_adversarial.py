@@ -1,7 +1,7 @@
 """Searches on inputs made to break them: where rounding decides, where a bound says nothing, where numbers are at their limits.
 
-The fast passes of the "cpu" backend multiply short codes of the inputs, and a certificate says what they may rule out. What they
-cannot decide is left to the next pass: here each of them is made to decide, and to give up.
+The fast passes of the "cpu" backend multiply short codes of the inputs, and a certificate says what they may rule out. What
+they cannot decide is left to the next pass: here each of them is made to decide, and to give up.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 // How far the product of two coded vectors can be from the product of the vectors.
 //
-// x . y - a . b = (x - a) . y + a . (y - b), so by Cauchy-Schwarz it is at most |x - a| |y| + |a| |y - b|. The residuals |x - a| are
-// measured, not assumed. Both sides are made short first: a common centre c is taken off the unit vectors, which changes the
-// score z^ . w^ = (z^ - c) . (w^ - c) + c . w^ + (z^ . c - c . c) by a constant of the row and a number of the prototype. On a trained
-// map of photo patches that makes the bound a seventh, and the prototypes within it a sixth.
+// x . y - a . b = (x - a) . y + a . (y - b), so by Cauchy-Schwarz it is at most |x - a| |y| + |a| |y - b|. The residuals
+// |x - a| are measured, not assumed. Both sides are made short first: a common centre c is taken off the unit vectors, which
+// changes the score z^ . w^ = (z^ - c) . (w^ - c) + c . w^ + (z^ . c - c . c) by a constant of the row and a number of the prototype. On a
+// trained map of photo patches that makes the bound a seventh, and the candidates a fourth (int8) or a sixth (bf16).
 #pragma once
 
 #include "code.h"
@@ -56,18 +56,22 @@ struct Coded {
 
 inline Vec larger_of(Vec a, Vec b) { return a > b ? a : b; }
 
+inline Vec halves_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7); }
+inline Vec quarters_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11); }
+inline Vec pairs_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13); }
+
 inline float largest(Vec v) {
-    const Vec halves = larger_of(v, VITSOM_SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-    const Vec quarters = larger_of(halves, VITSOM_SHUFFLE(halves, halves, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-    const Vec pairs = larger_of(quarters, VITSOM_SHUFFLE(quarters, quarters, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-    return pairs[0] > pairs[1] ? pairs[0] : pairs[1];
+    v = larger_of(v, halves_swapped(v));
+    v = larger_of(v, quarters_swapped(v));
+    v = larger_of(v, pairs_swapped(v));
+    return v[0] > v[1] ? v[0] : v[1];
 }
 
 inline float sum(Vec v) {
-    const Vec halves = v + VITSOM_SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
-    const Vec quarters = halves + VITSOM_SHUFFLE(halves, halves, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
-    const Vec pairs = quarters + VITSOM_SHUFFLE(quarters, quarters, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-    return pairs[0] + pairs[1];
+    v += halves_swapped(v);
+    v += quarters_swapped(v);
+    v += pairs_swapped(v);
+    return v[0] + v[1];
 }
 
 template <class T>
@@ -75,7 +79,7 @@ float largest_element(const Centred<T>& x, std::int64_t dim) {
     Vec sizes{};
     const auto take = [&](Vec v) {
         const Vec size = as_floats(as_bits(v) & 0x7fffffff);
-        sizes = size > sizes ? size : sizes;
+        sizes = larger_of(size, sizes);
     };
     std::int64_t d = 0;
     for (; d + WIDTH <= dim; d += WIDTH) take(x.at(d));

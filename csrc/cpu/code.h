@@ -1,7 +1,7 @@
 // Short codes of a vector, four int8 or two bf16 numbers to a 32-bit word, and the instructions that multiply them.
 //
-// Word l of a chunk holds the features l, l + WIDTH, ... of it: any order serves that both operands have in common, and this one
-// needs no permutation.
+// Word l of a chunk holds the features l, l + WIDTH, ... of it: any order serves that both operands have in common, and this
+// one needs no permutation.
 #pragma once
 
 #include <immintrin.h>
@@ -11,8 +11,8 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Integers from -127 to 127 times a scale of the row. A sum of products is exact; a word is four of them, twice the rate of bf16.
-// The first operand is unsigned, offset by 128, which is taken back by starting a sum at -128 times the sum of the second.
+// Integers from -127 to 127 times a scale of the row. A sum of products is exact; a word is four of them, twice the rate of
+// bf16. The first operand is unsigned, offset by 128, which is taken back by starting a sum at -128 times that of the second.
 struct Int8 {
     typedef Ints Sum;
     static constexpr int PER_WORD = 4;

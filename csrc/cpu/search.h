@@ -1,5 +1,5 @@
-// The search for the BMUs: passes over the prototypes, each of which leaves the samples that it cannot decide to the next, slower
-// one. The last decides all.
+// The search for the BMUs: passes over the prototypes, each of which leaves the samples that it cannot decide to the next,
+// slower one. The last decides all.
 #pragma once
 
 #include "search_fp32.h"
