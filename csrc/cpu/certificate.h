@@ -31,10 +31,13 @@ struct Centred {
     }
 };
 
+// Fetches the row that is `next`, too: no prefetcher foresees the order in which they come, and on 1600 prototypes of 3136
+// features that makes the search a tenth faster.
 template <class T>
-Centred<T> centred(const T* x, const float* centre, double centre_squared, std::int64_t dim) {
+Centred<T> centred(const T* x, const T* next, const float* centre, double centre_squared, std::int64_t dim) {
     Doubles low{}, high{}, low_along{}, high_along{};
     for_each_vector(dim, [&](std::int64_t d, auto load, auto) {
+        __builtin_prefetch(next + d);
         const DoublePair v = widen(load(x + d)), c = widen(load(centre + d));
         low += v.low * v.low;
         high += v.high * v.high;
