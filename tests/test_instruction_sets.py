@@ -14,7 +14,7 @@ from vitsom_fast.backends import cpu
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("name", ["avx512", "avx2", "baseline"])
+@pytest.mark.parametrize("name", ["avx512bf16", "avx512vnni", "avx512", "avx2", "baseline"])
 def test_contract(name: str) -> None:
     if name not in cpu.instruction_sets():
         pytest.skip(f"this processor, or this build, has no {name}")
@@ -22,7 +22,7 @@ def test_contract(name: str) -> None:
     # glibc fills what it allocates with 0xfe: about -1.7e38 as a float, far out of range as an index.
     environment = {**os.environ, "VITSOM_CPU_ISA": name, "MALLOC_PERTURB_": "1"}
     done = subprocess.run(
-        [*command, str(TESTS / "test_contract.py"), str(TESTS / "test_golden.py")],
+        [*command, *(str(TESTS / f"test_{name}.py") for name in ("contract", "golden", "adversarial"))],
         env=environment,
         capture_output=True,
         text=True,

@@ -14,6 +14,7 @@ namespace {
 using vitsom::DType;
 using vitsom::Neighborhood;
 using vitsom::Problem;
+using vitsom::SearchCounts;
 
 const vitsom::Kernels& kernels() {
     static const vitsom::Kernels& selected = vitsom::select_kernels();
@@ -37,10 +38,10 @@ Neighborhood neighborhood(
     return {rows, cols, terms, address<const float>(row_factors), address<const float>(col_factors)};
 }
 
-void find_bmu(const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
+SearchCounts find_bmu(const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
     const auto& k = kernels();
     py::gil_scoped_release unlocked;
-    k.find_bmu(p, address<std::int64_t>(bmu), address<float>(distance));
+    return k.find_bmu(p, address<std::int64_t>(bmu), address<float>(distance));
 }
 
 void som_forward(
@@ -82,6 +83,11 @@ PYBIND11_MODULE(_cpu, m) {
     m.doc() = "CPU kernels of vitsom_fast; the caller guarantees addresses, sizes and dtypes.";
     py::class_<Problem>(m, "Problem").def(py::init(&problem));
     py::class_<Neighborhood>(m, "Neighborhood").def(py::init(&neighborhood));
+    py::class_<SearchCounts>(m, "SearchCounts")
+        .def_readonly("int8", &SearchCounts::int8)
+        .def_readonly("bf16", &SearchCounts::bf16)
+        .def_readonly("fp32", &SearchCounts::fp32)
+        .def_readonly("candidates", &SearchCounts::candidates);
     m.def("find_bmu", &find_bmu);
     m.def("som_forward", &som_forward);
     m.def("som_backward", &som_backward);

@@ -11,6 +11,10 @@ std::vector<const Kernels*> supported_kernels() {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
+        if (__builtin_cpu_supports("avx512vnni")) {
+            if (__builtin_cpu_supports("avx512bf16")) found.push_back(kernels_avx512bf16());
+            found.push_back(kernels_avx512vnni());
+        }
         found.push_back(kernels_avx512());
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(kernels_avx2());

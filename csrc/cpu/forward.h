@@ -234,13 +234,9 @@ void som_forward(
     const Context context(words, p.batch);
     {
         Search found{bmu, nullptr, context.inverse_z, context.inverse_prototype};
-        SearchPlan plan = plan_search(p);
         Arena arena;
-        lay_out(arena, [&](Arena& a) {
-            take_search(a, p, plan);
-            found.score = a.take<float>(p.batch);
-        });
-        search<T>(p, plan, found);
+        lay_out(arena, [&](Arena& a) { found.score = a.take<float>(p.batch); });
+        search<T>(p, found);
     }
 
     const std::int64_t attraction_rows = smaller(p.batch, p.num_prototypes);

@@ -13,32 +13,31 @@ namespace VITSOM_ISA {
 namespace {
 
 template <class T>
-void find_bmu_in(const Problem& p, std::int64_t* bmu, float* distance) {
-    SearchPlan plan = plan_search(p);
+SearchCounts find_bmu_in(const Problem& p, std::int64_t* bmu, float* distance) {
     Search found{bmu, distance, nullptr, nullptr};
     Arena arena;
     lay_out(arena, [&](Arena& a) {
-        take_search(a, p, plan);
         found.inverse_z = a.take<double>(p.batch);
         found.inverse_prototype = a.take<float>(p.num_prototypes);
     });
-    search<T>(p, plan, found);
+    const SearchCounts counts = search<T>(p, found);
     for (std::int64_t i = 0; i < p.batch; ++i) {
         distance[i] = found.score[i] >= -__FLT_MAX__ ? 1.0f - found.score[i] : __builtin_nanf("");
     }
+    return counts;
 }
 
 template <class Call>
-void with_dtype(DType dtype, const Call& call) {
+auto with_dtype(DType dtype, const Call& call) {
     switch (dtype) {
-        case DType::float32: return call(float{});
         case DType::bfloat16: return call(bfloat16{});
         case DType::float16: return call(float16{});
+        default: return call(float{});
     }
 }
 
-void find_bmu(const Problem& p, std::int64_t* bmu, float* distance) {
-    with_dtype(p.dtype, [&](auto t) { find_bmu_in<decltype(t)>(p, bmu, distance); });
+SearchCounts find_bmu(const Problem& p, std::int64_t* bmu, float* distance) {
+    return with_dtype(p.dtype, [&](auto t) { return find_bmu_in<decltype(t)>(p, bmu, distance); });
 }
 
 void forward(

@@ -30,10 +30,15 @@ struct Neighborhood {
     const float* col_factors;  // [terms, cols, cols]
 };
 
+// How a search went: the samples that each pass decided, and the prototypes that had to be scored anew for them.
+struct SearchCounts {
+    std::int64_t int8, bf16, fp32, candidates;
+};
+
 struct Kernels {
     const char* name;
 
-    void (*find_bmu)(const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
+    SearchCounts (*find_bmu)(const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
 
     // loss = scale * sum over i of (n_b - z^_i . S_b); attraction [min(batch, num_prototypes), dim] is S_b of each distinct BMU,
     // column by column of the grid, then zeros; context [4 * batch + num_prototypes] is for the backward pass alone.
@@ -47,6 +52,8 @@ struct Kernels {
 };
 
 // One a build; which of them this processor can run is for the dispatcher to say.
+const Kernels* kernels_avx512bf16();
+const Kernels* kernels_avx512vnni();
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx2();
 const Kernels* kernels_baseline();

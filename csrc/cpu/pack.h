@@ -67,19 +67,29 @@ void pack_columns(
     }
 }
 
-// out[d][r] = scale[r] * matrix[first + r][start + d] for `rows` <= TILE_ROWS rows.
+// out[d][r] = scale[r] * matrix[rows[r]][start + d] for `num_rows` <= TILE_ROWS rows.
 template <class T>
 void pack_tile_rows(
-    const Matrix& matrix, std::int64_t first, std::int64_t rows, std::int64_t start, std::int64_t count, const double* scale,
-    float* out) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-        const T* x = row<T>(matrix, first + r) + start;
-        const float factor = static_cast<float>(scale[r]);
-        for_each_vector(count, [&](std::int64_t d, auto load, auto) {
-            const Vec v = factor * load(x + d);
+    const Matrix& matrix, const std::int64_t* rows, std::int64_t num_rows, std::int64_t start, std::int64_t count,
+    const double* scale, float* out) {
+    for (std::int64_t first = 0; first < num_rows; first += WIDTH) {
+        const std::int64_t lanes = smaller(WIDTH, num_rows - first);
+        for (std::int64_t d = 0; d < count; d += WIDTH) {
             const std::int64_t rest = smaller(WIDTH, count - d);
-            for (int i = 0; i < rest; ++i) out[(d + i) * rows + r] = v[i];
-        });
+            Vec block[WIDTH] = {};
+            for (std::int64_t r = 0; r < lanes; ++r) {
+                const T* x = row<T>(matrix, rows[first + r]) + start + d;
+                block[r] = static_cast<float>(scale[first + r]) * (rest == WIDTH ? load(x) : load_partial(x, rest));
+            }
+            transpose(block);
+            float* to = out + d * num_rows + first;
+            if (lanes == TILE_ROWS) {  // a copy of known size, as good as always
+                for (std::int64_t i = 0; i < rest; ++i) std::memcpy(to + i * TILE_ROWS, &block[i], TILE_ROWS * sizeof *to);
+            } else {
+                const std::size_t size = static_cast<std::size_t>(lanes) * sizeof *to;
+                for (std::int64_t i = 0; i < rest; ++i) std::memcpy(to + i * num_rows, &block[i], size);
+            }
+        }
     }
 }
 

@@ -26,8 +26,8 @@ double squared_norm(const T* x, std::int64_t n) {
     return sum(low + high);
 }
 
-template <class T>
-double dot(const T* x, const float* y, std::int64_t n) {
+template <class T, class U>
+double dot(const T* x, const U* y, std::int64_t n) {
     Doubles low{}, high{};
     for_each_vector(n, [&](std::int64_t i, auto load, auto) {
         const DoublePair a = widen(load(x + i)), b = widen(load(y + i));

@@ -1,238 +1,34 @@
-// The BMU search: a matrix product whose epilogue is an argmax. No score outlives its block.
-//
-// The latents are normalised and packed once; prototypes are packed a group at a time, their norms computed while they are at
-// hand and applied to the scores. Threads split the prototypes, or the samples, or both, and merge in ascending order, so that
-// ties go to the lowest index however many threads there are.
+// The search for the BMUs: passes over the prototypes, each of which leaves the samples that it cannot decide to the next,
+// slower one. The last decides all.
 #pragma once
 
-#include <cstdint>
-
-#include "memory.h"
-#include "pack.h"
-#include "threads.h"
+#include "search_fp32.h"
+#if defined(__AVX512VNNI__)
+#include "search_coded.h"
+#endif
 
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// A group of packed prototypes (384 KB) and its scores (512 KB) stay in the second-level cache.
-constexpr std::int64_t GROUP_PANELS = 256 / TILE_COLS, BLOCK_DIM = 384, BLOCK_BATCH = 512 / TILE_ROWS * TILE_ROWS;
-
-struct Search {
-    std::int64_t* bmu;        // [batch]
-    float* score;             // [batch] cosine similarity of the BMU; -inf where no score is a number
-    double* inverse_z;        // [batch] 1 / max(|z|, eps); NaN for a row that is not finite
-    float* inverse_prototype; // [num_prototypes]
-};
-
-// How the threads share the work, and the memory that takes.
-struct SearchPlan {
-    int prototype_parts, batch_parts;
-    std::int64_t panels, tiles, panels_a_part, tiles_a_part, group_panels, block_dim, block_batch;
-    float* packed_z;        // [batch * dim]
-    float* packed;          // [parts][block_dim * group_panels * TILE_COLS]
-    float* partial;         // [parts][block_batch * group_panels * TILE_COLS], where dim takes several blocks
-    float* part_score;      // [prototype_parts][batch]
-    std::int64_t* part_bmu; // [prototype_parts][batch]
-
-    std::int64_t packed_size() const { return block_dim * group_panels * TILE_COLS; }
-    std::int64_t partial_size(std::int64_t dim) const {
-        return dim > block_dim ? block_batch * group_panels * TILE_COLS : 0;
-    }
-    int parts() const { return prototype_parts * batch_parts; }
-};
-
-inline SearchPlan plan_search(const Problem& p) {
-    SearchPlan plan{};
-    plan.panels = ceil_div(p.num_prototypes, TILE_COLS);
-    plan.tiles = ceil_div(p.batch, TILE_ROWS);
-    const int threads = useful_threads(p.batch * p.num_prototypes * p.dim, p.threads);
-    std::int64_t least = -1;
-    for (int over_prototypes = 1; over_prototypes <= smaller(threads, plan.panels); ++over_prototypes) {
-        const int over_batch = threads / over_prototypes;
-        const std::int64_t load = ceil_div(plan.panels, over_prototypes) * ceil_div(plan.tiles, over_batch);
-        if (least < 0 || load <= least) {  // of equals, the one that packs each prototype for fewest threads
-            least = load;
-            plan.prototype_parts = over_prototypes;
-            plan.batch_parts = over_batch;
-        }
-    }
-    plan.panels_a_part = ceil_div(plan.panels, plan.prototype_parts);
-    plan.tiles_a_part = ceil_div(plan.tiles, plan.batch_parts);
-    plan.group_panels = smaller(GROUP_PANELS, plan.panels_a_part);
-    plan.block_dim = smaller(BLOCK_DIM, p.dim);
-    plan.block_batch = p.dim > BLOCK_DIM ? smaller(BLOCK_BATCH, plan.tiles_a_part * TILE_ROWS) : plan.tiles_a_part * TILE_ROWS;
-    return plan;
-}
-
-inline void take_search(Arena& arena, const Problem& p, SearchPlan& plan) {
-    plan.packed_z = arena.take<float>(p.batch * p.dim);
-    plan.packed = arena.take<float>(plan.parts() * plan.packed_size());
-    plan.partial = arena.take<float>(plan.parts() * plan.partial_size(p.dim));
-    plan.part_score = arena.take<float>(plan.prototype_parts * p.batch);
-    plan.part_bmu = arena.take<std::int64_t>(plan.prototype_parts * p.batch);
-}
-
-// A group of packed prototypes, for one block of features.
-struct Group {
-    const float* packed;   // [panels][count][TILE_COLS]
-    const float* inverse;  // [panels * TILE_COLS], NaN beyond the last prototype: what multiplies to NaN never wins
-    std::int64_t first;    // index of its first prototype
-    std::int64_t panels, count;
-    bool is_first, is_last;  // block of features
-};
-
-// Scores of ROWS samples against a group. Until the last block of features they are summed up in `partial`: a chain of at most
-// BLOCK_DIM roundings, then one a block, keeps 49152 features within the contract.
-template <int ROWS>
-void score_tile(const float* z, const Group& group, float* partial, float* best_score, std::int64_t* best_bmu) {
-    Vec score[ROWS];
-    Ints index[ROWS];
-    for (int r = 0; r < ROWS; ++r) {
-        score[r] = splat(-__builtin_inff());
-        index[r] = Ints{};
-    }
-    Ints lane;
-    for (int i = 0; i < WIDTH; ++i) lane[i] = i;
-    for (std::int64_t panel = 0; panel < group.panels; ++panel) {
-        Tile<ROWS> tile = multiply<ROWS>(group.count, z, group.packed + panel * group.count * TILE_COLS);
-        if (!group.is_first) {
-            for (int r = 0; r < ROWS; ++r) {
-                tile.low[r] += load(partial + (panel * ROWS + r) * TILE_COLS);
-                tile.high[r] += load(partial + (panel * ROWS + r) * TILE_COLS + WIDTH);
-            }
-        }
-        if (!group.is_last) {
-            for (int r = 0; r < ROWS; ++r) {
-                store(partial + (panel * ROWS + r) * TILE_COLS, tile.low[r]);
-                store(partial + (panel * ROWS + r) * TILE_COLS + WIDTH, tile.high[r]);
-            }
-            continue;
-        }
-        const float* inverse = group.inverse + panel * TILE_COLS;
-        const Vec low_inverse = load(inverse), high_inverse = load(inverse + WIDTH);
-        const Ints low_index = lane + static_cast<std::int32_t>(group.first + panel * TILE_COLS);
-        const Ints high_index = low_index + WIDTH;
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) {
-            const Vec low = tile.low[r] * low_inverse, high = tile.high[r] * high_inverse;
-            index[r] = low > score[r] ? low_index : index[r];
-            score[r] = low > score[r] ? low : score[r];
-            index[r] = high > score[r] ? high_index : index[r];
-            score[r] = high > score[r] ? high : score[r];
-        }
-    }
-    if (!group.is_last) return;
-    for (int r = 0; r < ROWS; ++r) {
-        float best = -__builtin_inff();
-        std::int32_t bmu = 0;
-        for (int i = 0; i < WIDTH; ++i) {
-            const float s = score[r][i];
-            if (s > best || (s == best && index[r][i] < bmu)) {
-                best = s;
-                bmu = index[r][i];
-            }
-        }
-        if (best > best_score[r]) {  // groups come in ascending order: an equal score keeps the lower index
-            best_score[r] = best;
-            best_bmu[r] = bmu;
-        }
-    }
-}
-
-// One part of the prototypes against one part of the samples.
 template <class T>
-void search_part(const Problem& p, const SearchPlan& plan, const Search& result, int prototype_part, int batch_part) {
-    const int part = batch_part * plan.prototype_parts + prototype_part;
-    float* packed = plan.packed + part * plan.packed_size();
-    float* partial = plan.partial + part * plan.partial_size(p.dim);
-    float* best_score = plan.part_score + prototype_part * p.batch;
-    std::int64_t* best_bmu = plan.part_bmu + prototype_part * p.batch;
-    const std::int64_t batch_begin = batch_part * plan.tiles_a_part * TILE_ROWS;
-    const std::int64_t batch_end = smaller(p.batch, batch_begin + plan.tiles_a_part * TILE_ROWS);
-    const std::int64_t panel_begin = prototype_part * plan.panels_a_part;
-    const std::int64_t panel_end = smaller(plan.panels, panel_begin + plan.panels_a_part);
-    for (std::int64_t i = batch_begin; i < batch_end; ++i) {
-        best_score[i] = -__builtin_inff();
-        best_bmu[i] = 0;
-    }
-    double squared[GROUP_PANELS * TILE_COLS];
-    float inverse[GROUP_PANELS * TILE_COLS];
-    for (std::int64_t panel = panel_begin; panel < panel_end; panel += plan.group_panels) {
-        Group group{};
-        group.packed = packed;
-        group.inverse = inverse;
-        group.first = panel * TILE_COLS;
-        group.panels = smaller(plan.group_panels, panel_end - panel);
-        const std::int64_t end = smaller(p.num_prototypes, group.first + group.panels * TILE_COLS);
-        for (std::int64_t block = batch_begin; block < batch_end; block += plan.block_batch) {
-            const std::int64_t block_end = smaller(batch_end, block + plan.block_batch);
-            for (std::int64_t k = 0; k < group.panels * TILE_COLS; ++k) squared[k] = 0;
-            for (std::int64_t d = 0; d < p.dim; d += plan.block_dim) {
-                group.count = smaller(plan.block_dim, p.dim - d);
-                group.is_first = d == 0;
-                group.is_last = d + group.count == p.dim;
-                for (std::int64_t i = 0; i < group.panels; ++i) {
-                    const std::int64_t first = group.first + i * TILE_COLS;
-                    pack_columns<T>(p.prototypes, first, end, d, group.count, packed + i * group.count * TILE_COLS);
-                    for (std::int64_t k = first; k < smaller(end, first + TILE_COLS); ++k) {
-                        squared[k - group.first] += squared_norm(row<T>(p.prototypes, k) + d, group.count);
-                    }
-                }
-                if (group.is_last) {
-                    for (std::int64_t k = 0; k < group.panels * TILE_COLS; ++k) {
-                        const bool exists = group.first + k < end;
-                        inverse[k] = exists ? static_cast<float>(inverse_norm(squared[k])) : __builtin_nanf("");
-                        if (exists && batch_part == 0) result.inverse_prototype[group.first + k] = inverse[k];
-                    }
-                }
-                for (std::int64_t i = block; i < block_end; i += TILE_ROWS) {
-                    const std::int64_t rows = smaller(TILE_ROWS, block_end - i);
-                    const float* z = plan.packed_z + d * p.batch + i * group.count;
-                    float* sums = partial + (i - block) * group.panels * TILE_COLS;
-                    with_tile_rows(rows, [&](auto constant) {
-                        score_tile<decltype(constant)::value>(z, group, sums, best_score + i, best_bmu + i);
-                    });
-                }
-            }
-        }
-    }
-}
-
-template <class T>
-void search(const Problem& p, const SearchPlan& plan, const Search& result) {
-    const int threads = plan.parts();
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-#pragma omp for schedule(static)
-        for (std::int64_t tile = 0; tile < plan.tiles; ++tile) {
-            const std::int64_t first = tile * TILE_ROWS, rows = smaller(TILE_ROWS, p.batch - first);
-            for (std::int64_t i = first; i < first + rows; ++i) {
-                result.inverse_z[i] = inverse_norm(row<T>(p.z, i), p.dim);
-            }
-            for (std::int64_t d = 0; d < p.dim; d += plan.block_dim) {
-                const std::int64_t count = smaller(plan.block_dim, p.dim - d);
-                float* out = plan.packed_z + d * p.batch + first * count;
-                pack_tile_rows<T>(p.z, first, rows, d, count, result.inverse_z + first, out);
-            }
-        }
-#pragma omp for schedule(static)
-        for (int part = 0; part < threads; ++part) {
-            search_part<T>(p, plan, result, part % plan.prototype_parts, part / plan.prototype_parts);
-        }
-#pragma omp for schedule(static)
-        for (std::int64_t i = 0; i < p.batch; ++i) {
-            float best = -__builtin_inff();
-            std::int64_t bmu = 0;
-            for (int part = 0; part < plan.prototype_parts; ++part) {
-                if (plan.part_score[part * p.batch + i] > best) {
-                    best = plan.part_score[part * p.batch + i];
-                    bmu = plan.part_bmu[part * p.batch + i];
-                }
-            }
-            result.score[i] = best;
-            result.bmu[i] = bmu;
-        }
-    }
+SearchCounts search(const Problem& p, const Search& result) {
+    Arena arena;
+    std::int64_t* rows = nullptr;  // samples without a BMU as yet
+    lay_out(arena, [&](Arena& a) { rows = a.take<std::int64_t>(p.batch); });
+    for (std::int64_t i = 0; i < p.batch; ++i) rows[i] = i;
+    SearchCounts counts{};
+    std::int64_t left = p.batch;
+#if defined(__AVX512VNNI__)
+    counts.int8 = search_coded<Int8, T>(p, rows, left, result, counts.candidates);
+    left -= counts.int8;
+#endif
+#if defined(__AVX512BF16__)
+    counts.bf16 = search_coded<BFloat16, T>(p, rows, left, result, counts.candidates);
+    left -= counts.bf16;
+#endif
+    if (left > 0) search_fp32<T>(p, rows, left, result);
+    counts.fp32 = left;
+    return counts;
 }
 
 }  // namespace VITSOM_ISA

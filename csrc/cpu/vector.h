@@ -6,6 +6,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace vitsom {
 namespace VITSOM_ISA {
 
@@ -125,6 +129,10 @@ struct DoublePair {
 inline DoublePair widen(Vec v) {
     HalfVec halves[2];
     std::memcpy(halves, &v, sizeof v);
+#if defined(__AVX512F__)  // GCC 12 converts a quarter at a time, which takes three times as long
+    return {reinterpret_cast<Doubles>(_mm512_maskz_cvtps_pd(0xff, reinterpret_cast<__m256>(halves[0]))),
+            reinterpret_cast<Doubles>(_mm512_maskz_cvtps_pd(0xff, reinterpret_cast<__m256>(halves[1])))};
+#endif
     return {__builtin_convertvector(halves[0], Doubles), __builtin_convertvector(halves[1], Doubles)};
 }
 

@@ -64,6 +64,15 @@ def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     return bmu, distance
 
 
+def search_counts(z: Tensor, prototypes: Tensor) -> dict[str, int]:
+    """How the search of these inputs goes: the rows of z that each of its passes decides, by the dtype that it multiplies in,
+    and the "candidates", the prototypes that were scored anew because products of codes could not rule them out."""
+    problem, _keep = _problem(z, prototypes)
+    bmu, distance = torch.empty(z.shape[0], dtype=torch.int64), torch.empty(z.shape[0])
+    counts = _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
+    return {name: getattr(counts, name) for name in ("int8", "bf16", "fp32", "candidates")}
+
+
 def som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

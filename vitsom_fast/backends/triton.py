@@ -49,6 +49,10 @@ def context_size(batch: int, rows: int, cols: int) -> int:
     return 2 * batch + rows * cols + cols + 1
 
 
+def attraction_rows(batch: int, num_prototypes: int) -> int:
+    return batch
+
+
 class _Context(NamedTuple):
     """Views of the one tensor that the forward keeps."""
 

@@ -1,0 +1,177 @@
+// Samples and prototypes in codes, with all that the certificate needs to know of each.
+#pragma once
+
+#include "certificate.h"
+#include "memory.h"
+#include "order.h"
+#include "search_result.h"
+#include "split.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+// Words that a block of a tile of samples (24 KB) and of a panel of prototypes may have. A group of panels has 64 KB of codes,
+// for its prototypes as they are given (256 KB) to stay in the second-level cache, too, while candidates are scored.
+constexpr std::int64_t BLOCK_WORDS = 512, GROUP_WORDS = 1 << 14, BLOCK_TILES = 16;
+
+constexpr float UNDECIDED = __builtin_inff();
+
+// A prototype that may be the BMU of a row.
+struct Candidate {
+    std::int32_t position;
+    float most;  // its score is no more than that
+};
+
+// Everything that the threads share.
+template <class Code>
+struct CodedSearch : Split {
+    Order order;
+    std::int64_t batch, words, block_words, group_panels, block_tiles;
+    float* centre;  // [dim]
+    double centre_squared;
+
+    std::uint32_t* z;    // [tiles][words][TILE_ROWS]
+    float* z_scale;      // [tiles * TILE_ROWS + WIDTH] and so are the next two
+    float* z_norm;       // of the code
+    float* z_residual;
+    double* z_centre;    // [batch] what its scores lack of the cosine similarity
+
+    std::uint32_t* prototypes;    // [panels][words][TILE_COLS]
+    double* inverse;              // [num_prototypes]
+    float* scale;                 // [panels * TILE_COLS]
+    float* bias;                  // [panels * TILE_COLS] c . w^; -inf where there is no prototype
+    typename Code::Sum* start;    // [panels * 2]
+    float* norm;                  // [panels * TILE_COLS] and so is the next
+    float* residual;
+    float* panel_norm;            // [panels] the largest in it, and so is the next
+    float* panel_residual;
+
+    float* threshold;     // [prototype_parts][tiles * TILE_ROWS + WIDTH] a score that the BMU reaches, or UNDECIDED
+    double* best;         // [prototype_parts][batch]
+    std::int64_t* bmu;    // [prototype_parts][batch]
+    std::int64_t* count;  // [prototype_parts][batch] candidates so far
+    Candidate* candidates;        // [parts][group_panels * TILE_COLS * TILE_ROWS]
+    typename Code::Sum* partial;  // [parts][block_tiles * group_panels * 2 * TILE_ROWS], where a row takes several blocks
+
+    explicit CodedSearch(const Problem& p, std::int64_t batch)
+        : Split(split_search(batch, p.num_prototypes, p.dim, p.threads)), order(p.num_prototypes), batch(batch) {
+        words = ceil_div(p.dim, Code::PER_WORD * WIDTH) * WIDTH;
+        block_words = smaller(BLOCK_WORDS, words);
+        group_panels = smaller(panels_a_part, larger(2, GROUP_WORDS / (words * TILE_COLS)));
+        block_tiles = words > block_words ? smaller(BLOCK_TILES, tiles_a_part) : tiles_a_part;
+    }
+
+    std::int64_t padded_batch() const { return tiles * TILE_ROWS + WIDTH; }
+    std::int64_t group_candidates() const { return group_panels * TILE_COLS * TILE_ROWS; }
+    std::int64_t partial_size() const { return words > block_words ? block_tiles * group_panels * 2 * TILE_ROWS : 0; }
+
+    void take(Arena& arena, const Problem& p) {
+        centre = arena.take<float>(p.dim);
+        z = arena.take<std::uint32_t>(tiles * words * TILE_ROWS);
+        z_scale = arena.take<float>(padded_batch());
+        z_norm = arena.take<float>(padded_batch());
+        z_residual = arena.take<float>(padded_batch());
+        z_centre = arena.take<double>(batch);
+        prototypes = arena.take<std::uint32_t>(panels * words * TILE_COLS);
+        inverse = arena.take<double>(p.num_prototypes);
+        scale = arena.take<float>(panels * TILE_COLS);
+        bias = arena.take<float>(panels * TILE_COLS);
+        start = arena.take<typename Code::Sum>(panels * 2);
+        norm = arena.take<float>(panels * TILE_COLS);
+        residual = arena.take<float>(panels * TILE_COLS);
+        panel_norm = arena.take<float>(panels);
+        panel_residual = arena.take<float>(panels);
+        threshold = arena.take<float>(prototype_parts * padded_batch());
+        best = arena.take<double>(prototype_parts * batch);
+        bmu = arena.take<std::int64_t>(prototype_parts * batch);
+        count = arena.take<std::int64_t>(prototype_parts * batch);
+        candidates = arena.take<Candidate>(parts() * group_candidates());
+        partial = arena.take<typename Code::Sum>(parts() * partial_size());
+    }
+};
+
+// Any centre serves; the mean of 64 prototypes is as good as that of all.
+template <class Code, class T>
+void find_centre(const Problem& p, CodedSearch<Code>& s) {
+    const std::int64_t members = smaller(64, p.num_prototypes), slice = 16 * WIDTH;
+#pragma omp for schedule(static)
+    for (std::int64_t i = 0; i < members; ++i) {
+        const std::int64_t k = s.order(i);
+        s.inverse[k] = inverse_norm(row<T>(p.prototypes, k), p.dim);
+    }
+#pragma omp for schedule(static)
+    for (std::int64_t begin = 0; begin < p.dim; begin += slice) {
+        const std::int64_t count = smaller(slice, p.dim - begin);
+        float* centre = s.centre + begin;
+        fill(centre, count, 0.0f);
+        for (std::int64_t i = 0; i < members; ++i) {
+            const std::int64_t k = s.order(i);
+            if (!(s.inverse[k] == s.inverse[k])) continue;
+            const T* x = row<T>(p.prototypes, k) + begin;
+            const float factor = static_cast<float>(s.inverse[k] / static_cast<double>(members) * 0x1p32);
+            for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
+                store(centre + d, load(centre + d) + load(x + d) * 0x1p-32f * factor);
+            });
+        }
+    }
+}
+
+template <class Code, class T>
+void encode_panel(const Problem& p, const Search& result, CodedSearch<Code>& s, std::int64_t panel) {
+    const float rounding = 1.01f * Code::rounding(s.block_words, ceil_div(s.words, s.block_words));
+    float norm = 0, residual = 0;
+    for (std::int64_t half = 0; half < 2; ++half) {
+        const std::int64_t first = panel * TILE_COLS + half * WIDTH;
+        Centred<T> x[WIDTH];
+        Coded coded[WIDTH];
+        const auto index = [&](std::int64_t position) { return s.order(smaller(position, p.num_prototypes - 1)); };
+        for (int i = 0; i < WIDTH; ++i) {
+            const std::int64_t k = index(first + i);
+            const T* next = row<T>(p.prototypes, index(first + i + 1));
+            x[i] = centred(row<T>(p.prototypes, k), next, s.centre, s.centre_squared, p.dim);
+            s.inverse[k] = x[i].inverse;
+            result.inverse_prototype[k] = static_cast<float>(x[i].inverse);
+        }
+        encode<Code, WIDTH, TILE_COLS, false>(x, p.dim, coded, s.prototypes + panel * s.words * TILE_COLS + half * WIDTH);
+        for (int i = 0; i < WIDTH; ++i) {
+            const bool exists = first + i < p.num_prototypes && x[i].inverse == x[i].inverse;
+            s.scale[first + i] = exists ? coded[i].scale : 0;
+            s.bias[first + i] = exists ? static_cast<float>(x[i].along) : -__builtin_inff();
+            s.start[panel * 2 + half][i] = exists ? Code::start(coded[i].sum) : 0;
+            s.norm[first + i] = exists ? x[i].norm : 0;
+            s.residual[first + i] = exists ? coded[i].residual + rounding * x[i].norm : 0;
+            norm = s.norm[first + i] > norm ? s.norm[first + i] : norm;
+            residual = s.residual[first + i] > residual ? s.residual[first + i] : residual;
+        }
+    }
+    s.panel_norm[panel] = norm;
+    s.panel_residual[panel] = residual;
+}
+
+template <class Code, class T>
+void encode_samples(
+    const Problem& p, const std::int64_t* rows, const Search& result, CodedSearch<Code>& s, std::int64_t tile) {
+    const std::int64_t first = tile * TILE_ROWS;
+    Centred<T> x[TILE_ROWS];
+    Coded coded[TILE_ROWS];
+    for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
+        const std::int64_t i = smaller(first + r, s.batch - 1);
+        const T* next = row<T>(p.z, rows[smaller(i + 1, s.batch - 1)]);
+        x[r] = centred(row<T>(p.z, rows[i]), next, s.centre, s.centre_squared, p.dim);
+        result.inverse_z[rows[i]] = x[r].inverse;
+        s.z_centre[i] = x[r].along - s.centre_squared;
+        const bool exists = first + r < s.batch && x[r].inverse == x[r].inverse;
+        for (int part = 0; part < s.prototype_parts; ++part) {
+            s.threshold[part * s.padded_batch() + first + r] = exists ? -__FLT_MAX__ : UNDECIDED;
+        }
+    }
+    encode<Code, TILE_ROWS, TILE_ROWS, true>(x, p.dim, coded, s.z + tile * s.words * TILE_ROWS);
+    for (int r = 0; r < TILE_ROWS; ++r) {
+        s.z_scale[first + r] = coded[r].scale;
+        s.z_norm[first + r] = x[r].norm + coded[r].residual;
+        s.z_residual[first + r] = coded[r].residual;
+    }
+}
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom

@@ -1,0 +1,260 @@
+// What one thread does in the coded search: scores of codes, what they rule out, and the scores of what they leave.
+#pragma once
+
+#include "coded_operands.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+// The share of the prototypes beyond which it does not pay to score the candidates. Outside the second-level cache scoring one
+// takes as long as the codes of 32.
+inline float most_of(std::int64_t dim) { return dim <= 8192 ? 0.375f : 1 / 64.0f; }
+
+template <class Code>
+struct CodedTile {
+    typename Code::Sum low[TILE_ROWS], high[TILE_ROWS];
+};
+
+template <class Code>
+inline __attribute__((always_inline)) CodedTile<Code> multiply(
+    std::int64_t words, const std::uint32_t* a, const std::uint32_t* x, typename Code::Sum low, typename Code::Sum high) {
+    CodedTile<Code> tile;
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE_ROWS; ++r) {
+        tile.low[r] = low;
+        tile.high[r] = high;
+    }
+    for (std::int64_t j = 0; j < words; ++j) {
+        const Bits x_low = load_as<Bits>(x), x_high = load_as<Bits>(x + WIDTH);
+#pragma GCC unroll 16
+        for (int r = 0; r < TILE_ROWS; ++r) {
+            const Bits word = Bits{} + a[r];
+            tile.low[r] = Code::multiply_add(tile.low[r], word, x_low);
+            tile.high[r] = Code::multiply_add(tile.high[r], word, x_high);
+        }
+        a += TILE_ROWS;
+        x += TILE_COLS;
+    }
+    return tile;
+}
+
+// One part of the prototypes against one part of the samples.
+template <class Code, class T>
+struct CodedPart {
+    const Problem& p;
+    const CodedSearch<Code>& s;
+    const std::int64_t* rows;
+    const double* inverse_z;
+    std::int64_t panel_begin, panel_end, tile_begin, tile_end;
+    float* threshold;
+    double* best;
+    std::int64_t *bmu, *count;
+    Candidate* candidates;
+    typename Code::Sum* partial;
+    std::int64_t found[TILE_ROWS];  // candidates that wait to be scored
+
+    CodedPart(
+        const Problem& p, const CodedSearch<Code>& s, const std::int64_t* rows, const double* inverse_z, int prototype_part,
+        int batch_part)
+        : p(p), s(s), rows(rows), inverse_z(inverse_z), panel_begin(prototype_part * s.panels_a_part),
+          threshold(s.threshold + prototype_part * s.padded_batch()), best(s.best + prototype_part * s.batch),
+          bmu(s.bmu + prototype_part * s.batch), count(s.count + prototype_part * s.batch), found{} {
+        const int part = batch_part * s.prototype_parts + prototype_part;
+        candidates = s.candidates + part * s.group_candidates();
+        partial = s.partial + part * s.partial_size();
+        panel_end = smaller(s.panels, panel_begin + s.panels_a_part);
+        tile_begin = batch_part * s.tiles_a_part;
+        tile_end = smaller(s.tiles, tile_begin + s.tiles_a_part);
+        for (std::int64_t i = tile_begin * TILE_ROWS; i < smaller(s.batch, tile_end * TILE_ROWS); ++i) {
+            best[i] = -__builtin_inf();
+            bmu[i] = count[i] = 0;
+        }
+    }
+
+    // Whether the bound tells prototypes apart, tried on the first of each: for a quarter of the samples it must.
+    bool is_promising() {
+        const std::int64_t panels = smaller(2, s.group_panels);
+        for (std::int64_t word = 0; word < s.words; word += s.block_words) score_tile(0, panels, 0, partial, word);
+        int good = 0, samples = 0;
+        for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
+            if (threshold[r] == UNDECIDED) continue;
+            std::int64_t kept = 0;
+            for (std::int64_t c = 0; c < found[r]; ++c) kept += candidates_of(r)[c].most >= threshold[r];
+            good += static_cast<float>(kept) <= most_of(p.dim) * static_cast<float>(panels * TILE_COLS);
+            ++samples;
+        }
+        return 4 * good >= samples;
+    }
+
+    void run() {
+        for (std::int64_t panel = panel_begin; panel < panel_end; panel += s.group_panels) {
+            const std::int64_t group_end = smaller(panel + s.group_panels, panel_end);
+            for (std::int64_t tile = tile_begin; tile < tile_end; tile += s.block_tiles) {
+                score_block(panel, group_end, tile, smaller(tile + s.block_tiles, tile_end));
+            }
+        }
+    }
+
+private:
+    void score_block(
+        std::int64_t panel_begin, std::int64_t panel_end, std::int64_t tile_begin, std::int64_t tile_end) {
+        for (std::int64_t word = 0; word < s.words; word += s.block_words) {
+            for (std::int64_t tile = tile_begin; tile < tile_end; ++tile) {
+                if (!is_open(tile)) continue;
+                score_tile(
+                    panel_begin, panel_end, tile, partial + (tile - tile_begin) * s.group_panels * 2 * TILE_ROWS, word);
+                settle(tile);
+            }
+        }
+    }
+
+    bool is_open(std::int64_t tile) const {
+        for (int r = 0; r < TILE_ROWS; ++r) {
+            if (threshold[tile * TILE_ROWS + r] < UNDECIDED) return true;
+        }
+        return false;
+    }
+
+    // Adds the products of a block of words to `sums`; after the last block, notes what reaches the thresholds.
+    void score_tile(
+        std::int64_t panel_begin, std::int64_t panel_end, std::int64_t tile, typename Code::Sum* sums, std::int64_t word) {
+        const std::int64_t count = smaller(s.block_words, s.words - word), first = tile * TILE_ROWS;
+        const std::uint32_t* z = s.z + (tile * s.words + word) * TILE_ROWS;
+        const Vec z_norm = load(s.z_norm + first), z_residual = load(s.z_residual + first);
+        const float* z_scale = s.z_scale + first;
+        for (std::int64_t panel = panel_begin; panel < panel_end; ++panel, sums += 2 * TILE_ROWS) {
+            const std::uint32_t* x = s.prototypes + (panel * s.words + word) * TILE_COLS;
+            const typename Code::Sum zero{};
+            CodedTile<Code> product =
+                multiply<Code>(count, z, x, word == 0 ? s.start[2 * panel] : zero, word == 0 ? s.start[2 * panel + 1] : zero);
+            if (word > 0) {
+                for (int r = 0; r < TILE_ROWS; ++r) {
+                    product.low[r] += sums[2 * r];
+                    product.high[r] += sums[2 * r + 1];
+                }
+            }
+            if (word + count < s.words) {
+                for (int r = 0; r < TILE_ROWS; ++r) {
+                    sums[2 * r] = product.low[r];
+                    sums[2 * r + 1] = product.high[r];
+                }
+                continue;
+            }
+            const Vec bound = z_residual * s.panel_norm[panel] + z_norm * s.panel_residual[panel] + SLACK;
+            const Vec needed = load(threshold + first) - bound;
+            const Vec low_scale = load(s.scale + panel * TILE_COLS), high_scale = load(s.scale + panel * TILE_COLS + WIDTH);
+            const Vec low_bias = load(s.bias + panel * TILE_COLS), high_bias = load(s.bias + panel * TILE_COLS + WIDTH);
+            Vec low[TILE_ROWS], high[TILE_ROWS];
+            unsigned reaching = 0;  // rows
+#pragma GCC unroll 16
+            for (int r = 0; r < TILE_ROWS; ++r) {
+                low[r] = Code::value(product.low[r]) * low_scale * z_scale[r] + low_bias;
+                high[r] = Code::value(product.high[r]) * high_scale * z_scale[r] + high_bias;
+                reaching |= (lanes_reaching(low[r], high[r], splat(needed[r])) != 0) << r;
+            }
+            if (reaching == 0) continue;
+            float scores[TILE_ROWS][TILE_COLS];
+#pragma GCC unroll 16
+            for (int r = 0; r < TILE_ROWS; ++r) {
+                store(scores[r], low[r]);
+                store(scores[r] + WIDTH, high[r]);
+            }
+            for (; reaching != 0; reaching &= reaching - 1) {
+                const int r = __builtin_ctz(reaching);
+                note(tile, r, panel, scores[r]);
+            }
+        }
+    }
+
+    static unsigned lanes_reaching(Vec low, Vec high, Vec floor) {
+        const unsigned low_lanes = _mm512_cmp_ps_mask(low, floor, _CMP_GE_OQ);
+        const unsigned high_lanes = _mm512_cmp_ps_mask(high, floor, _CMP_GE_OQ);
+        return low_lanes | high_lanes << WIDTH;
+    }
+
+    Candidate* candidates_of(std::int64_t r) const { return candidates + r * s.group_panels * TILE_COLS; }
+
+    // The bounds of single prototypes are tighter than that of their panel. The best score less its bound is a new threshold,
+    // and those are candidates that reach it with their bound on top: less than half of what the panel's would leave.
+    void note(std::int64_t tile, std::int64_t r, std::int64_t panel, const float* scores) {
+        const std::int64_t i = tile * TILE_ROWS + r, first = panel * TILE_COLS;
+        const auto bound = [&](std::int64_t column) {
+            return s.z_residual[i] * load(s.norm + column) + s.z_norm[i] * load(s.residual + column) + SLACK;
+        };
+        const Vec low = load(scores), low_bound = bound(first), low_most = low + low_bound;
+        const Vec high = load(scores + WIDTH), high_bound = bound(first + WIDTH), high_most = high + high_bound;
+        raise(i, largest(larger_of(low - low_bound, high - high_bound)));
+        float most[TILE_COLS];
+        store(most, low_most);
+        store(most + WIDTH, high_most);
+        unsigned lanes = lanes_reaching(low_most, high_most, splat(threshold[i]));
+        for (; lanes != 0; lanes &= lanes - 1) {
+            const int lane = __builtin_ctz(lanes);
+            candidates_of(r)[found[r]++] = {static_cast<std::int32_t>(first + lane), most[lane]};
+        }
+        const auto visited = static_cast<float>((panel + 1 - panel_begin) * TILE_COLS);
+        if (static_cast<float>(count[i] + found[r] - 64) > most_of(p.dim) * visited) threshold[i] = UNDECIDED;
+    }
+
+    // Scores the candidates of a tile that no better one has ruled out in the meantime.
+    void settle(std::int64_t tile) {
+        for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
+            const std::int64_t i = tile * TILE_ROWS + r, waiting = found[r];
+            std::int64_t positions[WIDTH], n = 0;
+            found[r] = 0;
+            for (std::int64_t c = 0; c < waiting; ++c) {
+                if (candidates_of(r)[c].most < threshold[i]) continue;
+                positions[n++] = candidates_of(r)[c].position;
+                if (n == WIDTH) {
+                    score<WIDTH>(i, positions, n);
+                    n = 0;
+                }
+            }
+            if (n > 4) score<WIDTH>(i, positions, n);
+            else if (n > 0) score<4>(i, positions, n);
+        }
+    }
+
+    // Up to MOST candidates: in fp32 at first, and in fp64 those that could still be the BMU.
+    template <int MOST>
+    void score(std::int64_t i, const std::int64_t* positions, std::int64_t n) {
+        const T* z = row<T>(p.z, rows[i]);
+        std::int64_t index[MOST];
+        const T* prototype[MOST];
+        for (std::int64_t c = 0; c < MOST; ++c) {
+            index[c] = s.order(positions[smaller(c, n - 1)]);
+            prototype[c] = row<T>(p.prototypes, index[c]);
+        }
+        const float factor = static_cast<float>(inverse_z[rows[i]] * 0x1p32);
+        Vec sums[MOST] = {};
+        for_each_vector(p.dim, [&](std::int64_t d, auto load, auto) {
+            const Vec unit = load(z + d) * 0x1p-64f * factor;  // of length 2^-32: no product overflows
+#pragma GCC unroll 16
+            for (int c = 0; c < MOST; ++c) sums[c] += unit * load(prototype[c] + d);
+        });
+        const double bound = static_cast<double>(p.dim / WIDTH + 32) * 0x1p-23 + SLACK;
+        double close[MOST];
+        for (std::int64_t c = 0; c < n; ++c) {
+            close[c] = sum(sums[c]) * 0x1p32 * s.inverse[index[c]] - s.z_centre[i];
+            raise(i, close[c] - bound);
+        }
+        for (std::int64_t c = 0; c < n; ++c) {
+            if (close[c] + bound < threshold[i]) continue;
+            const std::int64_t k = index[c];
+            const double exact = dot(z, prototype[c], p.dim) * inverse_z[rows[i]] * s.inverse[k];
+            if (exact > best[i] || (exact == best[i] && k < bmu[i])) {
+                best[i] = exact;
+                bmu[i] = k;
+                raise(i, exact - s.z_centre[i] - SLACK);
+            }
+        }
+        count[i] += n;
+    }
+
+    void raise(std::int64_t i, double score) {
+        if (score > threshold[i]) threshold[i] = static_cast<float>(score);
+    }
+};
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom
