@@ -71,7 +71,10 @@ def compare(benchmark: Any, pytestconfig: pytest.Config) -> Callable[[Operation,
             pytest.skip(f"no contender of the {operation.name} on {workload.name}")
 
         say("building the inputs")
-        runs = checked(operation, present, workload.inputs(), say)
+        runs, remarks = checked(operation, present, workload.inputs(), say)
+        for name, remark in remarks.items():
+            say(f"{name} {remark}")
+        notes |= remarks
         memory_mb = {}
         for name in runs if workload is not TINY else ():  # a few kB would show nothing
             say(f"memory of {name}")
@@ -81,7 +84,8 @@ def compare(benchmark: Any, pytestconfig: pytest.Config) -> Callable[[Operation,
                 notes[name] = str(error)
         say(f"timing {', '.join(runs)} in turns")
         peak_matmul, flops = machine.peak_matmul()
-        seconds = race({**runs, "peak": peak_matmul})
+        with_peers = any(contender.peer for contender in present)
+        seconds = race({**runs, "peak": peak_matmul}, pause=0.005 if with_peers else 0.0)
         peak = flops / statistics.median(seconds.pop("peak"))
 
         rows = rows_of(operation, workload, seconds, memory_mb, notes, peak)

@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks import machine
-from benchmarks.correctness import Truth
+from benchmarks import machine, peers
+from benchmarks.correctness import Truth, WrongResult
 from benchmarks.workloads import Inputs, Workload
 from vitsom_fast import available_backends, find_bmu, reference, som_loss
 
 Run = Callable[[], tuple[Tensor, ...]]
+
+# Farther from the nearest prototype than this, a peer does not search for the same thing; nearer, it only rounds more.
+PEER_TOLERANCE = 1e-4
+TIME_LIMIT = 60.0  # seconds of one run; who takes longer is not timed
 
 
 @dataclass(frozen=True)
@@ -25,23 +29,31 @@ class Contender:
     """One way to do an operation.
 
     Args:
-        build: makes the function to be timed, anew for every workload.
+        build: makes the run to be timed on some inputs.
         backend: the backend of this package that it is, or None.
+        peer: the library of ``benchmarks.peers`` that it is, or None.
         score_tensors: how many fp32 tensors of B x K are alive at its peak, to tell beforehand what does not fit.
+        grid_tensors: the same of K x K.
         shape_bound: what it does the first time for a shape (compiling) is no part of its work.
     """
 
     name: str
-    build: Callable[[], Callable[..., Any]]
+    build: Callable[[Inputs], Run]
     backend: str | None = None
+    peer: str | None = None
     score_tensors: int = 0
+    grid_tensors: int = 0
     shape_bound: bool = False
 
     def absent(self, workload: Workload) -> str | None:
         """None, or why it cannot take part here."""
         if self.backend is not None and (reason := available_backends()[self.backend]):
             return reason
-        needed, free = 4 * workload.scores * self.score_tensors, machine.available_memory()
+        if self.peer is not None and (reason := peers.missing(self.peer)):
+            return reason
+        units = workload.rows * workload.cols
+        needed = 4 * units * (workload.batch * self.score_tensors + units * self.grid_tensors)
+        free = machine.available_memory()
         if free is not None and needed > free:
             return f"does not fit: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
         return None
@@ -53,11 +65,7 @@ class Operation:
 
     name: str
     contenders: tuple[Contender, ...]
-    run: Callable[[Callable[..., Any], Inputs], tuple[Tensor, ...]]
     check: Callable[..., None]
-
-    def prepare(self, contender: Contender, inputs: Inputs) -> Run:
-        return partial(self.run, contender.build(), inputs)
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,8 +77,8 @@ def _matmul_search(z: Tensor, prototypes: Tensor) -> Tensor:
     return (normalize(z) @ normalize(prototypes).T).argmax(dim=1)
 
 
-def _search_by(backend: str) -> Callable[..., Tensor]:
-    return lambda z, prototypes: find_bmu(z, prototypes, backend=backend)[0]
+def _bmu(z: Tensor, prototypes: Tensor, backend: str) -> Tensor:
+    return find_bmu(z, prototypes, backend=backend)[0]
 
 
 def _run_step(loss_function: Callable[..., Any], inputs: Inputs) -> tuple[Tensor, ...]:
@@ -84,6 +92,11 @@ def _run_search(search: Callable[..., Any], inputs: Inputs) -> tuple[Tensor, ...
         return (search(inputs.z, inputs.prototypes),)
 
 
+def _running(run: Callable[..., tuple[Tensor, ...]], make: Callable[[], Callable[..., Any]]) -> Callable[[Inputs], Run]:
+    """A contender's ``build``: its function made anew for every workload, and run on the inputs."""
+    return lambda inputs: partial(run, make(), inputs)
+
+
 # The backends of this package that take part in everything.
 _BACKENDS = ("torch", "cpu")
 
@@ -91,22 +104,30 @@ STEP = Operation(
     "step",
     (
         # Measured on `large`: 6.04 tensors of B x K and 1.06; the search, 1.10 and 1.06.
-        Contender("eager", lambda: reference.som_loss, score_tensors=7),
-        Contender("compile", lambda: _compiled(reference.som_loss), score_tensors=2, shape_bound=True),
-        *(Contender(name, partial(partial, som_loss, backend=name), backend=name) for name in _BACKENDS),
+        Contender("eager", _running(_run_step, lambda: reference.som_loss), score_tensors=7),
+        Contender("compile", _running(_run_step, lambda: _compiled(reference.som_loss)), score_tensors=2, shape_bound=True),
+        *(Contender(name, _running(_run_step, partial(partial, som_loss, backend=name)), backend=name) for name in _BACKENDS),
     ),
-    _run_step,
     Truth.check_step,
 )
 
 SEARCH = Operation(
     "search",
     (
-        Contender("matmul", lambda: _matmul_search, score_tensors=2),
-        Contender("compile", lambda: _compiled(_matmul_search), score_tensors=2, shape_bound=True),
-        *(Contender(name, partial(_search_by, name), backend=name) for name in _BACKENDS),
+        Contender("matmul", _running(_run_search, lambda: _matmul_search), score_tensors=2),
+        Contender("compile", _running(_run_search, lambda: _compiled(_matmul_search)), score_tensors=2, shape_bound=True),
+        *(Contender(name, _running(_run_search, partial(partial, _bmu, backend=name)), backend=name) for name in _BACKENDS),
+        *(
+            Contender(
+                name,
+                partial(peers.prepare, name),
+                peer=name,
+                score_tensors=peer.score_tensors,
+                grid_tensors=peer.grid_tensors,
+            )
+            for name, peer in peers.PEERS.items()
+        ),
     ),
-    _run_search,
     Truth.check_search,
 )
 
@@ -115,37 +136,65 @@ OPERATIONS = {operation.name: operation for operation in (STEP, SEARCH)}
 
 def checked(
     operation: Operation, contenders: Iterable[Contender], inputs: Inputs, say: Callable[[str], None]
-) -> dict[str, Run]:
-    """The contenders' runs by name, each of which has run once (and is compiled) and was right.
+) -> tuple[dict[str, Run], dict[str, str]]:
+    """The contenders' runs by name, each of which has run once (and is compiled) and was right; and notes on some.
+
+    A peer that fails or takes longer than ``TIME_LIMIT`` is left out with a note; one that is only nearly right stays with one.
 
     Raises:
-        WrongResult: one was not; nobody is timed then.
+        WrongResult: a result was wrong; nobody is timed then.
     """
-    truth, runs = Truth(inputs), {}
+    truth, runs, notes = Truth(inputs), {}, {}
     for contender in contenders:
         say(f"checking {contender.name}")
-        runs[contender.name] = operation.prepare(contender, inputs)
-        operation.check(truth, *runs[contender.name]())
-    return runs
+        try:
+            run = contender.build(inputs)
+            start = time.perf_counter()
+            result = run()
+            elapsed = time.perf_counter() - start
+        except Exception as error:
+            if contender.peer is None:
+                raise
+            notes[contender.name] = f"fails: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            continue
+        try:
+            operation.check(truth, *result)
+        except WrongResult as error:
+            if contender.peer is None:
+                raise
+            truth.check_search(*result, tolerance=PEER_TOLERANCE)
+            notes[contender.name] = f"only nearly right: {error}"
+        if contender.peer is not None and elapsed > TIME_LIMIT:
+            notes[contender.name] = f"one run takes {elapsed:.0f} s, more than {TIME_LIMIT:.0f} s"
+        else:
+            runs[contender.name] = run
+    return runs, notes
 
 
-def race(runs: Mapping[str, Callable[[], object]], budget: float = 10.0) -> dict[str, list[float]]:
+def race(runs: Mapping[str, Callable[[], object]], budget: float = 10.0, pause: float = 0.0) -> dict[str, list[float]]:
     """Seconds of every round of every run (warm, as ``checked`` leaves them), taken in turns within one process.
 
     A machine changes its mind (other users, clock, temperature) within a run: only times taken side by side can be compared.
     Everyone has an equal share of the budget (in seconds), at least 5 rounds or, if these alone would exceed the budget, 3;
-    those with fewer rounds are spread evenly over the turns, and the order is turned round from turn to turn.
+    whoever takes twice the budget runs once. Those with fewer rounds are spread evenly over the turns, and the order is turned
+    round from turn to turn. The pause before each (in seconds) is for peers with an OpenMP runtime of their own: its threads
+    keep a core busy for a few milliseconds after their work, waiting for more.
     """
-    seconds = {name: [_seconds(run)] for name, run in runs.items()}
+
+    def timed(run: Callable[[], object]) -> float:
+        time.sleep(pause)
+        return _seconds(run)
+
+    seconds = {name: [timed(run)] for name, run in runs.items()}
     more = {}  # rounds after this first one
     for name, (first,) in seconds.items():
-        fewest = 5 if 5 * first <= budget else 3
+        fewest = 5 if 5 * first <= budget else 3 if first <= 2 * budget else 1
         more[name] = max(fewest, min(200, int(budget / len(runs) / first))) - 1
     turns = max(more.values())
     for turn in range(turns):
         for name in reversed(seconds) if turn % 2 == 0 else seconds:
             if (turn + 1) * more[name] // turns > turn * more[name] // turns:
-                seconds[name].append(_seconds(runs[name]))
+                seconds[name].append(timed(runs[name]))
     return seconds
 
 

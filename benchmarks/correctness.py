@@ -34,8 +34,8 @@ class Truth:
         self._loss, self._mean_weight = torch.zeros(2, dtype=torch.float64)
         self._grad_z, self._grad_prototypes = torch.zeros_like(self.z), torch.zeros_like(self.prototypes)
 
-    def check_search(self, bmu: Tensor) -> None:
-        """The BMU of every row is the nearest prototype to within 1e-6.
+    def check_search(self, bmu: Tensor, tolerance: float = BMU_TOLERANCE) -> None:
+        """The BMU of every row is the nearest prototype to within ``tolerance`` of the cosine distance.
 
         Raises:
             WrongResult: it is not, or ``bmu`` is not (B,) int64 within [0, K).
@@ -47,11 +47,11 @@ class Truth:
             raise WrongResult(f"bmu must be within [0, {num_prototypes}), got {bmu.min()} to {bmu.max()}")
         unit_z, unit_prototypes = (torch.nn.functional.normalize(x) for x in (self.z, self.prototypes))
         excess = 1 - (unit_z * unit_prototypes[bmu]).sum(1) - self._nearest_distance()  # [B]
-        wrong = ~(excess <= BMU_TOLERANCE)
+        wrong = ~(excess <= tolerance)
         if wrong.any():
             raise WrongResult(
                 f"bmu of {int(wrong.sum())} of {batch} rows is farther than the nearest prototype, by up to {excess.max():.3g},"
-                f" allowed {BMU_TOLERANCE:.0e}"
+                f" allowed {tolerance:.0e}"
             )
 
     def check_step(self, loss: Tensor, bmu: Tensor, grad_z: Tensor, grad_prototypes: Tensor) -> None:

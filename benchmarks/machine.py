@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from vitsom_fast import available_backends
+
 _INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "sve", "bf16")
 
 
 def describe() -> dict[str, str | int]:
-    """CPU model, cores, threads, instruction sets, memory and versions."""
+    """CPU model, cores, threads, instruction sets (the processor's, and that of the kernels), memory and versions."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = _meminfo("MemTotal")
     return {
@@ -22,6 +25,7 @@ def describe() -> dict[str, str | int]:
         "cores": cores,
         "threads": torch.get_num_threads(),
         "instruction_sets": _instruction_sets(),
+        "cpu_kernels": _cpu_kernels(),
         "memory_gb": round(memory / 1e9) if memory else "",
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -42,6 +46,11 @@ def peak_matmul(size: int = 2048) -> tuple[Callable[[], Tensor], float]:
     a, b, product = torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)
     torch.mm(a, b, out=product)  # starts the threads
     return lambda: torch.mm(a, b, out=product), 2.0 * size**3
+
+
+def _cpu_kernels() -> str:
+    """The instruction set that backend "cpu" runs on, which VITSOM_CPU_ISA may have capped."""
+    return "" if available_backends()["cpu"] else str(import_module("vitsom_fast._cpu").selected())
 
 
 def _instruction_sets() -> str:

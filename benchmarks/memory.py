@@ -14,8 +14,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.contenders import OPERATIONS
-from benchmarks.workloads import TINY, WORKLOADS
+from benchmarks.contenders import OPERATIONS, Contender, Run
+from benchmarks.workloads import TINY, WORKLOADS, Inputs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,22 +36,23 @@ def peak_in_new_process(workload: str, operation: str, contender: str) -> float:
     return float(done.stdout.split()[0])
 
 
-def peak_beyond_inputs(workload_name: str, operation_name: str, contender_name: str) -> float:
-    """MB at the peak of one run over what was there before it, less the bytes of the gradients that it returns."""
-    workload, operation = WORKLOADS[workload_name], OPERATIONS[operation_name]
-    contender = next(contender for contender in operation.contenders if contender.name == contender_name)
-    inputs = workload.inputs()
-    run = operation.prepare(contender, inputs)
+def peak_beyond_inputs(contender: Contender, inputs: Inputs) -> tuple[float, Run]:
+    """MB at the peak of the first run over what was there before it, less the bytes of the gradients that it returns; the run.
+
+    To be called in a process that has run nothing else. What a peer prepares and keeps, such as an index, counts.
+    """
     # Libraries are loaded and threads started, but no scratch memory of the size to be measured is there yet; a compiled
     # contender has to see the real shapes, though.
-    warm_up = run if contender.shape_bound else operation.prepare(contender, TINY.inputs())
+    compiled = contender.build(inputs) if contender.shape_bound else None
+    warm_up = compiled or contender.build(TINY.inputs())
     warm_up()
     _give_back()
     before = _restart_peak()
+    run = compiled or contender.build(inputs)
     result = run()
     peak = _peak()
     gradients = sum(x.numel() * x.element_size() for x in result[2:])
-    return max(0, peak - before - gradients) / 1e6
+    return max(0, peak - before - gradients) / 1e6, run
 
 
 def _give_back() -> None:
@@ -81,12 +82,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=WORKLOADS, required=True)
     parser.add_argument("--operation", choices=OPERATIONS, default="step")
-    parser.add_argument("--contender", required=True, help="such as eager, compile, torch, cpu; matmul for the search")
+    parser.add_argument(
+        "--contender", required=True, help="such as eager, compile, torch, cpu; for the search also matmul, faiss, ..."
+    )
     arguments = parser.parse_args()
-    names = [contender.name for contender in OPERATIONS[arguments.operation].contenders]
-    if arguments.contender not in names:
-        parser.error(f"argument --contender: must be one of {names}, got {arguments.contender!r}")
-    peak = peak_beyond_inputs(arguments.workload, arguments.operation, arguments.contender)
+    contenders = {contender.name: contender for contender in OPERATIONS[arguments.operation].contenders}
+    if arguments.contender not in contenders:
+        parser.error(f"argument --contender: must be one of {list(contenders)}, got {arguments.contender!r}")
+    peak, _ = peak_beyond_inputs(contenders[arguments.contender], WORKLOADS[arguments.workload].inputs())
     print(f"{peak:.1f} MB at the peak beyond inputs and gradients")
 
 

@@ -60,10 +60,10 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def _reproducible() -> Iterator[None]:
-    """One seed, and one thread unless a test asks for more: where cores are shared, a step this small waits 100 times as long
-    for its threads as it computes (200 ms against 1.5 ms)."""
+    """One seed, and one thread unless VITSOM_TEST_THREADS or a test asks for more: where cores are shared, a step this small
+    waits 100 times as long for its threads as it computes (200 ms against 1.5 ms; OMP_WAIT_POLICY=passive avoids that)."""
     torch.manual_seed(0)
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("VITSOM_TEST_THREADS", 1)))
     yield
     torch.set_num_threads(before)

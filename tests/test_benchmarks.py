@@ -9,20 +9,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the benchmarks are not installed with the package
 
-from benchmarks import contenders, machine, memory, workloads
-from benchmarks.contenders import SEARCH, STEP, Contender, Operation, checked, race
+from benchmarks import contenders, machine, memory, peers, workloads
+from benchmarks.contenders import SEARCH, STEP, Contender, checked, race
 from benchmarks.correctness import Truth, WrongResult
 from benchmarks.table import render, rows_of, write_csv
 from benchmarks.workloads import TINY, WORKLOADS, MapSettings, organised_map, photo_patches
-from vitsom_fast import find_bmu, reference
+from vitsom_fast import Grid, find_bmu, reference
 
 ROOT = Path(__file__).resolve().parents[1]
 Result = dict[str, Tensor]
@@ -32,7 +34,7 @@ def step_of(contender: str) -> tuple[Truth, Result]:
     """A contender's result on the tiny workload, by name, and the truth to judge it by."""
     inputs = TINY.inputs()
     chosen = next(entry for entry in STEP.contenders if entry.name == contender)
-    result = STEP.prepare(chosen, inputs)()
+    result = chosen.build(inputs)()
     return Truth(inputs), dict(zip(("loss", "bmu", "grad_z", "grad_prototypes"), result, strict=True))
 
 
@@ -86,12 +88,63 @@ def test_gradients_are_judged_for_the_bmu_that_was_taken() -> None:
 
 
 def test_nobody_is_timed_beside_a_wrong_contender() -> None:
-    def last(z: Tensor, prototypes: Tensor) -> Tensor:
-        return torch.full((len(z),), len(prototypes) - 1)
+    wrong = Contender("wrong", lambda inputs: lambda: (torch.full((8,), 15),))
+    for contender in (wrong, replace(wrong, peer="faiss")):
+        with pytest.raises(WrongResult, match="farther than the nearest prototype"):
+            checked(SEARCH, [SEARCH.contenders[0], contender], TINY.inputs(), lambda _: None)
 
-    wrong = Contender("wrong", lambda: last)
-    with pytest.raises(WrongResult, match="farther than the nearest prototype"):
-        checked(SEARCH, [SEARCH.contenders[0], wrong], TINY.inputs(), lambda _: None)
+
+def second_nearest(gap: float) -> tuple[workloads.Inputs, Contender]:
+    """Two prototypes whose distances differ by ``gap``, and a peer that takes the farther one."""
+    angle = torch.tensor([0.0, (2 * gap) ** 0.5])
+    prototypes = torch.stack([angle.cos(), angle.sin()], dim=1)
+    inputs = workloads.Inputs(torch.tensor([[1.0, 0.0]]), prototypes, Grid(1, 2), 1.0)
+    return inputs, Contender("peer", lambda inputs: lambda: (torch.tensor([1]),), peer="faiss")
+
+
+def test_a_peer_that_only_rounds_is_marked_and_stays() -> None:
+    inputs, peer = second_nearest(gap=1e-5)
+    runs, notes = checked(SEARCH, [peer], inputs, lambda _: None)
+    assert "peer" in runs
+    assert re.search(r"only nearly right: .* by up to 1e-05", notes["peer"])
+    with pytest.raises(WrongResult):
+        checked(SEARCH, [replace(peer, peer=None)], inputs, lambda _: None)
+
+
+def test_a_peer_that_fails_or_is_too_slow_is_left_out_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(inputs: workloads.Inputs) -> contenders.Run:
+        raise ImportError("no module named 'hdbscan'")
+
+    broken = Contender("broken", fails, peer="torchsom")
+    assert checked(SEARCH, [broken], TINY.inputs(), lambda _: None) == (
+        {},
+        {"broken": "fails: ImportError: no module named 'hdbscan'"},
+    )
+    with pytest.raises(ImportError):
+        checked(SEARCH, [replace(broken, peer=None)], TINY.inputs(), lambda _: None)
+
+    monkeypatch.setattr(contenders, "TIME_LIMIT", -1.0)
+    inputs, slow = second_nearest(gap=0.0)
+    runs, notes = checked(SEARCH, [slow], inputs, lambda _: None)
+    assert not runs
+    assert "one run takes 0 s" in notes["peer"]
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_peer_searches_for_the_same(name: str) -> None:
+    """On latents and prototypes of all lengths, with its own threads as many as torch's, leaving the inputs as they were."""
+    if reason := peers.missing(name):
+        pytest.skip(reason)
+    z, prototypes = torch.randn(50, 6) * torch.rand(50, 1).exp(), torch.randn(12, 6) * torch.rand(12, 1).exp()
+    inputs = workloads.Inputs(z.clone(), prototypes.clone(), Grid(3, 4), 1.0)
+    try:
+        (bmu,) = peers.prepare(name, inputs)()
+    except ImportError as error:
+        pytest.skip(str(error))
+    Truth(inputs).check_search(bmu)
+    assert torch.equal(inputs.z, z)
+    assert torch.equal(inputs.prototypes, prototypes)
+    assert {pool["num_threads"] for pool in threadpool_info()} == {torch.get_num_threads()}
 
 
 def test_chunks_do_not_change_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +206,8 @@ def test_what_does_not_fit_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -
     eager, torch_backend = STEP.contenders[0], next(entry for entry in STEP.contenders if entry.name == "torch")
     assert re.search(r"does not fit: needs about 7\.5 GB, 5\.0 GB", eager.absent(WORKLOADS["huge"]) or "")
     assert eager.absent(WORKLOADS["large"]) is None
+    torchsom = Contender("torchsom", lambda _: lambda: (), grid_tensors=5)  # K x K: 5.4 GB
+    assert re.search(r"needs about 5\.4 GB", torchsom.absent(WORKLOADS["large"]) or "")
     assert torch_backend.absent(WORKLOADS["huge"]) is None
 
 
@@ -165,19 +220,18 @@ def test_an_unavailable_backend_is_absent(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can restart its high-water mark")
-def test_memory_is_that_of_the_peak_without_the_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_that_of_the_peak_without_the_gradients() -> None:
     """96 MB at once, of which 32 MB are a gradient, after a warm-up that needs nothing."""
 
-    def greedy(function: object, inputs: workloads.Inputs) -> tuple[Tensor, ...]:
+    def greedy(inputs: workloads.Inputs) -> tuple[Tensor, ...]:
         if len(inputs.z) == TINY.batch:
             return ()
         scratch = torch.ones(16 * 10**6)
         return torch.zeros(()), torch.zeros(1), scratch[: 8 * 10**6] + 1
 
-    operation = Operation("greedy", (Contender("all", lambda: greedy),), greedy, Truth.check_step)
-    monkeypatch.setitem(memory.OPERATIONS, "greedy", operation)
-    monkeypatch.setitem(memory.WORKLOADS, "other", replace(TINY, name="other", batch=9))
-    assert memory.peak_beyond_inputs("other", "greedy", "all") == pytest.approx(64, abs=3)
+    contender = Contender("greedy", lambda inputs: partial(greedy, inputs))
+    peak, _ = memory.peak_beyond_inputs(contender, replace(TINY, batch=9).inputs())
+    assert peak == pytest.approx(64, abs=3)
 
 
 def test_organised_map_is_a_map_of_photo_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
