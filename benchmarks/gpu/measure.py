@@ -12,7 +12,7 @@ import importlib.metadata
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -139,7 +139,7 @@ class Session:
         for x in result:
             x.fill_(-1)
         second = run()
-        check = truth.check_step if case.operation == "step" else truth.check_search
+        check: Callable[..., None] = truth.check_step if case.operation == "step" else truth.check_search
         check(*second)
         if contender.ours:
             check_repeats(first, second)
