@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tree="$(mktemp -d)"
+tree="$(mktemp -d -t vitsom-sanitize.XXXXXX)"
 trap 'rm -rf "$tree"' EXIT
 trap 'exit 1' HUP INT TERM # which a shell would otherwise end on without cleaning up
 
@@ -41,8 +41,9 @@ print(*module.instruction_sets())' "$module")"
 for isa in $instruction_sets; do
   for threads in 1 2 5; do
     echo "== $isa, $threads threads"
+    # Capturing less than pytest would: a report is written right before the process ends.
     # Peak memory is another test's business: the sanitizers' own is many times that of a step.
-    VITSOM_CPU_ISA="$isa" VITSOM_TEST_THREADS="$threads" sanitized -m pytest -q -p no:cacheprovider \
+    VITSOM_CPU_ISA="$isa" VITSOM_TEST_THREADS="$threads" sanitized -m pytest -q -p no:cacheprovider --capture=sys \
       tests/test_contract.py tests/test_golden.py -k "cpu and not never_holds" "$@"
   done
 done
