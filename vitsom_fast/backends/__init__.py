@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends import cpu, torch_ops
+from vitsom_fast.backends import cpu, cuda, torch_ops
 
 NAMES = ("reference", "torch", "cpu", "triton", "cuda")
 ENVIRONMENT_VARIABLE = "VITSOM_BACKEND"
@@ -52,12 +52,11 @@ class Backend(Protocol):
 
 
 # In the order in which "auto" tries them.
-_modules: dict[str, Backend] = {"cpu": cpu, "torch": torch_ops}
+_modules: dict[str, Backend] = {"cpu": cpu, "cuda": cuda, "torch": torch_ops}
 
 # Names of the public API that this version has no kernels for.
 _absent = {
     "triton": "this version of vitsom_fast has no Triton kernels",
-    "cuda": "this version of vitsom_fast has no CUDA kernels",
 }
 
 
