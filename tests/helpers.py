@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,8 +13,13 @@ from torch import Tensor
 
 from vitsom_fast import Grid, backends, find_bmu, reference, som_loss
 
-# Every backend under test and the device that its inputs live on.
-BACKENDS = {"reference": "cpu", "torch": "cpu", "cpu": "cpu"}
+# Every backend under test and the device that its inputs live on: the CPU for CUDA kernels that were built for the host.
+BACKENDS = {
+    "reference": "cpu",
+    "torch": "cpu",
+    "cpu": "cpu",
+    "cuda": "cpu" if "VITSOM_CUDA_MODULE" in os.environ else "cuda",
+}
 
 BMU_TOLERANCE = 1e-6  # of d[i, bmu] - min d, in fp64
 RELATIVE_TOLERANCE = 1e-5  # of the loss, and norm-wise of each gradient, for fp32 inputs

@@ -4,7 +4,7 @@
 #include "launch.h"
 #include "rows.cuh"
 
-namespace vitsom {
+namespace vitsom::cuda {
 namespace {
 
 constexpr int THREADS = 256;
@@ -83,4 +83,4 @@ void attract(
     launch("sum_losses", sum_losses, 1, THREADS, stream, losses, p.batch, scale, loss);
 }
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

@@ -16,9 +16,9 @@ namespace py = pybind11;
 
 namespace {
 
-using vitsom::Execution;
-using vitsom::Neighborhood;
-using vitsom::Problem;
+using vitsom::cuda::Execution;
+using vitsom::cuda::Neighborhood;
+using vitsom::cuda::Problem;
 
 template <class T>
 T* address(std::uintptr_t value) {
@@ -34,7 +34,7 @@ Problem problem(
                 "z and prototypes must have fewer than 2^31 rows each, got " + std::to_string(count));
         }
     }
-    return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride}, static_cast<vitsom::DType>(dtype),
+    return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride}, static_cast<vitsom::cuda::DType>(dtype),
             batch, num_prototypes, dim};
 }
 
@@ -48,20 +48,20 @@ Execution execution(int device, std::uintptr_t stream, std::uintptr_t workspace)
 }
 
 void find_bmu(const Execution& on, const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
-    vitsom::find_bmu(on, p, address<std::int64_t>(bmu), address<float>(distance));
+    vitsom::cuda::find_bmu(on, p, address<std::int64_t>(bmu), address<float>(distance));
 }
 
 void som_forward(
     const Execution& on, const Problem& p, const Neighborhood& h, double scale, std::uintptr_t loss, std::uintptr_t bmu,
     std::uintptr_t attraction, std::uintptr_t context) {
-    vitsom::som_forward(
+    vitsom::cuda::som_forward(
         on, p, h, scale, address<float>(loss), address<std::int64_t>(bmu), address<float>(attraction), address<void>(context));
 }
 
 void som_backward(
     const Execution& on, const Problem& p, const Neighborhood& h, double scale, std::uintptr_t grad_loss,
     std::uintptr_t attraction, std::uintptr_t context, std::uintptr_t grad_z, std::uintptr_t grad_prototypes) {
-    vitsom::som_backward(
+    vitsom::cuda::som_backward(
         on, p, h, scale, address<const float>(grad_loss), address<const float>(attraction), address<const void>(context),
         address<void>(grad_z), address<void>(grad_prototypes));
 }
@@ -73,14 +73,14 @@ PYBIND11_MODULE(_cuda, m) {
     py::class_<Problem>(m, "Problem").def(py::init(&problem));
     py::class_<Neighborhood>(m, "Neighborhood").def(py::init(&neighborhood));
     py::class_<Execution>(m, "Execution").def(py::init(&execution));
-    m.def("find_bmu_workspace", &vitsom::find_bmu_workspace, "Bytes of workspace.");
-    m.def("som_forward_workspace", &vitsom::som_forward_workspace, "Bytes of workspace.");
-    m.def("som_backward_workspace", &vitsom::som_backward_workspace, "Bytes of workspace.");
+    m.def("find_bmu_workspace", &vitsom::cuda::find_bmu_workspace, "Bytes of workspace.");
+    m.def("som_forward_workspace", &vitsom::cuda::som_forward_workspace, "Bytes of workspace.");
+    m.def("som_backward_workspace", &vitsom::cuda::som_backward_workspace, "Bytes of workspace.");
     m.def("find_bmu", &find_bmu);
     m.def("som_forward", &som_forward);
     m.def("som_backward", &som_backward);
-    m.def("driver_version", &vitsom::driver_version, "The newest CUDA that the driver serves; 0 without a driver.");
-    m.def("runtime_version", &vitsom::runtime_version, "The CUDA that this module was built with.");
-    m.def("lowest_architecture", &vitsom::lowest_architecture, "10 * major + minor of the oldest with kernels in here.");
+    m.def("driver_version", &vitsom::cuda::driver_version, "The newest CUDA that the driver serves; 0 without a driver.");
+    m.def("runtime_version", &vitsom::cuda::runtime_version, "The CUDA that this module was built with.");
+    m.def("lowest_architecture", &vitsom::cuda::lowest_architecture, "10 * major + minor of the oldest with kernels in here.");
     m.attr("DEVICE_TYPE") = VITSOM_DEVICE_TYPE;
 }

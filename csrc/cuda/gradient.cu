@@ -2,7 +2,7 @@
 #include "launch.h"
 #include "rows.cuh"
 
-namespace vitsom {
+namespace vitsom::cuda {
 namespace {
 
 constexpr int SUM_WARPS = 4, SUM_FEATURES = 4 * WARP;
@@ -82,4 +82,4 @@ void project(
     });
 }
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

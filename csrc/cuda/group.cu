@@ -2,7 +2,7 @@
 #include "launch.h"
 #include "rows.cuh"
 
-namespace vitsom {
+namespace vitsom::cuda {
 namespace {
 
 constexpr int THREADS = 256, WARPS = THREADS / WARP;
@@ -113,4 +113,4 @@ void group(
     launch("group_column", group_column, cols, THREADS, stream, bmu, batch, rows, cols, groups, next);
 }
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace vitsom {
+namespace vitsom::cuda {
 
 enum class DType : int { float32 = 0, bfloat16 = 1, float16 = 2 };
 
@@ -57,4 +57,4 @@ int driver_version();       // the newest CUDA that the driver serves, 1000 * ma
 int runtime_version();      // the CUDA that this module was built with, likewise
 int lowest_architecture();  // the oldest that it holds kernels for, 10 * major + minor
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

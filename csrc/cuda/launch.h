@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace vitsom {
+namespace vitsom::cuda {
 
 inline void check(const char* what, cudaError_t error) {
     if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
@@ -48,4 +48,4 @@ private:
     int before_ = -1;
 };
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

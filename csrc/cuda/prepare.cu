@@ -2,7 +2,7 @@
 #include "launch.h"
 #include "rows.cuh"
 
-namespace vitsom {
+namespace vitsom::cuda {
 namespace {
 
 constexpr int NORM_EXPONENT = 11;
@@ -57,4 +57,4 @@ void pack(
     by_dtype(dtype, [&](auto zero) { pack_as<decltype(zero)>(x, rows, dim, out, best, stream); });
 }
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

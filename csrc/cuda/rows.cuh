@@ -11,7 +11,7 @@
 #include "kernels.h"
 #include "steps.h"
 
-namespace vitsom {
+namespace vitsom::cuda {
 
 constexpr double EPS = 1e-12;  // of torch.nn.functional.normalize
 constexpr int WARP = 32;
@@ -135,4 +135,4 @@ __device__ inline double clamped_norm(double squared) {
     return squared < EPS * EPS ? EPS : sqrt(squared);
 }
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

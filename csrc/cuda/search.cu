@@ -7,7 +7,7 @@
 #include "launch.h"
 #include "rows.cuh"
 
-namespace vitsom {
+namespace vitsom::cuda {
 namespace {
 
 using namespace nvcuda;
@@ -244,4 +244,4 @@ void decode(
     launch("decode_best", decode_best, ceil_div(batch, THREADS), THREADS, stream, best, z, batch, bmu, distance);
 }
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

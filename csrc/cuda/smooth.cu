@@ -3,7 +3,7 @@
 #include "launch.h"
 #include "tile.cuh"
 
-namespace vitsom {
+namespace vitsom::cuda {
 namespace {
 
 // smoothed[r, c] = sum over s of factor[c, s] * w^[r, s]
@@ -103,4 +103,4 @@ void smooth_spread(
         col_factor(h, term), term == 0, rows_of(pull));
 }
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

@@ -2,7 +2,7 @@
 #include "launch.h"
 #include "rows.cuh"
 
-namespace vitsom {
+namespace vitsom::cuda {
 namespace {
 
 // Hands out a piece of memory in turn; without memory it only counts.
@@ -176,4 +176,4 @@ int lowest_architecture() {
     return architectures[0] / 10;
 }
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

@@ -6,7 +6,7 @@
 
 #include "kernels.h"
 
-namespace vitsom {
+namespace vitsom::cuda {
 
 // Rows in halves for the tensor cores, each scaled by a power of two to a norm in [2^11, 2^12): hi, and for fp32 rows lo, too,
 // with row = (hi + lo) / scale to 22 bits.
@@ -70,4 +70,4 @@ void spread_rows(
 void smooth_spread(
     const Problem&, const Neighborhood&, std::int64_t term, const Features& spread, const Features& pull, cudaStream_t);
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

@@ -3,7 +3,7 @@
 
 #include "rows.cuh"
 
-namespace vitsom {
+namespace vitsom::cuda {
 
 constexpr int PRODUCT_ROWS = 64, PRODUCT_FEATURES = 64, PRODUCT_DEPTH = 16, PRODUCT_THREADS = 128;
 
@@ -92,4 +92,4 @@ struct Tiling {
     __device__ std::int64_t repeat() const { return blockIdx.x / feature_tiles / row_tiles; }
 };
 
-}  // namespace vitsom
+}  // namespace vitsom::cuda

@@ -35,7 +35,6 @@ void load_matrix_sync(fragment<Use, 16, 16, 16, __half, Layout>& to, const __hal
     check_tile(tile, pitch);
     const int row = host::lane() / 2, first = host::lane() % 2 * 8;
     for (int j = 0; j < 8; ++j) to.x[j] = __half2float(tile[row * pitch + first + j]);
-    __syncwarp();
 }
 
 inline void store_matrix_sync(
@@ -43,13 +42,13 @@ inline void store_matrix_sync(
     check_tile(tile, pitch);
     const int row = host::lane() / 2, first = host::lane() % 2 * 8;
     for (int j = 0; j < 8; ++j) tile[row * pitch + first + j] = from.x[j];
-    __syncwarp();
 }
 
 // A tensor core cuts off what does not fit when it adds, here after every eight products: the worst that is known of one.
 inline float truncated(double exact) {
     const float rounded = static_cast<float>(exact);
-    return std::fabs(static_cast<double>(rounded)) > std::fabs(exact) ? std::nextafter(rounded, 0.0f) : rounded;
+    if (std::fabs(static_cast<double>(rounded)) <= std::fabs(exact)) return rounded;
+    return __uint_as_float(__float_as_uint(rounded) - 1);  // the next one towards zero
 }
 
 using A = fragment<matrix_a, 16, 16, 16, __half, row_major>;

@@ -51,12 +51,17 @@ enum class State { ready, at_block_barrier, in_warp_operation, finished };
 struct Fiber {
     void* stack = nullptr;  // where it was left
     State state = State::finished;
-    unsigned mask = 0;
-    void* brought = nullptr;
+};
+
+// What the lanes that wait for a warp operation brought.
+struct Meeting {
+    unsigned arrived = 0;
+    void* brought[WARP] = {};
 };
 
 std::vector<Fiber> fibers;         // of the block that runs
 std::size_t current, on_their_way;  // the fiber that runs; those that have neither finished nor come to the block's barrier
+std::vector<Meeting> meetings;     // one a warp
 void* scheduler;
 Run run;
 const void* kernel;
@@ -99,7 +104,7 @@ void start(std::size_t index) {
     *--top = nullptr;  // the address that fiber_main would return to
     *--top = reinterpret_cast<void*>(&fiber_main);
     for (int saved = 0; saved < 6; ++saved) *--top = nullptr;
-    fibers[index] = {top, State::ready, 0, nullptr};
+    fibers[index] = {top, State::ready};
 }
 
 // What is in shared memory when a block begins is of no use to it: NaN for whoever reads it as a number, and no index.
@@ -172,6 +177,7 @@ void run_grid(unsigned blocks, unsigned threads, Run run_kernel, const void* arg
     gridDim = dim3(blocks);
     blockDim = dim3(threads);
     fibers.assign(threads, Fiber{});
+    meetings.assign((threads + WARP - 1) / WARP, Meeting{});
     for (unsigned block = 0; block < blocks; ++block) {
         blockIdx = dim3(descending ? blocks - 1 - block : block, 0, 0);
         run_block(descending);
@@ -185,21 +191,14 @@ void block_barrier() {
 }
 
 void warp_operation(unsigned mask, void* brought, Act act) {
-    const std::size_t first = current / WARP * WARP;
-    Fiber& mine = fibers[current];
-    mine.state = State::in_warp_operation;
-    mine.mask = mask;
-    mine.brought = brought;
-    void* all[WARP] = {};
+    Meeting& meeting = meetings[current / WARP];
+    meeting.arrived |= 1u << current % WARP;
+    meeting.brought[current % WARP] = brought;
+    if ((meeting.arrived & mask) != mask) return wait(State::in_warp_operation);
+    act(meeting.brought, mask);
+    meeting.arrived &= ~mask;
     for (unsigned lane = 0; lane < WARP; ++lane) {
-        if (!(mask >> lane & 1)) continue;
-        const Fiber& other = fibers[first + lane];
-        if (other.state != State::in_warp_operation || other.mask != mask) return wait(State::in_warp_operation);
-        all[lane] = other.brought;
-    }
-    act(all, mask);
-    for (unsigned lane = 0; lane < WARP; ++lane) {
-        if (mask >> lane & 1) fibers[first + lane].state = State::ready;
+        if (mask >> lane & 1) fibers[current / WARP * WARP + lane].state = State::ready;
     }
 }
 
