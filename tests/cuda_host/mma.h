@@ -55,6 +55,22 @@ using A = fragment<matrix_a, 16, 16, 16, __half, row_major>;
 using B = fragment<matrix_b, 16, 16, 16, __half, col_major>;
 using C = fragment<accumulator, 16, 16, 16, float>;
 
+// sum [m][n] += left [m][k] * right [k][n], and truncated on the way.
+__attribute__((target_clones("avx2", "default"))) inline void multiply(
+    float (&sum)[16][16], const float (&left)[16][16], const double (&right)[16][16]) {
+    for (int m = 0; m < 16; ++m) {
+        double row[16];
+        for (int n = 0; n < 16; ++n) row[n] = sum[m][n];
+        for (int half = 0; half < 2; ++half) {
+            for (int k = 8 * half; k < 8 * half + 8; ++k) {
+                for (int n = 0; n < 16; ++n) row[n] += left[m][k] * right[k][n];
+            }
+            for (int n = 0; n < 16; ++n) row[n] = truncated(row[n]);
+        }
+        for (int n = 0; n < 16; ++n) sum[m][n] = static_cast<float>(row[n]);
+    }
+}
+
 inline void mma_sync(C& d, const A& a, const B& b, const C& c) {
     struct Brought {
         C* d;
@@ -63,22 +79,20 @@ inline void mma_sync(C& d, const A& a, const B& b, const C& c) {
         const C* c;
     } mine{&d, &a, &b, &c};
     host::warp_operation(0xffffffffu, &mine, [](void* const (&all)[32], unsigned) {
-        const auto of = [&](int lane) { return static_cast<const Brought*>(all[lane]); };
-        double right[16][16];  // [k][n]
-        for (int n = 0; n < 16; ++n) {
-            for (int k = 0; k < 16; ++k) right[k][n] = of(2 * n + k / 8)->b->x[k % 8];
-        }
-        for (int m = 0; m < 16; ++m) {
-            double sum[16];
-            for (int n = 0; n < 16; ++n) sum[n] = of(2 * m + n / 8)->c->x[n % 8];
-            for (int k = 0; k < 16; ++k) {
-                const double left = of(2 * m + k / 8)->a->x[k % 8];
-                for (int n = 0; n < 16; ++n) sum[n] += left * right[k][n];
-                if (k % 8 == 7) {
-                    for (int n = 0; n < 16; ++n) sum[n] = truncated(sum[n]);
-                }
+        float sum[16][16], left[16][16];
+        double right[16][16];
+        for (int lane = 0; lane < 32; ++lane) {
+            const auto* of = static_cast<const Brought*>(all[lane]);
+            for (int j = 0; j < 8; ++j) {
+                sum[lane / 2][lane % 2 * 8 + j] = of->c->x[j];
+                left[lane / 2][lane % 2 * 8 + j] = of->a->x[j];
+                right[lane % 2 * 8 + j][lane / 2] = of->b->x[j];  // a column of b is a row in memory
             }
-            for (int n = 0; n < 16; ++n) of(2 * m + n / 8)->d->x[n % 8] = static_cast<float>(sum[n]);
+        }
+        multiply(sum, left, right);
+        for (int lane = 0; lane < 32; ++lane) {
+            const auto* of = static_cast<const Brought*>(all[lane]);
+            for (int j = 0; j < 8; ++j) of->d->x[j] = sum[lane / 2][lane % 2 * 8 + j];
         }
     });
 }

@@ -136,12 +136,25 @@ void start(std::size_t index) {
     std::memset(memory.begin, 0xff, memory.size);
 }
 
-// Threads run in ascending order in one launch and in descending order in the next, or as VITSOM_THREAD_ORDER says.
+// Threads and blocks run in ascending order in one launch and in descending order in the next, or as VITSOM_THREAD_ORDER says.
 bool is_descending() {
     static unsigned launches = 0;
     const char* order = std::getenv("VITSOM_THREAD_ORDER");
     if (!order) return ++launches % 2 == 0;
     return std::string(order) == "descending";
+}
+
+// Each lane up to where it has to wait; whether any could move. A warp runs ahead of the others as far as barriers let it.
+bool run_warp(std::size_t warp, bool descending) {
+    bool has_moved = false;
+    for (unsigned i = 0; i < WARP; ++i) {
+        current = warp * WARP + (descending ? WARP - 1 - i : i);
+        if (current >= fibers.size() || fibers[current].state != State::ready) continue;
+        has_moved = true;
+        threadIdx = dim3(static_cast<unsigned>(current), 0, 0);
+        vitsom_switch_stack(&scheduler, fibers[current].stack);
+    }
+    return has_moved;
 }
 
 void run_block(bool descending) {
@@ -151,21 +164,15 @@ void run_block(bool descending) {
     const std::size_t count = fibers.size();
     for (std::size_t i = 0; i < count; ++i) start(i);
     on_their_way = count;
-    bool is_running = true, has_finished = false;
-    while (is_running) {
-        is_running = false;
-        has_finished = true;
-        for (std::size_t i = 0; i < count; ++i) {
-            current = descending ? count - 1 - i : i;
-            if (fibers[current].state == State::ready) {
-                is_running = true;
-                threadIdx = dim3(static_cast<unsigned>(current), 0, 0);
-                vitsom_switch_stack(&scheduler, fibers[current].stack);
-            }
-            has_finished = has_finished && fibers[current].state == State::finished;
+    for (bool has_moved = true; has_moved;) {
+        has_moved = false;
+        for (std::size_t w = 0; w < meetings.size(); ++w) {
+            while (run_warp(descending ? meetings.size() - 1 - w : w, descending)) has_moved = true;
         }
     }
-    if (!has_finished) throw std::runtime_error("threads wait at different barriers");
+    for (const Fiber& fiber : fibers) {
+        if (fiber.state != State::finished) throw std::runtime_error("threads wait at different barriers");
+    }
 }
 
 }  // namespace
