@@ -1,4 +1,4 @@
-"""What nvcc makes of the CUDA kernels, without a GPU: registers, spills and shared memory of each, and how it moves and multiplies.
+"""What nvcc makes of the CUDA kernels, without a GPU: registers, spills, shared memory, wide loads and matrix instructions.
 
 ``python -m benchmarks.cuda_resources`` prints it as JSON, one entry a kernel and architecture.
 """

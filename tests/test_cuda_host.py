@@ -1,4 +1,4 @@
-"""The CUDA kernels without a GPU: the same sources, compiled for the host, meet the contract; and the host sees their errors."""
+"""The CUDA kernels without a GPU: the same sources, compiled for the host, meet the contract, and their errors are seen."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ pytestmark = [
 # Fibers run a block some 10^4 times as long as a GPU. What is left out here holds for small sizes, too, and is tested at them:
 # ties among 1000 prototypes, 4096 samples of one unit, repeated steps in both orders of the threads (cuda_host/check.py).
 TOO_LARGE = [
-    "test_contract.py::test_a_step_never_holds_one_number_per_sample_and_prototype",
-    "test_contract.py::test_repeats_bit_for_bit",
-    "test_contract.py::test_several_threads",  # of the CPU
-    "test_contract.py::test_all_prototypes_equal[cuda-(1000, 2159, 17)",
-    "test_contract.py::test_many_samples_of_one_unit[cuda-20000",
-    "test_contract.py::test_many_features[cuda-(3, 2, 2, 49152)",
-    "test_contract.py::test_no_uninitialised_memory_is_read[cuda-rectangular-(1, 40, 40, 3)",
-    "test_contract.py::test_no_uninitialised_memory_is_read[cuda-hexagonal-(1, 40, 40, 3)",
-    "test_contract.py::test_equal_prototypes_give_the_lowest_index[cuda-2159",
-    "test_contract.py::test_find_bmu[cuda-(127, 2159, 17)",
+    "tests/test_contract.py::test_a_step_never_holds_one_number_per_sample_and_prototype",
+    "tests/test_contract.py::test_repeats_bit_for_bit",
+    "tests/test_contract.py::test_several_threads",  # of the CPU
+    "tests/test_contract.py::test_all_prototypes_equal[cuda-(1000, 2159, 17)",
+    "tests/test_contract.py::test_many_samples_of_one_unit[cuda-20000",
+    "tests/test_contract.py::test_many_features[cuda-(3, 2, 2, 49152)",
+    "tests/test_contract.py::test_no_uninitialised_memory_is_read[cuda-rectangular-(1, 40, 40, 3)",
+    "tests/test_contract.py::test_no_uninitialised_memory_is_read[cuda-hexagonal-(1, 40, 40, 3)",
+    "tests/test_contract.py::test_equal_prototypes_give_the_lowest_index[cuda-2159",
+    "tests/test_contract.py::test_find_bmu[cuda-(127, 2159, 17)",
 ]
 
 
@@ -41,17 +41,19 @@ def run_with(module: Path, *command: str, **environment: str) -> subprocess.Comp
     """A Python process in which the backend "cuda" is this build of the module, in memory that is never zero by luck."""
     path = os.pathsep.join([str(module), *filter(None, [os.environ.get("PYTHONPATH")])])
     own = {"VITSOM_CUDA_MODULE": "_cuda", "PYTHONPATH": path, "MALLOC_PERTURB_": "1", **environment}
-    return subprocess.run([sys.executable, *command], env={**os.environ, **own}, capture_output=True, text=True, check=False)
+    command = (sys.executable, *command)
+    environment = {**os.environ, **own}
+    return subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False)
 
 
-def tests_of_the_backend(*options: str) -> list[str]:
+def command_of_the_tests(*options: str) -> list[str]:
     files = [str(TESTS / name) for name in ("test_contract.py", "test_golden.py")]
     return ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cuda", *options, *files]
 
 
 def test_contract() -> None:
-    deselected = [f"--deselect={TESTS / name}" for name in TOO_LARGE]
-    done = run_with(build(), *tests_of_the_backend(*deselected))
+    deselected = [f"--deselect={name}" for name in TOO_LARGE]
+    done = run_with(build(), *command_of_the_tests(*deselected))
     assert done.returncode == 0, done.stdout[-4000:]
     assert " passed" in done.stdout
 
@@ -63,7 +65,9 @@ def test_the_order_of_the_threads_does_not_matter() -> None:
 
 def test_contract_under_the_address_sanitizer() -> None:
     """Which also puts guards around every array in shared memory."""
-    library = subprocess.run([COMPILER, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    library = subprocess.run(
+        [COMPILER, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     if not Path(library).is_absolute():
         pytest.skip("there is no address sanitizer")
     environment = {"LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0", "VITSOM_BACKEND": "torch"}

@@ -42,12 +42,11 @@ struct Copies {
 #pragma unroll
         for (int j = 0; j < COPIES; ++j) {
             const int at = static_cast<int>(threadIdx.x) + j * THREADS;
-            // Rows beyond the last repeat it; their scores are not looked at.
-            std::int64_t row = first + at / (DEPTH / VECTOR);
-            row = row < last ? row : last - 1;
+            const std::int64_t row = first + at / (DEPTH / VECTOR);
             const std::int64_t offset = row * x.pitch + d + at % (DEPTH / VECTOR) * VECTOR;
-            data[0][j] = *reinterpret_cast<const uint4*>(x.hi + offset);
-            if (PLANES > 1) data[PLANES - 1][j] = *reinterpret_cast<const uint4*>(x.lo + offset);
+            const uint4 zeros{0, 0, 0, 0};
+            data[0][j] = row < last ? *reinterpret_cast<const uint4*>(x.hi + offset) : zeros;
+            if (PLANES > 1) data[PLANES - 1][j] = row < last ? *reinterpret_cast<const uint4*>(x.lo + offset) : zeros;
         }
     }
 

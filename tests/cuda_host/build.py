@@ -1,4 +1,4 @@
-"""Builds the CUDA module for the host: the sources of csrc/cuda by the C++ compiler, with the headers of this folder for CUDA's.
+"""The CUDA module built for the host: the sources of csrc/cuda by the C++ compiler, with the headers of this folder for CUDA's.
 
 The kernels and the threads that run them are a library of their own, so that its thread-local memory is shared memory and no
 more, and so that the bindings, which take half of the time, are compiled once.
@@ -28,7 +28,7 @@ _INCLUDES = [sysconfig.get_paths()["include"], str(Path(torch.__file__).parent /
 
 
 def build(sources: Path = SOURCES, flags: tuple[str, ...] = ()) -> Path:
-    """The folder that holds the module ``_cuda``; what an earlier run compiled is kept. RuntimeError where it does not compile."""
+    """The folder that holds the module ``_cuda``; what an earlier run compiled is kept. RuntimeError where that fails."""
     headers = sorted([*sources.glob("*.h"), *sources.glob("*.cuh"), *HERE.glob("*.h")], key=lambda path: path.name)
     for_kernels = ["-O2", f"-I{HERE}", f"-I{sources}", *flags]
     for_bindings = ["-O0", "-fvisibility=hidden", '-DVITSOM_DEVICE_TYPE="cpu"', *(f"-isystem{path}" for path in _INCLUDES)]

@@ -47,8 +47,8 @@ inline void store_matrix_sync(
 // A tensor core cuts off what does not fit when it adds, here after every eight products: the worst that is known of one.
 inline float truncated(double exact) {
     const float rounded = static_cast<float>(exact);
-    if (std::fabs(static_cast<double>(rounded)) <= std::fabs(exact)) return rounded;
-    return __uint_as_float(__float_as_uint(rounded) - 1);  // the next one towards zero
+    const bool is_beyond = std::fabs(static_cast<double>(rounded)) > std::fabs(exact);
+    return __uint_as_float(__float_as_uint(rounded) - is_beyond);  // the next one towards zero
 }
 
 using A = fragment<matrix_a, 16, 16, 16, __half, row_major>;
@@ -56,7 +56,7 @@ using B = fragment<matrix_b, 16, 16, 16, __half, col_major>;
 using C = fragment<accumulator, 16, 16, 16, float>;
 
 // sum [m][n] += left [m][k] * right [k][n], and truncated on the way.
-__attribute__((target_clones("avx2", "default"))) inline void multiply(
+__attribute__((optimize("O3"), target_clones("avx2", "default"))) inline void multiply(
     float (&sum)[16][16], const float (&left)[16][16], const double (&right)[16][16]) {
     for (int m = 0; m < 16; ++m) {
         double row[16];
@@ -81,15 +81,18 @@ inline void mma_sync(C& d, const A& a, const B& b, const C& c) {
     host::warp_operation(0xffffffffu, &mine, [](void* const (&all)[32], unsigned) {
         float sum[16][16], left[16][16];
         double right[16][16];
+        bool is_left_zero = true, is_right_zero = true;
         for (int lane = 0; lane < 32; ++lane) {
             const auto* of = static_cast<const Brought*>(all[lane]);
             for (int j = 0; j < 8; ++j) {
                 sum[lane / 2][lane % 2 * 8 + j] = of->c->x[j];
                 left[lane / 2][lane % 2 * 8 + j] = of->a->x[j];
                 right[lane % 2 * 8 + j][lane / 2] = of->b->x[j];  // a column of b is a row in memory
+                is_left_zero = is_left_zero && of->a->x[j] == 0;
+                is_right_zero = is_right_zero && of->b->x[j] == 0;
             }
         }
-        multiply(sum, left, right);
+        if (!is_left_zero && !is_right_zero) multiply(sum, left, right);  // of a small case, most of a tile is zero
         for (int lane = 0; lane < 32; ++lane) {
             const auto* of = static_cast<const Brought*>(all[lane]);
             for (int j = 0; j < 8; ++j) of->d->x[j] = sum[lane / 2][lane % 2 * 8 + j];
