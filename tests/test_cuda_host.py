@@ -34,6 +34,8 @@ TOO_LARGE = [
     "tests/test_contract.py::test_no_uninitialised_memory_is_read[cuda-hexagonal-(1, 40, 40, 3)",
     "tests/test_contract.py::test_equal_prototypes_give_the_lowest_index[cuda-2159",
     "tests/test_contract.py::test_find_bmu[cuda-(127, 2159, 17)",
+    "tests/test_contract.py::test_odd_sizes[cuda-(17, 1, 1000, 3)",
+    "tests/test_contract.py::test_odd_sizes[cuda-(1000, 3, 127, 127)-hexagonal",
 ]
 
 
@@ -47,7 +49,7 @@ def run_with(module: Path, *command: str, **environment: str) -> subprocess.Comp
 
 
 def command_of_the_tests(*options: str) -> list[str]:
-    files = [str(TESTS / name) for name in ("test_contract.py", "test_golden.py")]
+    files = [str(TESTS / name) for name in ("test_contract.py", "test_golden.py", "test_ops.py::test_opcheck")]
     return ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cuda", *options, *files]
 
 

@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(THREADS) group_column(
         position += samples.total;
         distinct += bmus.total;
     }
-    for (int g = distinct + thread; g < count; g += THREADS) sizes[g] = 0;
+    for (int g = distinct + thread; g < count; g += THREADS) sizes[g] = groups.group_row[start + g] = 0;
     __syncthreads();
 
     // One warp deals the samples out, 32 at a time, in their order.
