@@ -2,7 +2,7 @@
 //
 // The distance 1 - cos cancels where a map fits its data, so all of it is in fp64: n, the norm, the dot product and the sum.
 #include "launch.h"
-#include "rows.cuh"
+#include "steps.h"
 
 namespace vitsom::cuda {
 namespace {
@@ -77,8 +77,8 @@ void attract(
     by_dtype(p.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
-            "attract_samples", attract_samples<T>, p.batch, threads_for(p.dim), stream, make_rows<T>(p.z, p.dim), h, bmu, groups,
-            factor_sums, rows_of(combined), make_rows(attraction, p.dim, p.dim), losses);
+            "attract_samples", attract_samples<T>, p.batch, threads_for(p.dim), stream, make_rows<T>(p.z, p.dim), h, bmu,
+            groups, factor_sums, combined, make_rows(attraction, p.dim, p.dim), losses);
     });
     launch("sum_losses", sum_losses, 1, THREADS, stream, losses, p.batch, scale, loss);
 }

@@ -34,8 +34,8 @@ Problem problem(
                 "z and prototypes must have fewer than 2^31 rows each, got " + std::to_string(count));
         }
     }
-    return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride}, static_cast<vitsom::cuda::DType>(dtype),
-            batch, num_prototypes, dim};
+    return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride},
+            static_cast<vitsom::cuda::DType>(dtype), batch, num_prototypes, dim};
 }
 
 Neighborhood neighborhood(

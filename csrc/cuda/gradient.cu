@@ -1,6 +1,6 @@
 // The ends of a backward pass: the samples of every BMU summed up, and gradients taken through the normalisation.
 #include "launch.h"
-#include "rows.cuh"
+#include "steps.h"
 
 namespace vitsom::cuda {
 namespace {
@@ -67,12 +67,12 @@ void sum_samples(
         using T = decltype(zero);
         launch(
             "sum_group", sum_group<T>, p.batch * feature_tiles, SUM_WARPS * WARP, stream, make_rows<T>(p.z, p.dim), groups,
-            inverse, feature_tiles, rows_of(sums));
+            inverse, feature_tiles, sums);
     });
 }
 
 void project(
-    const Matrix& x, DType dtype, std::int64_t rows, std::int64_t dim, Rows<const float> pull, double scale,
+    const Matrix& x, DType dtype, std::int64_t rows, std::int64_t dim, const Rows<const float>& pull, double scale,
     const float* grad_loss, void* out, cudaStream_t stream) {
     by_dtype(dtype, [&](auto zero) {
         using T = decltype(zero);

@@ -1,6 +1,6 @@
 // The samples sorted by their BMU: what is done for one BMU is done once for all its samples, and in the same order every time.
 #include "launch.h"
-#include "rows.cuh"
+#include "steps.h"
 
 namespace vitsom::cuda {
 namespace {

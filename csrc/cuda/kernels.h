@@ -42,8 +42,8 @@ std::size_t som_backward_workspace(const Problem&);
 
 void find_bmu(const Execution&, const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
 
-// loss = scale * sum over i of (n_b - z^_i . S_b); attraction[i] = S_b  [batch, dim]; the context is kept for the backward pass,
-// 4 * (5 * batch + 2 * cols + 1) bytes.
+// loss = scale * sum over i of (n_b - z^_i . S_b); attraction[i] = S_b  [batch, dim]; the context, 5 * batch + 2 * cols + 1
+// words of 4 bytes, is kept for the backward pass.
 void som_forward(
     const Execution&, const Problem&, const Neighborhood&, double scale, float* loss, std::int64_t* bmu, float* attraction,
     void* context);

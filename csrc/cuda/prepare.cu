@@ -1,6 +1,6 @@
 // Norms of the rows, and the rows as the tensor cores take them.
 #include "launch.h"
-#include "rows.cuh"
+#include "steps.h"
 
 namespace vitsom::cuda {
 namespace {

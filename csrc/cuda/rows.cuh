@@ -9,7 +9,6 @@
 #include <type_traits>
 
 #include "kernels.h"
-#include "steps.h"
 
 namespace vitsom::cuda {
 
@@ -84,13 +83,6 @@ template <class T>
 Rows<const T> make_rows(const Matrix& matrix, std::int64_t dim) {
     return make_rows(static_cast<const T*>(matrix.data), matrix.stride, dim);
 }
-
-inline Rows<float> rows_of(const Features& x) { return {x.data, x.pitch, x.pitch, true}; }
-
-// out = -scale * grad_loss[0] * (pull - x^ (x^ . pull)) / max(|x|, eps)
-void project(
-    const Matrix& x, DType, std::int64_t rows, std::int64_t dim, Rows<const float> pull, double scale, const float* grad_loss,
-    void* out, cudaStream_t);
 
 // Calls f with a zero of the type that the dtype names.
 template <class F>

@@ -5,7 +5,7 @@
 #include <mma.h>
 
 #include "launch.h"
-#include "rows.cuh"
+#include "steps.h"
 
 namespace vitsom::cuda {
 namespace {
@@ -225,9 +225,9 @@ void search(
     int device = 0, processors = 0;
     check("cudaGetDevice", cudaGetDevice(&device));
     check("cudaDeviceGetAttribute", cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
-    // Two blocks a processor even out their ends.
+    // One block fills a processor; eight in turn for each even out their ends.
     const std::int64_t sample_tiles = ceil_div(batch, TILE), tiles = ceil_div(num_prototypes, TILE);
-    const std::int64_t wanted = sample_tiles ? ceil_div(2 * processors, sample_tiles) : 1;
+    const std::int64_t wanted = sample_tiles ? ceil_div(8 * processors, sample_tiles) : 1;
     const std::int64_t splits = wanted < tiles ? wanted : tiles;
     // As many tiles a chunk as chunks: of 49152 features 39 truncated sums are added up 39 times.
     std::int64_t chunk = 1;

@@ -1,6 +1,7 @@
-// One term of the neighborhood applied along one axis of the grid. Forward: all prototypes along the columns, then rows combined
-// where a BMU is. Backward: the samples of each BMU spread along the rows, then all units smoothed along the columns.
+// One term of the neighborhood applied along one axis of the grid. Forward: all prototypes along the columns, then rows
+// combined where a BMU is. Backward: the samples of each BMU spread along the rows, then all units along the columns.
 #include "launch.h"
+#include "steps.h"
 #include "tile.cuh"
 
 namespace vitsom::cuda {
@@ -9,7 +10,8 @@ namespace {
 // smoothed[r, c] = sum over s of factor[c, s] * w^[r, s]
 template <class T>
 __global__ void __launch_bounds__(PRODUCT_THREADS) smooth_normalised(
-    Tiling tiling, Rows<const T> prototypes, const float* inverse, std::int64_t cols, const float* factor, Rows<float> smoothed) {
+    Tiling tiling, Rows<const T> prototypes, const float* inverse, std::int64_t cols, const float* factor,
+    Rows<float> smoothed) {
     const std::int64_t first = tiling.repeat() * cols;
     product_tile<Weights::by_depth>(
         tiling.row(), cols, tiling.feature(), cols, [&](std::int64_t c, std::int64_t s) { return factor[c * cols + s]; },
@@ -19,8 +21,8 @@ __global__ void __launch_bounds__(PRODUCT_THREADS) smooth_normalised(
 
 // combined[g] (+)= sum over r of factor[row of g, r] * smoothed[r, c] for the distinct BMUs g of column c
 __global__ void __launch_bounds__(PRODUCT_THREADS) combine_at_bmus(
-    Tiling tiling, Rows<float> smoothed, Groups groups, std::int64_t rows, std::int64_t cols, const float* factor, bool is_first,
-    Rows<float> combined) {
+    Tiling tiling, Rows<float> smoothed, Groups groups, std::int64_t rows, std::int64_t cols, const float* factor,
+    bool is_first, Rows<float> combined) {
     const std::int64_t column = tiling.repeat(), count = groups.column_groups[column];
     if (tiling.row() >= count) return;
     const std::int64_t start = groups.column_start[column];
@@ -72,7 +74,7 @@ void smooth_prototypes(
         using T = decltype(zero);
         launch(
             "smooth_normalised", smooth_normalised<T>, tiling.blocks(), PRODUCT_THREADS, stream, tiling,
-            make_rows<T>(p.prototypes, p.dim), inverse, h.cols, col_factor(h, term), rows_of(smoothed));
+            make_rows<T>(p.prototypes, p.dim), inverse, h.cols, col_factor(h, term), smoothed);
     });
 }
 
@@ -81,8 +83,8 @@ void combine_rows(
     const Features& combined, cudaStream_t stream) {
     const Tiling tiling(h.rows < p.batch ? h.rows : p.batch, p.dim, h.cols);
     launch(
-        "combine_at_bmus", combine_at_bmus, tiling.blocks(), PRODUCT_THREADS, stream, tiling, rows_of(smoothed), groups, h.rows,
-        h.cols, row_factor(h, term), term == 0, rows_of(combined));
+        "combine_at_bmus", combine_at_bmus, tiling.blocks(), PRODUCT_THREADS, stream, tiling, smoothed, groups, h.rows,
+        h.cols, row_factor(h, term), term == 0, combined);
 }
 
 void spread_rows(
@@ -90,8 +92,8 @@ void spread_rows(
     const Features& spread, cudaStream_t stream) {
     const Tiling tiling(h.rows, p.dim, h.cols);
     launch(
-        "spread_from_bmus", spread_from_bmus, tiling.blocks(), PRODUCT_THREADS, stream, tiling, rows_of(sums), groups, h.rows,
-        h.cols, row_factor(h, term), rows_of(spread));
+        "spread_from_bmus", spread_from_bmus, tiling.blocks(), PRODUCT_THREADS, stream, tiling, sums, groups, h.rows,
+        h.cols, row_factor(h, term), spread);
 }
 
 void smooth_spread(
@@ -99,8 +101,8 @@ void smooth_spread(
     cudaStream_t stream) {
     const Tiling tiling(h.cols, p.dim, h.rows);
     launch(
-        "smooth_transposed", smooth_transposed, tiling.blocks(), PRODUCT_THREADS, stream, tiling, rows_of(spread), h.cols,
-        col_factor(h, term), term == 0, rows_of(pull));
+        "smooth_transposed", smooth_transposed, tiling.blocks(), PRODUCT_THREADS, stream, tiling, spread, h.cols,
+        col_factor(h, term), term == 0, pull);
 }
 
 }  // namespace vitsom::cuda

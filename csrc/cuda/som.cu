@@ -1,6 +1,6 @@
 // The three functions of the module: which kernels run in which order, and where in the workspace their results lie.
 #include "launch.h"
-#include "rows.cuh"
+#include "steps.h"
 
 namespace vitsom::cuda {
 namespace {
@@ -26,7 +26,7 @@ private:
 
 Features take_features(Arena& arena, std::int64_t rows, std::int64_t dim) {
     const std::int64_t pitch = ceil_div(dim, 4) * 4;
-    return {arena.take<float>(rows * pitch), pitch};
+    return {arena.take<float>(rows * pitch), pitch, pitch, true};
 }
 
 Packed take_packed(Arena& arena, const Problem& p, std::int64_t rows) {
@@ -160,7 +160,7 @@ void som_backward(
         spread_rows(p, h, term, pieces.sums, kept.groups, pieces.spread, stream);
         smooth_spread(p, h, term, pieces.spread, pieces.pull, stream);
     }
-    const Rows<const float> pull{pieces.pull.data, pieces.pull.pitch, pieces.pull.pitch, true};
+    const Rows<const float> pull{pieces.pull.data, pieces.pull.stride, pieces.pull.dim, pieces.pull.aligned};
     project(p.prototypes, p.dtype, p.num_prototypes, p.dim, pull, scale, grad_loss, grad_prototypes, stream);
 }
 

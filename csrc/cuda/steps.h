@@ -1,30 +1,24 @@
-// The kernels of a step in the order in which som.cu launches them; one file each, or two where they share an idea.
+// What som.cu launches, in that order, and what the kernels leave for one another in the workspace. One idea a file.
 #pragma once
 
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
-#include "kernels.h"
+#include "rows.cuh"
 
 namespace vitsom::cuda {
 
 // Rows in halves for the tensor cores, each scaled by a power of two to a norm in [2^11, 2^12): hi, and for fp32 rows lo, too,
 // with row = (hi + lo) / scale to 22 bits.
 struct Packed {
-    __half* hi;            // [rows, pitch], zero beyond the end of a row
-    __half* lo;            // [rows, pitch], nullptr for rows of 16-bit numbers
-    std::int64_t pitch;    // a multiple of PACKED_DEPTH
-    float* inverse;        // [rows] 1 / max(|x|, eps), NaN for a row that is not finite
-    float* packed_inverse; // [rows] the same of the packed row
+    __half* hi;             // [rows, pitch], zero beyond the end of a row
+    __half* lo;             // [rows, pitch], nullptr for rows of 16-bit numbers
+    std::int64_t pitch;     // a multiple of PACKED_DEPTH
+    float* inverse;         // [rows] 1 / max(|x|, eps), NaN for a row that is not finite
+    float* packed_inverse;  // [rows] the same of the packed row
 };
 
 constexpr int PACKED_DEPTH = 32;
 
-// fp32 rows in the workspace, zero beyond dim.
-struct Features {
-    float* data;
-    std::int64_t pitch;  // a multiple of 4
-};
+// fp32 rows in the workspace, aligned, and zero from dim to their end.
+using Features = Rows<float>;
 
 // The best prototype of a sample so far: its score in an order-preserving pattern of bits, then ~index; 0 is none. The largest
 // is the nearest, on ties the one of the lowest index, whatever the order in which blocks arrive.
@@ -33,7 +27,7 @@ using Best = unsigned long long;
 // The samples sorted by their BMU, column by column of the grid. A column's samples and its distinct BMUs both begin at
 // column_start, so that no column waits for the count of another; what lies between its last BMU and the next column is unused.
 struct Groups {
-    int* column_start;   // [cols + 1] into the three below
+    int* column_start;   // [cols + 1] into the four below
     int* column_groups;  // [cols] distinct BMUs
     int* order;          // [batch] sample indices by (column, row, index)
     int* group_row;      // [batch] grid row of a distinct BMU
@@ -41,11 +35,15 @@ struct Groups {
     int* group_size;     // [batch] its samples, 0 where unused
 };
 
+// `best`, where given, is set to none.
 void pack(const Matrix&, DType, std::int64_t rows, std::int64_t dim, const Packed&, Best* best, cudaStream_t);
 void search(const Packed& z, const Packed& prototypes, std::int64_t batch, std::int64_t num_prototypes, Best*, cudaStream_t);
+// `distance` may be nullptr.
 void decode(const Best*, const Packed& z, std::int64_t batch, std::int64_t* bmu, float* distance, cudaStream_t);
 
-void group(const std::int64_t* bmu, std::int64_t batch, std::int64_t rows, std::int64_t cols, const Groups&, int* next, cudaStream_t);
+// `next` [rows * cols] is scratch.
+void group(
+    const std::int64_t* bmu, std::int64_t batch, std::int64_t rows, std::int64_t cols, const Groups&, int* next, cudaStream_t);
 
 // Forward: the prototypes smoothed along columns by one term, then its rows combined at the distinct BMUs, set or added to.
 void smooth_prototypes(
@@ -69,5 +67,10 @@ void spread_rows(
     cudaStream_t);
 void smooth_spread(
     const Problem&, const Neighborhood&, std::int64_t term, const Features& spread, const Features& pull, cudaStream_t);
+
+// out = -scale * grad_loss[0] * (pull - x^ (x^ . pull)) / max(|x|, eps)
+void project(
+    const Matrix& x, DType, std::int64_t rows, std::int64_t dim, const Rows<const float>& pull, double scale,
+    const float* grad_loss, void* out, cudaStream_t);
 
 }  // namespace vitsom::cuda

@@ -42,8 +42,9 @@ using std::nanf;
 
 namespace host {
 
+// Throws where threads wait for each other for good.
 using Run = void (*)(const void* kernel);
-void run_grid(unsigned blocks, unsigned threads, Run run, const void* kernel);  // throws where threads wait for each other for good
+void run_grid(unsigned blocks, unsigned threads, Run run, const void* kernel);
 
 void block_barrier();
 
