@@ -2,7 +2,6 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -28,10 +27,10 @@ T* address(std::uintptr_t value) {
 Problem problem(
     std::uintptr_t z, std::int64_t z_stride, std::uintptr_t prototypes, std::int64_t prototype_stride, int dtype,
     std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim) {
-    for (const std::int64_t count : {batch, num_prototypes}) {
-        if (count > std::numeric_limits<std::int32_t>::max()) {
+    for (const std::int64_t count : {batch, num_prototypes, dim}) {
+        if (count > 1 << 30) {  // offsets are 64-bit, counts are not
             throw std::invalid_argument(
-                "z and prototypes must have fewer than 2^31 rows each, got " + std::to_string(count));
+                "z and prototypes must have at most 2^30 rows and features, got " + std::to_string(count));
         }
     }
     return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride},

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from helpers import check, check_bmu, run, search
 
-from vitsom_fast import Grid
+from vitsom_fast import Grid, reference
 
 SHAPES = [  # B, rows, cols, D
     (37, 9, 11, 70),
@@ -40,6 +40,20 @@ def results(dtype: torch.dtype, shape: tuple[int, ...], topology: str, order: st
     return [*result, *search("cuda", z, prototypes)]
 
 
+def check_that_truncation_does_not_add_up(dim: int) -> None:
+    """One feature makes nearly all of a score, and a thousand small ones are added to it: the worst for a tensor core."""
+    torch.manual_seed(0)
+    large = torch.zeros(1, dim)
+    large[0, 0] = 20 * dim**0.5
+    z, prototypes = large + torch.randn(16, dim), large + torch.randn(32, dim)
+    bmu, distance = search("cuda", z, prototypes)
+    check_bmu(bmu, z, prototypes)
+    exact = reference.distances(z.double(), prototypes.double()).gather(1, bmu[:, None])[:, 0]
+    assert (distance - exact).abs().max() <= 1e-6, dim
+
+
+for dim in (192, 3136):
+    check_that_truncation_does_not_add_up(dim)
 for dtype in (torch.float32, torch.bfloat16, torch.float16):
     for shape in SHAPES:
         for topology in ("rectangular", "hexagonal"):
