@@ -16,9 +16,10 @@ ROOT = Path(__file__).parent.resolve()
 
 
 class CMakeBuild(build_ext):
-    """Builds vitsom_fast._cpu. Where that fails the package still installs and runs in PyTorch operations.
+    """Builds vitsom_fast._cpu, and vitsom_fast._cuda where there is nvcc. Without them the package runs in PyTorch operations.
 
-    VITSOM_BUILD_CPU=0 leaves the module out, =1 makes a failure to build it an error.
+    VITSOM_BUILD_CPU=0 and VITSOM_BUILD_CUDA=0 leave a module out, =1 makes a failure to build it an error. VITSOM_CUDA_ARCHS
+    narrows the architectures of the CUDA module, written as CMake's CUDA_ARCHITECTURES ("90" or "80-real;90").
     """
 
     def build_extension(self, ext: Extension) -> None:
@@ -26,44 +27,43 @@ class CMakeBuild(build_ext):
         Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
         if self.editable_mode:
             (ROOT / "vitsom_fast" / Path(self.get_ext_filename(ext.name)).name).unlink(missing_ok=True)
-        wish = os.environ.get("VITSOM_BUILD_CPU", "")
-        if wish == "0":
+        module = ext.name.rpartition("_")[2]
+        variable = f"VITSOM_BUILD_{module.upper()}"
+        wish = os.environ.get(variable, "")
+        if wish == "0" or (module == "cuda" and wish != "1" and find_nvcc() is None):
             return
         try:
-            self._build(ext)
+            self._build(ext, module)
         except (subprocess.CalledProcessError, OSError, ImportError) as error:
             if wish == "1":
                 raise
             print(
-                f"vitsom_fast: {ext.name} was not built ({error}); the package works without it, on backend 'torch'."
-                " VITSOM_BUILD_CPU=1 makes this an error.",
+                f"vitsom_fast: {ext.name} was not built ({error}); the package works without it, on another backend."
+                f" {variable}=1 makes this an error.",
                 file=sys.stderr,
             )
 
-    def _build(self, ext: Extension) -> None:
+    def _build(self, ext: Extension, module: str) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         # A folder of its own: the cache of an earlier build names a ninja that pip has removed with its environment.
         with tempfile.TemporaryDirectory() as name:
-            self._build_in(Path(name), target)
+            self._build_in(Path(name), target, module)
 
-    def _build_in(self, build: Path, target: Path) -> None:
+    def _build_in(self, build: Path, target: Path, module: str) -> None:
         import pybind11
 
-        subprocess.run(
-            [
-                "cmake",
-                "-G",
-                "Ninja",
-                "-S",
-                str(ROOT / "csrc"),
-                "-B",
-                str(build),
-                "-DCMAKE_BUILD_TYPE=Release",
-                f"-DPython_EXECUTABLE={sys.executable}",
-                f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-            ],
-            check=True,
-        )
+        settings = {
+            "CMAKE_BUILD_TYPE": "Release",
+            "Python_EXECUTABLE": sys.executable,
+            "pybind11_DIR": pybind11.get_cmake_dir(),
+            "VITSOM_MODULE": module,
+        }
+        if module == "cuda":
+            settings["CMAKE_CUDA_COMPILER"] = find_nvcc() or "nvcc"
+            if os.environ.get("VITSOM_CUDA_ARCHS"):
+                settings["VITSOM_CUDA_ARCHS"] = os.environ["VITSOM_CUDA_ARCHS"]
+        definitions = [f"-D{name}={value}" for name, value in settings.items()]
+        subprocess.run(["cmake", "-G", "Ninja", "-S", str(ROOT / "csrc"), "-B", str(build), *definitions], check=True)
         subprocess.run(["cmake", "--build", str(build)], check=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(build / target.name, target)
@@ -76,10 +76,16 @@ class CMakeBuild(build_ext):
         super().copy_extensions_to_source()
 
 
+def find_nvcc() -> str | None:
+    """The CUDA compiler that CUDACXX names, or that of CUDA_HOME or the PATH."""
+    named = os.environ.get("CUDACXX") or os.path.join(os.environ.get("CUDA_HOME", ""), "bin", "nvcc")
+    return shutil.which(named) or shutil.which("nvcc")
+
+
 setup(
     packages=[*find_packages(include=["vitsom_fast", "vitsom_fast.*"]), "vitsom_fast.kernels"],
     package_dir={"vitsom_fast": "vitsom_fast", "vitsom_fast.kernels": "kernels"},
     package_data={"vitsom_fast": ["py.typed"]},
-    ext_modules=[Extension("vitsom_fast._cpu", sources=[])],
+    ext_modules=[Extension("vitsom_fast._cpu", sources=[]), Extension("vitsom_fast._cuda", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

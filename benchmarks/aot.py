@@ -90,7 +90,7 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
         if split:
             yield case("certified.group_maxima_kernel", configs.group_maxima(family, dim))
             yield case("certified.rescore_kernel", configs.rescore())
-        yield case("gradients.project_kernel", configs.project(dim), **precision)
+        yield case("gradients.project_kernel", configs.project(), **precision)
         yield case("attraction.attraction_kernel", configs.attraction(dim), **precision)
         for side in SIDES:
             yield case("smooth.smooth_columns_kernel", configs.smooth(side, dim), **precision)

@@ -154,6 +154,7 @@ def spread(rows: int, dim: int) -> Config:
     return Config({**latents, "BLOCK_R": max(32, _side(rows)), "BLOCK_B": 16, "BLOCK_D": _features(dim)})
 
 
-def project(dim: int) -> Config:
-    """32 columns: a program goes through all features of its units, so there are to be many programs; 16 spill on sm_80."""
-    return Config({"BLOCK_OUT": 32, "BLOCK_IN": 32, "BLOCK_D": _features(dim)})
+def project() -> Config:
+    """32 columns: a program goes through all features of its units, so there are to be many programs. 16 columns spill on sm_80,
+    32 features on sm_100."""
+    return Config({"BLOCK_OUT": 32, "BLOCK_IN": 32, "BLOCK_D": 64})

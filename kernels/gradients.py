@@ -272,7 +272,7 @@ def gradients(
     grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=device)
     precision = configs.precision(family(device))
 
-    projection = configs.project(dim)
+    projection = configs.project()
     unit_blocks = rows * blocks(cols, projection["BLOCK_OUT"])
     # Features are split where units alone would leave multiprocessors idle.
     dim_blocks = blocks(dim, projection["BLOCK_D"])

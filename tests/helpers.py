@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -13,9 +14,17 @@ from torch import Tensor
 
 from vitsom_fast import Grid, backends, find_bmu, reference, som_loss
 
-# Every backend under test and the device that its inputs live on.
-GPU = "cuda" if torch.cuda.is_available() else "cpu"  # without one, Triton interprets its kernels on CPU tensors
-BACKENDS = {"reference": "cpu", "torch": "cpu", "cpu": "cpu", "triton": GPU}
+GPU = "cuda" if torch.cuda.is_available() else "cpu"
+
+# Every backend under test and the device that its inputs live on. Without a GPU, Triton interprets its kernels on CPU tensors;
+# CUDA kernels may be built for the host.
+BACKENDS = {
+    "reference": "cpu",
+    "torch": "cpu",
+    "cpu": "cpu",
+    "triton": GPU,
+    "cuda": "cpu" if "VITSOM_CUDA_MODULE" in os.environ else "cuda",
+}
 
 BMU_TOLERANCE = 1e-6  # of d[i, bmu] - min d, in fp64
 RELATIVE_TOLERANCE = 1e-5  # of the loss, and norm-wise of each gradient, for fp32 inputs

@@ -13,10 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("environment", [{"VITSOM_BUILD_CPU": "0"}, {"CXX": "/nowhere/c++"}], ids=["left out", "no compiler"])
-def test_a_module_of_an_earlier_build_is_not_packaged(tmp_path: Path, environment: dict[str, str]) -> None:
+LEFT_OUT = {"VITSOM_BUILD_CPU": "0", "VITSOM_BUILD_CUDA": "0"}
+NO_COMPILER = {"CXX": "/nowhere/c++", "CUDACXX": "/nowhere/nvcc", "PATH": os.path.dirname(sys.executable)}
+
+
+@pytest.mark.parametrize("environment", [LEFT_OUT, NO_COMPILER], ids=["left out", "no compiler"])
+@pytest.mark.parametrize("name", ["_cpu", "_cuda"])
+def test_a_module_of_an_earlier_build_is_not_packaged(tmp_path: Path, name: str, environment: dict[str, str]) -> None:
     pytest.importorskip("setuptools")
-    module = tmp_path / "lib" / "vitsom_fast" / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
+    module = tmp_path / "lib" / "vitsom_fast" / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
     module.parent.mkdir(parents=True)
     module.write_bytes(b"of an earlier build")
     command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path)]

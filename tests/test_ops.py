@@ -359,7 +359,7 @@ def test_inputs_that_depend_on_one_another(any_backend: str, relation: str) -> N
         (second,) = torch.autograd.grad(first.square().sum(), x)
         return first, second
 
-    dtype = torch.float64 if any_backend in ("reference", "torch") else torch.float32
+    dtype = torch.float64 if any_backend in ("reference", "torch") else torch.float32  # kernels have no fp64
     ours = derivatives(lambda *a: som_loss(*a, backend=any_backend), x.to(dtype))
     for actual, expected in zip(ours, derivatives(reference.som_loss, x), strict=True):
         assert relative_error(actual, expected) < 1e-5

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends import cpu, torch_ops, triton
+from vitsom_fast.backends import cpu, cuda, torch_ops, triton
 
 NAMES = ("reference", "torch", "cpu", "triton", "cuda")
 ENVIRONMENT_VARIABLE = "VITSOM_BACKEND"
@@ -55,12 +55,7 @@ class Backend(Protocol):
 
 
 # In the order in which "auto" tries them.
-_modules: dict[str, Backend] = {"cpu": cpu, "triton": triton, "torch": torch_ops}
-
-# Names of the public API that this version has no kernels for.
-_absent = {
-    "cuda": "this version of vitsom_fast has no CUDA kernels",
-}
+_modules: dict[str, Backend] = {"cpu": cpu, "triton": triton, "cuda": cuda, "torch": torch_ops}
 
 
 def get(name: str) -> Backend:
@@ -70,10 +65,7 @@ def get(name: str) -> Backend:
 
 def available_backends() -> dict[str, str | None]:
     """Every backend by name, with None where it can run on this machine or else the reason why it cannot."""
-    return {
-        name: None if name == "reference" else _absent[name] if name in _absent else _modules[name].unavailable()
-        for name in NAMES
-    }
+    return {name: None if name == "reference" else _modules[name].unavailable() for name in NAMES}
 
 
 def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -97,7 +89,7 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
         raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
     if name == "reference":
         return name
-    reason = _absent.get(name) or _modules[name].unavailable() or _modules[name].unsupported(device, dtype)
+    reason = _modules[name].unavailable() or _modules[name].unsupported(device, dtype)
     if reason:
         raise ValueError(f"backend {name!r} cannot be used: {reason}")
     return name

@@ -1,0 +1,86 @@
+// What is left of a forward pass once S is known at the BMUs: loss = scale * sum over i of (n_b - z^_i . S_b).
+//
+// The distance 1 - cos cancels where a map fits its data, so all of it is in fp64: n, the norm, the dot product and the sum.
+#include "launch.h"
+#include "steps.h"
+
+namespace vitsom::cuda {
+namespace {
+
+constexpr int THREADS = 256;
+
+__global__ void sum_factor_rows(Neighborhood h, double* sums) {
+    const std::int64_t at = blockIdx.x, row_sums = h.terms * h.rows;
+    const std::int64_t length = at < row_sums ? h.rows : h.cols;
+    const float* row = at < row_sums ? h.row_factors + at * length : h.col_factors + (at - row_sums) * length;
+    double sum = 0;
+    for (std::int64_t j = threadIdx.x; j < length; j += blockDim.x) sum += row[j];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) sums[at] = sum;
+}
+
+__device__ double total_weight(const Neighborhood& h, const double* factor_sums, std::int64_t unit) {
+    const double* col_sums = factor_sums + h.terms * h.rows;
+    double weight = 0;
+    for (std::int64_t t = 0; t < h.terms; ++t) {
+        weight += factor_sums[t * h.rows + unit / h.cols] * col_sums[t * h.cols + unit % h.cols];
+    }
+    return weight;
+}
+
+// The distinct BMU that a sample belongs to: those of a column are sorted by their row.
+__device__ std::int64_t group_of(const Groups& groups, std::int64_t unit, std::int64_t cols) {
+    const std::int64_t start = groups.column_start[unit % cols], row = unit / cols;
+    std::int64_t low = 0, high = groups.column_groups[unit % cols] - 1;
+    while (low < high) {
+        const std::int64_t middle = (low + high) / 2;
+        if (groups.group_row[start + middle] < row) low = middle + 1;
+        else high = middle;
+    }
+    return start + low;
+}
+
+// A block a sample.
+template <class T>
+__global__ void attract_samples(
+    Rows<const T> z, Neighborhood h, const std::int64_t* bmu, Groups groups, const double* factor_sums, Rows<float> combined,
+    Rows<float> attraction, double* losses) {
+    const std::int64_t i = blockIdx.x, g = group_of(groups, bmu[i], h.cols);
+    double squared = 0, along = 0;
+    for (std::int64_t d = 4 * threadIdx.x; d < z.dim; d += 4 * blockDim.x) {
+        const float4 x = z.load(i, d), pull = combined.load(g, d);
+        squared += dot(x, x);
+        along += dot(x, pull);
+        attraction.store(i, d, pull);
+    }
+    squared = block_sum(squared);
+    along = block_sum(along);
+    if (threadIdx.x == 0) losses[i] = total_weight(h, factor_sums, bmu[i]) - along / clamped_norm(squared);
+}
+
+__global__ void sum_losses(const double* losses, std::int64_t batch, double scale, float* loss) {
+    double sum = 0;
+    for (std::int64_t i = threadIdx.x; i < batch; i += blockDim.x) sum += losses[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) *loss = static_cast<float>(scale * sum);
+}
+
+}  // namespace
+
+void sum_factors(const Neighborhood& h, double* sums, cudaStream_t stream) {
+    launch("sum_factor_rows", sum_factor_rows, h.terms * (h.rows + h.cols), WARP, stream, h, sums);
+}
+
+void attract(
+    const Problem& p, const Neighborhood& h, const std::int64_t* bmu, const Groups& groups, const double* factor_sums,
+    const Features& combined, double scale, float* attraction, double* losses, float* loss, cudaStream_t stream) {
+    by_dtype(p.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        launch(
+            "attract_samples", attract_samples<T>, p.batch, threads_for(p.dim), stream, make_rows<T>(p.z, p.dim), h, bmu,
+            groups, factor_sums, combined, make_rows(attraction, p.dim, p.dim), losses);
+    });
+    launch("sum_losses", sum_losses, 1, THREADS, stream, losses, p.batch, scale, loss);
+}
+
+}  // namespace vitsom::cuda

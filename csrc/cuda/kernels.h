@@ -1,0 +1,60 @@
+// What the module offers, in plain pointers and sizes; all memory is the caller's, nothing here waits for the device.
+//
+// z is (batch, dim) and the prototypes (rows * cols, dim), both of one dtype, each row contiguous. Offsets are 64-bit.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vitsom::cuda {
+
+enum class DType : int { float32 = 0, bfloat16 = 1, float16 = 2 };
+
+struct Matrix {
+    const void* data;
+    std::int64_t stride;  // elements from one row to the next; may be 0 (an expanded row)
+};
+
+struct Problem {
+    Matrix z;           // [batch, dim]
+    Matrix prototypes;  // [num_prototypes, dim]
+    DType dtype;
+    std::int64_t batch, num_prototypes, dim;
+};
+
+// h[(r, c), (s, d)] = sum over t of row_factors[t, r, s] * col_factors[t, c, d]; unit k = r * cols + c
+struct Neighborhood {
+    std::int64_t rows, cols, terms;
+    const float* row_factors;  // [terms, rows, rows]
+    const float* col_factors;  // [terms, cols, cols]
+};
+
+// Where the kernels run: the stream is a cudaStream_t, the workspace has the bytes that the functions below ask for.
+struct Execution {
+    int device;
+    void* stream;
+    void* workspace;
+};
+
+std::size_t find_bmu_workspace(const Problem&);
+std::size_t som_forward_workspace(const Problem&, const Neighborhood&);
+std::size_t som_backward_workspace(const Problem&);
+
+void find_bmu(const Execution&, const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
+
+// loss = scale * sum over i of (n_b - z^_i . S_b); attraction[i] = S_b  [batch, dim]; the context, 5 * batch + 2 * cols + 1
+// words of 4 bytes, is kept for the backward pass.
+void som_forward(
+    const Execution&, const Problem&, const Neighborhood&, double scale, float* loss, std::int64_t* bmu, float* attraction,
+    void* context);
+
+// Gradients of grad_loss[0] * loss in the dtype of the problem, each row contiguous; nullptr for one that is not wanted.
+void som_backward(
+    const Execution&, const Problem&, const Neighborhood&, double scale, const float* grad_loss, const float* attraction,
+    const void* context, void* grad_z, void* grad_prototypes);
+
+int driver_version();       // the newest CUDA that the driver serves, 1000 * major + 10 * minor; 0 without a driver
+int runtime_version();      // the CUDA that this module was built with, likewise
+int lowest_architecture();  // the oldest that it holds kernels for, 10 * major + minor
+
+}  // namespace vitsom::cuda

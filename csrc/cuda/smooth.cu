@@ -1,0 +1,108 @@
+// One term of the neighborhood applied along one axis of the grid. Forward: all prototypes along the columns, then rows
+// combined where a BMU is. Backward: the samples of each BMU spread along the rows, then all units along the columns.
+#include "launch.h"
+#include "steps.h"
+#include "tile.cuh"
+
+namespace vitsom::cuda {
+namespace {
+
+// smoothed[r, c] = sum over s of factor[c, s] * w^[r, s]
+template <class T>
+__global__ void __launch_bounds__(PRODUCT_THREADS) smooth_normalised(
+    Tiling tiling, Rows<const T> prototypes, const float* inverse, std::int64_t cols, const float* factor,
+    Rows<float> smoothed) {
+    const std::int64_t first = tiling.repeat() * cols;
+    product_tile<Weights::by_depth>(
+        tiling.row(), cols, tiling.feature(), cols, [&](std::int64_t c, std::int64_t s) { return factor[c * cols + s]; },
+        [&](std::int64_t s, std::int64_t d) { return inverse[first + s] * prototypes.load(first + s, d); },
+        [&](std::int64_t c, std::int64_t d, float4 v) { smoothed.store(first + c, d, v); });
+}
+
+// combined[g] (+)= sum over r of factor[row of g, r] * smoothed[r, c] for the distinct BMUs g of column c
+__global__ void __launch_bounds__(PRODUCT_THREADS) combine_at_bmus(
+    Tiling tiling, Rows<float> smoothed, Groups groups, std::int64_t rows, std::int64_t cols, const float* factor,
+    bool is_first, Rows<float> combined) {
+    const std::int64_t column = tiling.repeat(), count = groups.column_groups[column];
+    if (tiling.row() >= count) return;
+    const std::int64_t start = groups.column_start[column];
+    const int* bmu_rows = groups.group_row + start;
+    product_tile<Weights::by_depth>(
+        tiling.row(), count, tiling.feature(), rows,
+        [&](std::int64_t g, std::int64_t r) { return factor[bmu_rows[g] * rows + r]; },
+        [&](std::int64_t r, std::int64_t d) { return smoothed.load(r * cols + column, d); },
+        [&](std::int64_t g, std::int64_t d, float4 v) {
+            combined.store(start + g, d, is_first ? v : combined.load(start + g, d) + v);
+        });
+}
+
+// spread[r, c] = sum over the distinct BMUs g of column c of factor[row of g, r] * sums[g]
+__global__ void __launch_bounds__(PRODUCT_THREADS) spread_from_bmus(
+    Tiling tiling, Rows<float> sums, Groups groups, std::int64_t rows, std::int64_t cols, const float* factor,
+    Rows<float> spread) {
+    const std::int64_t column = tiling.repeat(), start = groups.column_start[column];
+    const int* bmu_rows = groups.group_row + start;
+    product_tile<Weights::by_row>(
+        tiling.row(), rows, tiling.feature(), groups.column_groups[column],
+        [&](std::int64_t r, std::int64_t g) { return factor[bmu_rows[g] * rows + r]; },
+        [&](std::int64_t g, std::int64_t d) { return sums.load(start + g, d); },
+        [&](std::int64_t r, std::int64_t d, float4 v) { spread.store(r * cols + column, d, v); });
+}
+
+// pull[r, c] (+)= sum over s of factor[s, c] * spread[r, s]
+__global__ void __launch_bounds__(PRODUCT_THREADS) smooth_transposed(
+    Tiling tiling, Rows<float> spread, std::int64_t cols, const float* factor, bool is_first, Rows<float> pull) {
+    const std::int64_t first = tiling.repeat() * cols;
+    product_tile<Weights::by_row>(
+        tiling.row(), cols, tiling.feature(), cols, [&](std::int64_t c, std::int64_t s) { return factor[s * cols + c]; },
+        [&](std::int64_t s, std::int64_t d) { return spread.load(first + s, d); },
+        [&](std::int64_t c, std::int64_t d, float4 v) {
+            pull.store(first + c, d, is_first ? v : pull.load(first + c, d) + v);
+        });
+}
+
+const float* row_factor(const Neighborhood& h, std::int64_t term) { return h.row_factors + term * h.rows * h.rows; }
+const float* col_factor(const Neighborhood& h, std::int64_t term) { return h.col_factors + term * h.cols * h.cols; }
+
+}  // namespace
+
+void smooth_prototypes(
+    const Problem& p, const Neighborhood& h, std::int64_t term, const float* inverse, const Features& smoothed,
+    cudaStream_t stream) {
+    const Tiling tiling(h.cols, p.dim, h.rows);
+    by_dtype(p.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        launch(
+            "smooth_normalised", smooth_normalised<T>, tiling.blocks(), PRODUCT_THREADS, stream, tiling,
+            make_rows<T>(p.prototypes, p.dim), inverse, h.cols, col_factor(h, term), smoothed);
+    });
+}
+
+void combine_rows(
+    const Problem& p, const Neighborhood& h, std::int64_t term, const Features& smoothed, const Groups& groups,
+    const Features& combined, cudaStream_t stream) {
+    const Tiling tiling(h.rows < p.batch ? h.rows : p.batch, p.dim, h.cols);
+    launch(
+        "combine_at_bmus", combine_at_bmus, tiling.blocks(), PRODUCT_THREADS, stream, tiling, smoothed, groups, h.rows,
+        h.cols, row_factor(h, term), term == 0, combined);
+}
+
+void spread_rows(
+    const Problem& p, const Neighborhood& h, std::int64_t term, const Features& sums, const Groups& groups,
+    const Features& spread, cudaStream_t stream) {
+    const Tiling tiling(h.rows, p.dim, h.cols);
+    launch(
+        "spread_from_bmus", spread_from_bmus, tiling.blocks(), PRODUCT_THREADS, stream, tiling, sums, groups, h.rows,
+        h.cols, row_factor(h, term), spread);
+}
+
+void smooth_spread(
+    const Problem& p, const Neighborhood& h, std::int64_t term, const Features& spread, const Features& pull,
+    cudaStream_t stream) {
+    const Tiling tiling(h.cols, p.dim, h.rows);
+    launch(
+        "smooth_transposed", smooth_transposed, tiling.blocks(), PRODUCT_THREADS, stream, tiling, spread, h.cols,
+        col_factor(h, term), term == 0, pull);
+}
+
+}  // namespace vitsom::cuda

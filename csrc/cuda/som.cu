@@ -1,0 +1,179 @@
+// The three functions of the module: which kernels run in which order, and where in the workspace their results lie.
+#include "launch.h"
+#include "steps.h"
+
+namespace vitsom::cuda {
+namespace {
+
+// Hands out a piece of memory in turn; without memory it only counts.
+class Arena {
+public:
+    explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}
+
+    template <class T>
+    T* take(std::int64_t count) {
+        char* piece = memory_ ? memory_ + used_ : nullptr;
+        used_ += (static_cast<std::size_t>(count) * sizeof(T) + 255) / 256 * 256;
+        return reinterpret_cast<T*>(piece);
+    }
+
+    std::size_t used() const { return used_; }
+
+private:
+    char* memory_;
+    std::size_t used_ = 0;
+};
+
+Features take_features(Arena& arena, std::int64_t rows, std::int64_t dim) {
+    const std::int64_t pitch = ceil_div(dim, 4) * 4;
+    return {arena.take<float>(rows * pitch), pitch, pitch, true};
+}
+
+Packed take_packed(Arena& arena, const Problem& p, std::int64_t rows) {
+    Packed packed{};
+    packed.pitch = ceil_div(p.dim, PACKED_DEPTH) * PACKED_DEPTH;
+    packed.hi = arena.take<__half>(rows * packed.pitch);
+    packed.lo = p.dtype == DType::float32 ? arena.take<__half>(rows * packed.pitch) : nullptr;
+    packed.inverse = arena.take<float>(rows);
+    packed.packed_inverse = arena.take<float>(rows);
+    return packed;
+}
+
+struct SearchPieces {
+    Packed z, prototypes;
+    Best* best;
+
+    SearchPieces(Arena& arena, const Problem& p)
+        : z(take_packed(arena, p, p.batch)),
+          prototypes(take_packed(arena, p, p.num_prototypes)),
+          best(arena.take<Best>(p.batch)) {}
+};
+
+struct ForwardPieces : SearchPieces {
+    Features smoothed, combined;
+    double *factor_sums, *losses;
+    int* next;
+
+    ForwardPieces(Arena& arena, const Problem& p, const Neighborhood& h)
+        : SearchPieces(arena, p),
+          smoothed(take_features(arena, p.num_prototypes, p.dim)),
+          combined(take_features(arena, p.batch, p.dim)),
+          factor_sums(arena.take<double>(h.terms * (h.rows + h.cols))),
+          losses(arena.take<double>(p.batch)),
+          next(arena.take<int>(p.num_prototypes)) {}
+};
+
+struct BackwardPieces {
+    Features sums, spread, pull;
+
+    BackwardPieces(Arena& arena, const Problem& p)
+        : sums(take_features(arena, p.batch, p.dim)),
+          spread(take_features(arena, p.num_prototypes, p.dim)),
+          pull(take_features(arena, p.num_prototypes, p.dim)) {}
+};
+
+// What a forward pass keeps: 1 / max(|z|, eps) and the samples sorted by BMU.
+struct Context {
+    float* inverse;  // [batch]
+    Groups groups;
+
+    Context(void* memory, std::int64_t batch, std::int64_t cols) {
+        inverse = static_cast<float*>(memory);
+        int* words = reinterpret_cast<int*>(inverse + batch);
+        for (int** piece : {&groups.order, &groups.group_row, &groups.group_start, &groups.group_size}) {
+            *piece = words;
+            words += batch;
+        }
+        groups.column_groups = words;
+        groups.column_start = words + cols;
+    }
+};
+
+void run_search(const Problem& p, const SearchPieces& s, cudaStream_t stream) {
+    pack(p.z, p.dtype, p.batch, p.dim, s.z, s.best, stream);
+    pack(p.prototypes, p.dtype, p.num_prototypes, p.dim, s.prototypes, nullptr, stream);
+    search(s.z, s.prototypes, p.batch, p.num_prototypes, s.best, stream);
+}
+
+}  // namespace
+
+std::size_t find_bmu_workspace(const Problem& p) {
+    Arena arena(nullptr);
+    SearchPieces(arena, p);
+    return arena.used();
+}
+
+std::size_t som_forward_workspace(const Problem& p, const Neighborhood& h) {
+    Arena arena(nullptr);
+    ForwardPieces(arena, p, h);
+    return arena.used();
+}
+
+std::size_t som_backward_workspace(const Problem& p) {
+    Arena arena(nullptr);
+    BackwardPieces(arena, p);
+    return arena.used();
+}
+
+void find_bmu(const Execution& on, const Problem& p, std::int64_t* bmu, float* distance) {
+    const DeviceGuard guard(on.device);
+    const auto stream = static_cast<cudaStream_t>(on.stream);
+    Arena arena(on.workspace);
+    const SearchPieces pieces(arena, p);
+    run_search(p, pieces, stream);
+    decode(pieces.best, pieces.z, p.batch, bmu, distance, stream);
+}
+
+void som_forward(
+    const Execution& on, const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu,
+    float* attraction, void* context) {
+    const DeviceGuard guard(on.device);
+    const auto stream = static_cast<cudaStream_t>(on.stream);
+    Arena arena(on.workspace);
+    ForwardPieces pieces(arena, p, h);
+    const Context kept(context, p.batch, h.cols);
+    pieces.z.inverse = kept.inverse;
+    run_search(p, pieces, stream);
+    decode(pieces.best, pieces.z, p.batch, bmu, nullptr, stream);
+    group(bmu, p.batch, h.rows, h.cols, kept.groups, pieces.next, stream);
+    sum_factors(h, pieces.factor_sums, stream);
+    for (std::int64_t term = 0; term < h.terms; ++term) {
+        smooth_prototypes(p, h, term, pieces.prototypes.inverse, pieces.smoothed, stream);
+        combine_rows(p, h, term, pieces.smoothed, kept.groups, pieces.combined, stream);
+    }
+    attract(
+        p, h, bmu, kept.groups, pieces.factor_sums, pieces.combined, scale, attraction, pieces.losses, loss, stream);
+}
+
+void som_backward(
+    const Execution& on, const Problem& p, const Neighborhood& h, double scale, const float* grad_loss, const float* attraction,
+    const void* context, void* grad_z, void* grad_prototypes) {
+    const DeviceGuard guard(on.device);
+    const auto stream = static_cast<cudaStream_t>(on.stream);
+    Arena arena(on.workspace);
+    if (grad_z) project(p.z, p.dtype, p.batch, p.dim, make_rows(attraction, p.dim, p.dim), scale, grad_loss, grad_z, stream);
+    if (!grad_prototypes) return;
+    const BackwardPieces pieces(arena, p);
+    const Context kept(const_cast<void*>(context), p.batch, h.cols);
+    sum_samples(p, kept.groups, kept.inverse, pieces.sums, stream);
+    for (std::int64_t term = 0; term < h.terms; ++term) {
+        spread_rows(p, h, term, pieces.sums, kept.groups, pieces.spread, stream);
+        smooth_spread(p, h, term, pieces.spread, pieces.pull, stream);
+    }
+    const Rows<const float> pull{pieces.pull.data, pieces.pull.stride, pieces.pull.dim, pieces.pull.aligned};
+    project(p.prototypes, p.dtype, p.num_prototypes, p.dim, pull, scale, grad_loss, grad_prototypes, stream);
+}
+
+int driver_version() {
+    int version = 0;
+    return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
+int runtime_version() { return CUDART_VERSION; }
+
+int lowest_architecture() {
+    constexpr int architectures[] = {__CUDA_ARCH_LIST__};  // in ascending order
+    return architectures[0] / 10;
+}
+
+}  // namespace vitsom::cuda

@@ -1,0 +1,76 @@
+// What som.cu launches, in that order, and what the kernels leave for one another in the workspace. One idea a file.
+#pragma once
+
+#include "rows.cuh"
+
+namespace vitsom::cuda {
+
+// Rows in halves for the tensor cores, each scaled by a power of two to a norm in [2^11, 2^12): hi, and for fp32 rows lo, too,
+// with row = (hi + lo) / scale to 22 bits.
+struct Packed {
+    __half* hi;             // [rows, pitch], zero beyond the end of a row
+    __half* lo;             // [rows, pitch], nullptr for rows of 16-bit numbers
+    std::int64_t pitch;     // a multiple of PACKED_DEPTH
+    float* inverse;         // [rows] 1 / max(|x|, eps), NaN for a row that is not finite
+    float* packed_inverse;  // [rows] the same of the packed row
+};
+
+constexpr int PACKED_DEPTH = 32;
+
+// fp32 rows in the workspace, aligned, and zero from dim to their end.
+using Features = Rows<float>;
+
+// The best prototype of a sample so far: its score in an order-preserving pattern of bits, then ~index; 0 is none. The largest
+// is the nearest, on ties the one of the lowest index, whatever the order in which blocks arrive.
+using Best = unsigned long long;
+
+// The samples sorted by their BMU, column by column of the grid. A column's samples and its distinct BMUs both begin at
+// column_start, so that no column waits for the count of another; what lies between its last BMU and the next column is unused.
+struct Groups {
+    int* column_start;   // [cols + 1] into the four below
+    int* column_groups;  // [cols] distinct BMUs
+    int* order;          // [batch] sample indices by (column, row, index)
+    int* group_row;      // [batch] grid row of a distinct BMU
+    int* group_start;    // [batch] its first sample in order
+    int* group_size;     // [batch] its samples, 0 where unused
+};
+
+// `best`, where given, is set to none.
+void pack(const Matrix&, DType, std::int64_t rows, std::int64_t dim, const Packed&, Best* best, cudaStream_t);
+void search(const Packed& z, const Packed& prototypes, std::int64_t batch, std::int64_t num_prototypes, Best*, cudaStream_t);
+// `distance` may be nullptr.
+void decode(const Best*, const Packed& z, std::int64_t batch, std::int64_t* bmu, float* distance, cudaStream_t);
+
+// `next` [rows * cols] is scratch.
+void group(
+    const std::int64_t* bmu, std::int64_t batch, std::int64_t rows, std::int64_t cols, const Groups&, int* next, cudaStream_t);
+
+// Forward: the prototypes smoothed along columns by one term, then its rows combined at the distinct BMUs, set or added to.
+void smooth_prototypes(
+    const Problem&, const Neighborhood&, std::int64_t term, const float* inverse, const Features& smoothed, cudaStream_t);
+void combine_rows(
+    const Problem&, const Neighborhood&, std::int64_t term, const Features& smoothed, const Groups&, const Features& combined,
+    cudaStream_t);
+
+// Sums of the factors' rows in fp64, [terms, rows] then [terms, cols]: n = G 1 is a sum over terms of their products.
+void sum_factors(const Neighborhood&, double* sums, cudaStream_t);
+
+// attraction[i] = S_b, and the loss.
+void attract(
+    const Problem&, const Neighborhood&, const std::int64_t* bmu, const Groups&, const double* factor_sums,
+    const Features& combined, double scale, float* attraction, double* losses, float* loss, cudaStream_t);
+
+// Backward: the normalised samples of a distinct BMU summed up, spread along rows by one term, then smoothed along columns.
+void sum_samples(const Problem&, const Groups&, const float* inverse, const Features& sums, cudaStream_t);
+void spread_rows(
+    const Problem&, const Neighborhood&, std::int64_t term, const Features& sums, const Groups&, const Features& spread,
+    cudaStream_t);
+void smooth_spread(
+    const Problem&, const Neighborhood&, std::int64_t term, const Features& spread, const Features& pull, cudaStream_t);
+
+// out = -scale * grad_loss[0] * (pull - x^ (x^ . pull)) / max(|x|, eps)
+void project(
+    const Matrix& x, DType, std::int64_t rows, std::int64_t dim, const Rows<const float>& pull, double scale,
+    const float* grad_loss, void* out, cudaStream_t);
+
+}  // namespace vitsom::cuda

@@ -1,0 +1,95 @@
+// The product of a small matrix of weights and rows of features in fp32: every step along an axis of the grid is one of these.
+#pragma once
+
+#include "rows.cuh"
+
+namespace vitsom::cuda {
+
+constexpr int PRODUCT_ROWS = 64, PRODUCT_FEATURES = 64, PRODUCT_DEPTH = 16, PRODUCT_THREADS = 128;
+
+// Which index of the weights is contiguous in memory: it runs along the threads.
+enum class Weights { by_depth, by_row };
+
+// out(m, d) = sum over k < depth of weight(m, k) * features(k, d), for the 64 rows m from `row` on and 64 features d from
+// `feature` on. weight gives a float, features four of them from d on, and store takes four.
+//
+// Each of 128 threads owns 8 x 4 sums: 3 16-byte reads of shared memory for 32 multiply-adds. What the next 16 of k need is
+// on its way from memory meanwhile.
+template <Weights ORDER, class Weight, class Features, class Store>
+__device__ void product_tile(
+    std::int64_t row, std::int64_t rows, std::int64_t feature, std::int64_t depth, const Weight& weight,
+    const Features& features, const Store& store) {
+    constexpr int WEIGHTS = PRODUCT_ROWS * PRODUCT_DEPTH / PRODUCT_THREADS;
+    constexpr int QUADS = PRODUCT_FEATURES * PRODUCT_DEPTH / 4 / PRODUCT_THREADS;
+    __shared__ __align__(16) float left[PRODUCT_DEPTH][PRODUCT_ROWS + 4];
+    __shared__ __align__(16) float right[PRODUCT_DEPTH][PRODUCT_FEATURES];
+    const int thread = static_cast<int>(threadIdx.x);
+    const auto left_row = [&](int j) {
+        const int at = thread + j * PRODUCT_THREADS;
+        return ORDER == Weights::by_depth ? at / PRODUCT_DEPTH : at % PRODUCT_ROWS;
+    };
+    const auto left_depth = [&](int j) {
+        const int at = thread + j * PRODUCT_THREADS;
+        return ORDER == Weights::by_depth ? at % PRODUCT_DEPTH : at / PRODUCT_ROWS;
+    };
+    const int right_depth = thread / (PRODUCT_FEATURES / 4), right_feature = thread % (PRODUCT_FEATURES / 4) * 4;
+    constexpr int DEPTH_APART = PRODUCT_DEPTH / QUADS;
+
+    float next_left[WEIGHTS];
+    float4 next_right[QUADS];
+    const auto fetch = [&](std::int64_t k) {
+#pragma unroll
+        for (int j = 0; j < WEIGHTS; ++j) {
+            const std::int64_t m = row + left_row(j), at = k + left_depth(j);
+            next_left[j] = m < rows && at < depth ? weight(m, at) : 0.0f;
+        }
+#pragma unroll
+        for (int j = 0; j < QUADS; ++j) {
+            const std::int64_t at = k + right_depth + j * DEPTH_APART;
+            next_right[j] = at < depth ? features(at, feature + right_feature) : float4{0, 0, 0, 0};
+        }
+    };
+
+    const int first_row = thread / 16 * 8, first_feature = thread % 16 * 4;
+    float4 sum[8] = {};
+    fetch(0);
+    for (std::int64_t k = 0; k < depth; k += PRODUCT_DEPTH) {
+        __syncthreads();  // the tiles before these have been read
+#pragma unroll
+        for (int j = 0; j < WEIGHTS; ++j) left[left_depth(j)][left_row(j)] = next_left[j];
+#pragma unroll
+        for (int j = 0; j < QUADS; ++j) {
+            *reinterpret_cast<float4*>(&right[right_depth + j * DEPTH_APART][right_feature]) = next_right[j];
+        }
+        __syncthreads();
+        if (k + PRODUCT_DEPTH < depth) fetch(k + PRODUCT_DEPTH);
+#pragma unroll
+        for (int step = 0; step < PRODUCT_DEPTH; ++step) {
+            const float4 x = *reinterpret_cast<const float4*>(&right[step][first_feature]);
+            const float4 a = *reinterpret_cast<const float4*>(&left[step][first_row]);
+            const float4 b = *reinterpret_cast<const float4*>(&left[step][first_row + 4]);
+            const float w[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+            for (int j = 0; j < 8; ++j) sum[j] = sum[j] + w[j] * x;
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+        if (row + first_row + j < rows) store(row + first_row + j, feature + first_feature, sum[j]);
+    }
+}
+
+// Blocks of one product: tiles of features run fastest, then tiles of rows, then whatever the product is repeated over.
+struct Tiling {
+    std::int64_t feature_tiles, row_tiles, repeats;
+
+    Tiling(std::int64_t rows, std::int64_t dim, std::int64_t repeats)
+        : feature_tiles(ceil_div(dim, PRODUCT_FEATURES)), row_tiles(ceil_div(rows, PRODUCT_ROWS)), repeats(repeats) {}
+
+    std::int64_t blocks() const { return feature_tiles * row_tiles * repeats; }
+    __device__ std::int64_t feature() const { return blockIdx.x % feature_tiles * PRODUCT_FEATURES; }
+    __device__ std::int64_t row() const { return blockIdx.x / feature_tiles % row_tiles * PRODUCT_ROWS; }
+    __device__ std::int64_t repeat() const { return blockIdx.x / feature_tiles / row_tiles; }
+};
+
+}  // namespace vitsom::cuda
