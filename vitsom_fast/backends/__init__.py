@@ -57,6 +57,9 @@ class Backend(Protocol):
 # In the order in which "auto" tries them.
 _modules: dict[str, Backend] = {"cpu": cpu, "triton": triton, "cuda": cuda, "torch": torch_ops}
 
+# Kernels for GPUs can be run on the CPU for tests, slowly: "auto" never does.
+_GPU_ONLY = ("triton", "cuda")
+
 
 def get(name: str) -> Backend:
     """The module of a backend that ``resolve`` returned."""
@@ -83,7 +86,9 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
         return next(
             name
             for name, module in _modules.items()
-            if module.unavailable() is None and module.unsupported(device, dtype) is None
+            if module.unavailable() is None
+            and module.unsupported(device, dtype) is None
+            and not (device.type == "cpu" and name in _GPU_ONLY)
         )
     if name not in NAMES:
         raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
