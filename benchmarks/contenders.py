@@ -162,7 +162,7 @@ def checked(
         except WrongResult as error:
             if contender.peer is None:
                 raise
-            truth.check_search(*result, tolerance=PEER_TOLERANCE)
+            truth.check_search(result[0], PEER_TOLERANCE)
             notes[contender.name] = f"only nearly right: {error}"
         if contender.peer is not None and elapsed > TIME_LIMIT:
             notes[contender.name] = f"one run takes {elapsed:.0f} s, more than {TIME_LIMIT:.0f} s"
