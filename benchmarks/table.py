@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from benchmarks.contenders import Operation
 from benchmarks.workloads import Workload
@@ -16,8 +17,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 _FOOTNOTES = (
     "median: of rounds taken in turns within one process. x baseline: how many times as fast as the baseline (step: the eager",
     "reference; search: torch matmul and argmax). x ours: how many times as long as the fastest backend of this package takes.",
-    "GFLOP/s counts the search, 2 B K D, and nothing else, for the step as well; a search that may skip work can exceed 100 %",
-    "of the peak, which is the median of torch's fp32 matrix product of 2048 x 2048, timed in turns with the others.",
+    "GFLOP/s counts the search, 2 B K D, and nothing else, for the step as well. The peak is the median of torch's fp32 matrix",
+    "product of 2048 x 2048, timed in turns with the others; a better kernel, one in bf16 and one that skips work exceed it.",
+    "A peer's time is its search alone: what it cannot do itself (normalise rows, build an index) is done before.",
     "memory: at the peak of one run in a process of its own, beyond inputs and gradients; 1 MB is 10^6 bytes.",
 )
 
@@ -128,14 +130,20 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     return [f"{contender} ({', '.join(places)}): {note}" for (contender, note), places in where.items()]
 
 
-def write_csv(path: Path, rows: Sequence[Row], machine: Mapping[str, object]) -> None:
-    """Every row with the machine it was measured on, so that rows of several files can be laid side by side."""
+def write_csv(path: Path, rows: Sequence[Any], machine: Mapping[str, object]) -> None:
+    """Rows of one dataclass, each with the machine it was measured on: rows of several files can be laid side by side."""
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*(field.name for field in fields(Row)), *machine], lineterminator="\n")
+        writer = csv.DictWriter(file, [*(field.name for field in fields(rows[0])), *machine], lineterminator="\n")
         writer.writeheader()
         for row in rows:
             values = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in asdict(row).items()}
             writer.writerow({**values, **machine})
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows as ``write_csv`` wrote them, every value as text; what was not measured is empty."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _number(value: float | None, digits: int) -> str:

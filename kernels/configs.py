@@ -155,6 +155,6 @@ def spread(rows: int, dim: int) -> Config:
 
 
 def project() -> Config:
-    """32 columns: a program goes through all features of its units, so there are to be many programs. 16 columns spill on sm_80,
-    32 features on sm_100."""
+    """32 columns: a program goes through all features of its units, so there are to be many programs. 16 columns spill on
+    sm_80, 32 features on sm_100."""
     return Config({"BLOCK_OUT": 32, "BLOCK_IN": 32, "BLOCK_D": 64})

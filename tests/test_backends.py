@@ -95,10 +95,11 @@ def test_the_environment_overrides_auto(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "torch")
     som_loss(z, prototypes, grid, 1.0)
     find_bmu(z, prototypes)
-    assert served == ["torch", "torch"]
+    assert set(served) == {"torch"}
+    served.clear()
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "reference")
     som_loss(z, prototypes, grid, 1.0)
-    assert served == ["torch", "torch"]  # the reference is no operator
+    assert not served  # the reference is no operator
     assert backends.resolve("auto", CPU, torch.float32) == "reference"
 
 
