@@ -16,7 +16,7 @@ if INTERPRETED:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
 
 # Of the cases of one test, what an interpreted backend runs unless --all-cases asks for more: 10 ms a program add up.
-CASES_INTERPRETED = 4
+CASES_INTERPRETED = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
