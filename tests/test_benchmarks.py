@@ -17,8 +17,6 @@ import torch
 from threadpoolctl import threadpool_info
 from torch import Tensor
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the benchmarks are not installed with the package
-
 from benchmarks import contenders, machine, memory, peers, workloads
 from benchmarks.contenders import SEARCH, STEP, Contender, checked, race
 from benchmarks.correctness import Truth, WrongResult

@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the benchmarks are not installed with the package
-
 from benchmarks import roofline
 from benchmarks.gpu import cases, measure
 from benchmarks.gpu.__main__ import Run, outcomes

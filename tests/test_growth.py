@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the benchmarks are not installed with the package
-
 from benchmarks import growth
 from benchmarks.contenders import SEARCH
 from benchmarks.growth import Point

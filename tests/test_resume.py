@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,6 @@ import pytest
 import safetensors.torch
 import torch
 from tiny_run import lasting, small_pictures, tiny_config
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # the benchmarks are not installed with the package
 
 from benchmarks.kill_and_resume import kill_and_resume
 from vitsom_fast.training import files, fit
