@@ -41,6 +41,7 @@ class Case:
     constants: tuple[tuple[str, Any], ...]
     num_warps: int
     num_stages: int
+    max_registers: int
 
     @property
     def config(self) -> str:
@@ -76,7 +77,15 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
     split = dtype == "fp32"
 
     def case(kernel: str, config: configs.Config, dtype: str = dtype, **constants: Any) -> Case:
-        return Case(kernel, target, dtype, tuple({**constants, **config.blocks}.items()), config.num_warps, config.num_stages)
+        return Case(
+            kernel,
+            target,
+            dtype,
+            tuple({**constants, **config.blocks}.items()),
+            config.num_warps,
+            config.num_stages,
+            config.max_registers,
+        )
 
     for on_device in (False, True):
         yield case("factors.gaussian_kernel", configs.gaussian(), "fp32", ON_DEVICE=on_device)
@@ -91,7 +100,7 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
             yield case("certified.group_maxima_kernel", configs.group_maxima(family, dim))
             yield case("certified.rescore_kernel", configs.rescore())
         yield case("gradients.project_kernel", configs.project(), **precision)
-        yield case("attraction.attraction_kernel", configs.attraction(dim), **precision)
+        yield case("attraction.attraction_kernel", configs.attraction(family, dim), **precision)
         for side in SIDES:
             yield case("smooth.smooth_columns_kernel", configs.smooth(side, dim), **precision)
             yield case("gradients.spread_kernel", configs.spread(side, dim), **precision)
@@ -123,7 +132,11 @@ def compile_case(case: Case) -> Row:
     compiled = triton.compile(
         source,
         target=GPUTarget(backend, architecture, 64 if backend == "hip" else 32),
-        options={"num_warps": case.num_warps, "num_stages": case.num_stages},
+        options={
+            "num_warps": case.num_warps,
+            "num_stages": case.num_stages,
+            **({"maxnreg": case.max_registers} if case.max_registers else {}),
+        },
     )
     seconds = time.perf_counter() - started
     assembly = compiled.asm["amdgcn" if backend == "hip" else "ptx"]

@@ -153,7 +153,7 @@ def attraction_and_loss(
     (batch, dim), (terms, rows, _), cols = z.shape, row_factors.shape, col_factors.shape[1]
     attraction = torch.empty((batch, dim), dtype=torch.float32, device=z.device)
     loss = torch.empty((), dtype=torch.float32, device=z.device)
-    config = configs.attraction(dim)
+    config = configs.attraction(family(z.device), dim)
     programs = blocks(batch, config["BLOCK_B"]) * blocks(dim, config["BLOCK_D"])
     attraction_kernel[programs,](
         z,

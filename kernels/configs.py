@@ -16,6 +16,7 @@ class Config:
     blocks: dict[str, int]
     num_warps: int = 4
     num_stages: int = 2
+    max_registers: int = 0  # a thread; 0 leaves it to the compiler
 
     def __getitem__(self, block: str) -> int:
         return self.blocks[block]
@@ -27,7 +28,8 @@ class Config:
 
     def options(self) -> dict[str, Any]:
         """What a launch takes beside its arguments."""
-        return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
+        limit = {"maxnreg": self.max_registers} if self.max_registers else {}
+        return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages, **limit}
 
 
 FAMILIES = ("ampere", "hopper", "blackwell", "cdna")
@@ -142,10 +144,11 @@ def smooth(cols: int, dim: int) -> Config:
     return Config({"BLOCK_OUT": _side(cols), "BLOCK_IN": 32, "BLOCK_D": _features(dim)})
 
 
-def attraction(dim: int) -> Config:
-    """16 samples: with more of them most programs would read several columns of the map for a few samples each. With fewer
-    warps ptxas stops at 128 registers and spills."""
-    return Config({"BLOCK_B": 16, "BLOCK_R": 32, "BLOCK_D": _features(dim)}, num_warps=8)
+def attraction(family: str, dim: int) -> Config:
+    """16 samples: with more of them most programs would read several columns of the map for a few samples each. ptxas is told
+    that it may take all registers: by itself it stops at 80 to 128, and spills."""
+    blocks = {"BLOCK_B": 16, "BLOCK_R": 32, "BLOCK_D": _features(dim)}
+    return Config(blocks, max_registers=0 if family == "cdna" else 255)
 
 
 def spread(rows: int, dim: int) -> Config:
