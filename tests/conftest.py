@@ -11,6 +11,8 @@ from helpers import BACKENDS
 
 from vitsom_fast import available_backends
 
+os.environ.pop("PYTEST_ADDOPTS", None)  # meant for this run, not for those that tests start
+
 INTERPRETED = BACKENDS["triton"] == "cpu"
 if INTERPRETED:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
