@@ -14,6 +14,7 @@ namespace {
 using vitsom::DType;
 using vitsom::Neighborhood;
 using vitsom::Problem;
+using vitsom::Pruning;
 using vitsom::SearchCounts;
 
 const vitsom::Kernels& kernels() {
@@ -28,9 +29,9 @@ T* address(std::uintptr_t value) {
 
 Problem problem(
     std::uintptr_t z, std::int64_t z_stride, std::uintptr_t prototypes, std::int64_t prototype_stride, int dtype,
-    std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim, int threads) {
+    std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim, int threads, int pruning) {
     return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride}, static_cast<DType>(dtype), batch,
-            num_prototypes, dim, threads};
+            num_prototypes, dim, threads, static_cast<Pruning>(pruning)};
 }
 
 Neighborhood neighborhood(
@@ -84,10 +85,12 @@ PYBIND11_MODULE(_cpu, m) {
     py::class_<Problem>(m, "Problem").def(py::init(&problem));
     py::class_<Neighborhood>(m, "Neighborhood").def(py::init(&neighborhood));
     py::class_<SearchCounts>(m, "SearchCounts")
+        .def_readonly("pruned", &SearchCounts::pruned)
         .def_readonly("int8", &SearchCounts::int8)
         .def_readonly("bf16", &SearchCounts::bf16)
         .def_readonly("fp32", &SearchCounts::fp32)
-        .def_readonly("candidates", &SearchCounts::candidates);
+        .def_readonly("candidates", &SearchCounts::candidates)
+        .def_readonly("tiles", &SearchCounts::tiles);
     m.def("find_bmu", &find_bmu);
     m.def("som_forward", &som_forward);
     m.def("som_backward", &som_backward);

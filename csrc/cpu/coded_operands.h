@@ -4,6 +4,7 @@
 #include "certificate.h"
 #include "memory.h"
 #include "order.h"
+#include "rescore.h"
 #include "search_result.h"
 #include "split.h"
 
@@ -13,8 +14,6 @@ namespace VITSOM_ISA {
 // Words that a block of a tile of samples (24 KB) and of a panel of prototypes may have. A group of panels has 64 KB of codes,
 // for its prototypes as they are given (256 KB) to stay in the second-level cache, too, while candidates are scored.
 constexpr std::int64_t BLOCK_WORDS = 512, GROUP_WORDS = 1 << 14, BLOCK_TILES = 16;
-
-constexpr float UNDECIDED = __builtin_inff();
 
 // A prototype that may be the BMU of a row.
 struct Candidate {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "coded_operands.h"
+#include "rescore.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -215,39 +216,12 @@ private:
         }
     }
 
-    // Up to MOST candidates: in fp32 at first, and in fp64 those that could still be the BMU.
     template <int MOST>
     void score(std::int64_t i, const std::int64_t* positions, std::int64_t n) {
-        const T* z = row<T>(p.z, rows[i]);
         std::int64_t index[MOST];
-        const T* prototype[MOST];
-        for (std::int64_t c = 0; c < MOST; ++c) {
-            index[c] = s.order(positions[smaller(c, n - 1)]);
-            prototype[c] = row<T>(p.prototypes, index[c]);
-        }
-        const float factor = static_cast<float>(inverse_z[rows[i]] * 0x1p32);
-        Vec sums[MOST] = {};
-        for_each_vector(p.dim, [&](std::int64_t d, auto load, auto) {
-            const Vec unit = load(z + d) * 0x1p-64f * factor;  // of length 2^-32: no product overflows
-#pragma GCC unroll 16
-            for (int c = 0; c < MOST; ++c) sums[c] += unit * load(prototype[c] + d);
-        });
-        const double bound = static_cast<double>(p.dim / WIDTH + 32) * 0x1p-23 + SLACK;
-        double close[MOST];
-        for (std::int64_t c = 0; c < n; ++c) {
-            close[c] = sum(sums[c]) * 0x1p32 * s.inverse[index[c]] - s.z_centre[i];
-            raise(i, close[c] - bound);
-        }
-        for (std::int64_t c = 0; c < n; ++c) {
-            if (close[c] + bound < threshold[i]) continue;
-            const std::int64_t k = index[c];
-            const double exact = dot(z, prototype[c], p.dim) * inverse_z[rows[i]] * s.inverse[k];
-            if (exact > best[i] || (exact == best[i] && k < bmu[i])) {
-                best[i] = exact;
-                bmu[i] = k;
-                raise(i, exact - s.z_centre[i] - SLACK);
-            }
-        }
+        for (std::int64_t c = 0; c < n; ++c) index[c] = s.order(positions[c]);
+        const Leader leader{threshold[i], best[i], bmu[i], s.z_centre[i], SLACK};
+        rescore<MOST>(p, row<T>(p.z, rows[i]), inverse_z[rows[i]], s.inverse, index, n, leader);
         count[i] += n;
     }
 

@@ -15,12 +15,16 @@ struct Matrix {
     std::int64_t stride;  // elements from one row to the next; may be 0 (an expanded row)
 };
 
+// Whether the search is to rule out tiles of the map; automatic: where that looks faster.
+enum class Pruning : int { automatic = 0, always = 1, never = 2 };
+
 struct Problem {
     Matrix z;           // [batch, dim]
     Matrix prototypes;  // [num_prototypes, dim]
     DType dtype;
     std::int64_t batch, num_prototypes, dim;
     int threads;  // at most this many
+    Pruning pruning;
 };
 
 // h[(r, c), (s, d)] = sum over t of row_factors[t, r, s] * col_factors[t, c, d]; unit k = r * cols + c
@@ -30,9 +34,10 @@ struct Neighborhood {
     const float* col_factors;  // [terms, cols, cols]
 };
 
-// How a search went: the samples that each pass decided, and the prototypes that had to be scored anew for them.
+// How a search went: the samples that each pass decided, the prototypes that had to be scored anew for them, and the tiles of
+// prototypes that the first pass, which rules out the rest, had to look into.
 struct SearchCounts {
-    std::int64_t int8, bf16, fp32, candidates;
+    std::int64_t pruned, int8, bf16, fp32, candidates, tiles;
 };
 
 struct Kernels {

@@ -5,6 +5,7 @@
 #include "search_fp32.h"
 #if defined(__AVX512VNNI__)
 #include "search_coded.h"
+#include "search_pruned.h"
 #endif
 
 namespace vitsom {
@@ -19,11 +20,13 @@ SearchCounts search(const Problem& p, const Search& result) {
     SearchCounts counts{};
     std::int64_t left = p.batch;
 #if defined(__AVX512VNNI__)
-    counts.int8 = search_coded<Int8, T>(p, rows, left, result, counts.candidates);
+    counts.pruned = search_pruned<T>(p, rows, left, result, counts);
+    left -= counts.pruned;
+    if (left > 0) counts.int8 = search_coded<Int8, T>(p, rows, left, result, counts.candidates);
     left -= counts.int8;
 #endif
 #if defined(__AVX512BF16__)
-    counts.bf16 = search_coded<BFloat16, T>(p, rows, left, result, counts.candidates);
+    if (left > 0) counts.bf16 = search_coded<BFloat16, T>(p, rows, left, result, counts.candidates);
     left -= counts.bf16;
 #endif
     if (left > 0) search_fp32<T>(p, rows, left, result);

@@ -6,6 +6,7 @@ Only addresses, sizes and strides cross the border; memory is torch's, threads f
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ except ImportError as error:
     _reason = f"the compiled module vitsom_fast._cpu cannot be loaded ({error})"
 except RuntimeError as error:  # VITSOM_CPU_ISA names what this processor cannot run
     _reason = str(error)
+
+# Whether the search is to rule out tiles of the map: a variable to compare with, and for tests to insist.
+_PRUNING_VARIABLE = "VITSOM_CPU_PRUNING"
+_PRUNING = {"auto": 0, "always": 1, "never": 2}
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -65,12 +70,13 @@ def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def search_counts(z: Tensor, prototypes: Tensor) -> dict[str, int]:
-    """How the search of these inputs goes: the rows of z that each of its passes decides, by the dtype that it multiplies in,
-    and the "candidates", the prototypes that were scored anew because products of codes could not rule them out."""
+    """How the search of these inputs goes: the rows of z that each of its passes decides, "pruned" those that look into some tiles
+    of the map only, the others by the dtype that they multiply in; the "candidates", prototypes that were scored anew because
+    bounds could not rule them out; the "tiles" of 16 prototypes that the pruned rows looked into."""
     problem, _keep = _problem(z, prototypes)
     bmu, distance = torch.empty(z.shape[0], dtype=torch.int64), torch.empty(z.shape[0])
     counts = _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
-    return {name: getattr(counts, name) for name in ("int8", "bf16", "fp32", "candidates")}
+    return {name: getattr(counts, name) for name in ("pruned", "int8", "bf16", "fp32", "candidates", "tiles")}
 
 
 def som_forward(
@@ -147,8 +153,16 @@ def _problem(z: Tensor, prototypes: Tensor) -> tuple[object, tuple[Tensor, Tenso
         prototypes.shape[0],
         z.shape[1],
         torch.get_num_threads(),
+        _pruning(),
     )
     return problem, (z, prototypes)
+
+
+def _pruning() -> int:
+    wanted = os.environ.get(_PRUNING_VARIABLE) or "auto"
+    if wanted not in _PRUNING:
+        raise ValueError(f"{_PRUNING_VARIABLE} must be one of {tuple(_PRUNING)}, got {wanted!r}")
+    return _PRUNING[wanted]
 
 
 def _neighborhood(prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> tuple[object, tuple[Tensor, Tensor]]:

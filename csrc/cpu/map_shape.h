@@ -1,0 +1,87 @@
+// The shape of the map, as the prototypes themselves show it, and how tiles cover it.
+//
+// A search is given a list of prototypes, not a grid. Of all widths that divide their number, that of the map is the one at which
+// tiles hold the most similar prototypes; a wrong guess costs time, never the answer.
+#pragma once
+
+#include "order.h"
+#include "pack.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+constexpr int MEMBERS = 16;  // of a tile
+
+// The units of a grid, row by row, or the tiles that cover one.
+struct Cells {
+    std::int64_t rows, cols;
+
+    std::int64_t count() const { return rows * cols; }
+};
+
+// Tiles of 4 x 4 cells; longer ones where the grid is narrower than that.
+struct Tiling {
+    Cells cells, tiles;
+    std::int64_t tile_rows, tile_cols;
+
+    Tiling() = default;
+    explicit Tiling(Cells cells) : cells(cells), tile_rows(4), tile_cols(4) {
+        for (; tile_rows >= 2 * cells.rows; tile_rows /= 2) tile_cols *= 2;
+        if (tile_rows == 4) {
+            for (; tile_cols >= 2 * cells.cols; tile_cols /= 2) tile_rows *= 2;
+        }
+        tiles = {ceil_div(cells.rows, tile_rows), ceil_div(cells.cols, tile_cols)};
+    }
+
+    // The cell that is this member of the tile; -1 beyond the edge of the grid.
+    std::int64_t member(std::int64_t tile, int lane) const {
+        const std::int64_t r = tile / tiles.cols * tile_rows + lane / tile_cols;
+        const std::int64_t c = tile % tiles.cols * tile_cols + lane % tile_cols;
+        return r < cells.rows && c < cells.cols ? r * cells.cols + c : -1;
+    }
+};
+
+// The squared length of the sum of a few tiles' prototypes, each of length 1: the more alike they are, the longer.
+template <class T>
+double similarity(const Problem& p, const Tiling& tiling, float* scratch) {
+    constexpr std::int64_t SAMPLES = 4;
+    const Order order(tiling.tiles.count());
+    double total = 0;
+    for (std::int64_t i = 1; i <= SAMPLES; ++i) {
+        const std::int64_t tile = order(i % tiling.tiles.count());
+        fill(scratch, p.dim, 0.0f);
+        for (int lane = 0; lane < MEMBERS; ++lane) {
+            const std::int64_t k = tiling.member(tile, lane);
+            const double inverse = k < 0 ? 0 : inverse_norm(row<T>(p.prototypes, k), p.dim);
+            if (!(inverse > 0)) continue;
+            const float factor = static_cast<float>(inverse * 0x1p32);
+            const T* x = row<T>(p.prototypes, k);
+            for_each_vector(p.dim, [&](std::int64_t d, auto load, auto store) {
+                store(scratch + d, load(scratch + d) + load(x + d) * 0x1p-32f * factor);
+            });
+        }
+        total += squared_norm(scratch, p.dim);
+    }
+    return total;
+}
+
+template <class T>
+Cells map_shape(const Problem& p, float* scratch) {
+    constexpr std::int64_t MOST_ASPECT = 64;
+    const std::int64_t count = p.num_prototypes;
+    Cells best{1, count};
+    double most = similarity<T>(p, Tiling(best), scratch);
+    for (std::int64_t rows = 2; rows * rows <= count * MOST_ASPECT && rows <= count; ++rows) {
+        const Cells cells{rows, count / rows};
+        if (cells.count() != count || cells.cols > rows * MOST_ASPECT) continue;
+        const double found = similarity<T>(p, Tiling(cells), scratch);
+        if (found > most) {
+            most = found;
+            best = cells;
+        }
+    }
+    return best;
+}
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom
