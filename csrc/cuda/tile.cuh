@@ -6,6 +6,7 @@
 namespace vitsom::cuda {
 
 constexpr int PRODUCT_ROWS = 64, PRODUCT_FEATURES = 64, PRODUCT_DEPTH = 16, PRODUCT_THREADS = 128;
+constexpr int PRODUCT_BLOCKS = 3;  // on a multiprocessor, of 168 registers a thread
 
 // Which index of the weights is contiguous in memory: it runs along the threads.
 enum class Weights { by_depth, by_row };
@@ -14,7 +15,8 @@ enum class Weights { by_depth, by_row };
 // `feature` on. weight gives a float, features four of them from d on, and store takes four.
 //
 // Each of 128 threads owns 8 x 4 sums: 3 16-byte reads of shared memory for 32 multiply-adds. What the next 16 of k need is
-// on its way from memory meanwhile.
+// on its way from memory meanwhile. 16 of k are added up before they join the sum: on a map that fits its data all features
+// round alike, and one chain of additions was 9e-7 off along 1024 units, and 4e-7 off a Gaussian whose tail it lost term by term.
 template <Weights ORDER, class Weight, class Features, class Store>
 __device__ void product_tile(
     std::int64_t row, std::int64_t rows, std::int64_t feature, std::int64_t depth, const Weight& weight,
@@ -63,6 +65,7 @@ __device__ void product_tile(
         }
         __syncthreads();
         if (k + PRODUCT_DEPTH < depth) fetch(k + PRODUCT_DEPTH);
+        float4 few[8] = {};
 #pragma unroll
         for (int step = 0; step < PRODUCT_DEPTH; ++step) {
             const float4 x = *reinterpret_cast<const float4*>(&right[step][first_feature]);
@@ -70,8 +73,10 @@ __device__ void product_tile(
             const float4 b = *reinterpret_cast<const float4*>(&left[step][first_row + 4]);
             const float w[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 #pragma unroll
-            for (int j = 0; j < 8; ++j) sum[j] = sum[j] + w[j] * x;
+            for (int j = 0; j < 8; ++j) few[j] = few[j] + w[j] * x;
         }
+#pragma unroll
+        for (int j = 0; j < 8; ++j) sum[j] = sum[j] + few[j];
     }
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
