@@ -7,7 +7,7 @@ namespace {
 
 constexpr int THREADS = 256;
 
-// So narrow or wide a Gaussian is a delta or a constant already, and 0 * inf stays out of the exponent.
+// 1 / T^2 is neither 0 nor infinite; so narrow or wide a Gaussian is a delta or a constant already.
 constexpr double SMALLEST_TEMPERATURE = 1e-18, LARGEST_TEMPERATURE = 1e18;
 
 __global__ void weigh_offsets(

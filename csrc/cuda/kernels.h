@@ -42,7 +42,8 @@ std::size_t som_backward_workspace(const Problem&);
 
 // weights[i] = exp(-squared_offsets[i] / (2 T^2)), NaN where T is not positive; T is temperature[0] or, without it, the radius.
 void gaussian_weights(
-    const Execution&, const float* squared_offsets, std::int64_t count, double radius, const float* temperature, float* weights);
+    const Execution&, const float* squared_offsets, std::int64_t count, double radius, const float* temperature,
+    float* weights);
 
 void find_bmu(const Execution&, const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
 
