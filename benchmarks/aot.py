@@ -1,11 +1,14 @@
-"""``python -m benchmarks.aot``: compiles every Triton kernel in every shipped configuration for real GPUs, without having one.
+"""``python -m benchmarks.aot``: compiles every kernel for real GPUs, without having one: Triton's in every shipped
+configuration, and those of CUDA C++ where there is an nvcc.
 
-Prints one row a kernel and target: registers, spilled bytes, shared memory, and the matrix instructions in the assembly.
+Prints one row a kernel and target: registers, spilled bytes, shared memory, the matrix instructions in the assembly and, for
+CUDA C++, the loads of 16 bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -21,8 +24,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
-SHARED_LIMIT = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
+from benchmarks import cuda_resources
+from benchmarks.compiled import Row, table
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")  # of Triton's kernels
+SHARED_LIMIT = {"sm_75": 64 << 10, "sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
 MATRIX_INSTRUCTION = re.compile(r"^\s*(?:@\S+\s+)?(mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_mfma)", re.MULTILINE)
 
 # One size of each bucket of vitsom_fast.kernels.configs.
@@ -48,20 +54,6 @@ class Case:
         """Block sizes and options in one line."""
         blocks = " ".join(f"{name}={value}" for name, value in self.constants)
         return f"{self.dtype} {blocks} warps={self.num_warps} stages={self.num_stages}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the compiler made of a case."""
-
-    kernel: str
-    target: str
-    config: str
-    registers: int
-    spilled_bytes: int
-    shared_bytes: int
-    matrix_instructions: int
-    compile_seconds: float
 
 
 def cases(targets: tuple[str, ...] = TARGETS, dims: tuple[int, ...] = DIMS, dtypes: tuple[str, ...] = DTYPES) -> list[Case]:
@@ -196,41 +188,50 @@ def _amd_resources(assembly: str) -> tuple[int, int]:
     return field("vgpr_count"), field("private_segment_fixed_size") + 4 * field("vgpr_spill_count")
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as text, the worst of each kernel and target first."""
-    titles = ("registers", "spilled", "shared", "matrix", "seconds")
-    lines = [f"{'kernel':18} {'target':7} {' '.join(f'{title:>9}' for title in titles)}  configuration"]
-    for row in sorted(rows, key=lambda row: (row.kernel, row.target, -row.registers)):
-        lines.append(
-            f"{row.kernel.split('.')[1].removesuffix('_kernel'):18} {row.target:7} {row.registers:9} {row.spilled_bytes:9}"
-            f" {row.shared_bytes:9} {row.matrix_instructions:9} {row.compile_seconds:9.2f}  {row.config}"
-        )
-    return "\n".join(lines)
+def triton_rows(targets: tuple[str, ...], dims: tuple[int, ...], dtypes: tuple[str, ...], name: str, jobs: int) -> list[Row]:
+    """Of the kernels whose name contains ``name``."""
+    wanted = [case for case in cases(targets, dims, dtypes) if name in case.kernel]
+    with ProcessPoolExecutor(jobs) as pool:
+        return list(tqdm(pool.map(compile_case, wanted), total=len(wanted), desc="compiling", unit="kernel", disable=None))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.aot", description=__doc__)
     parser.add_argument("--json", type=Path, help="write the rows to this file")
-    parser.add_argument("--target", choices=TARGETS, action="append", help="only this target; may be repeated")
-    parser.add_argument("--dim", type=int, action="append", help="only configurations of this number of features")
+    parser.add_argument("--backend", choices=("triton", "cuda"), help="only the kernels of this backend")
+    parser.add_argument("--target", choices=tuple(SHARED_LIMIT), action="append", help="only this target; may be repeated")
+    parser.add_argument("--dim", type=int, action="append", help="only Triton's configurations for this number of features")
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="only inputs of this dtype")
-    parser.add_argument("--kernel", help="only kernels whose name contains this")
+    parser.add_argument("--kernel", default="", help="only kernels whose name contains this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilations at a time")
     arguments = parser.parse_args()
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        parser.error("TRITON_INTERPRET=1 makes Triton interpret its kernels: unset it to compile them")
+    targets, dtypes = tuple(arguments.target or SHARED_LIMIT), tuple(arguments.dtype or DTYPES)
 
-    targets, dims = tuple(arguments.target or TARGETS), tuple(arguments.dim or DIMS)
-    every = cases(targets, dims, tuple(arguments.dtype or DTYPES))
-    wanted = [case for case in every if (arguments.kernel or "") in case.kernel]
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        rows = list(tqdm(pool.map(compile_case, wanted), total=len(wanted), desc="compiling", unit="kernel", disable=None))
+    rows: list[Row] = []
+    if arguments.backend != "cuda":
+        if importlib.util.find_spec("triton") is None:
+            print("Triton is not installed: its kernels are left out")
+        elif os.environ.get("TRITON_INTERPRET") == "1":
+            parser.error("TRITON_INTERPRET=1 makes Triton interpret its kernels: unset it to compile them")
+        else:
+            served = tuple(target for target in TARGETS if target in targets)
+            rows += triton_rows(served, tuple(arguments.dim or DIMS), dtypes, arguments.kernel, arguments.jobs)
+    if arguments.backend != "triton":
+        nvcc = cuda_resources.find_nvcc()
+        if nvcc is None:
+            print("there is no nvcc: the kernels of CUDA C++ are left out")
+        else:
+            if cuda_resources.find_disassembler(nvcc) is None:
+                print("there is no cuobjdump: what the kernels of CUDA C++ load and multiply is not counted")
+            every = cuda_resources.cuda_rows(nvcc, targets, arguments.jobs)
+            rows += [row for row in every if arguments.kernel in row.kernel and set(dtypes) & set(row.config.split())]
+
     print(table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     bad = [row for row in rows if row.spilled_bytes or row.shared_bytes > SHARED_LIMIT[row.target]]
     print(f"{len(rows)} kernels compiled; {len(bad)} spill or do not fit into shared memory")
-    return 1 if bad else 0
+    return 1 if bad or not rows else 0
 
 
 if __name__ == "__main__":

@@ -1,58 +1,43 @@
-"""What nvcc makes of the CUDA kernels, without a GPU: registers, spills, shared memory, wide loads and matrix instructions.
-
-``python -m benchmarks.cuda_resources`` prints it as JSON, one entry a kernel and architecture.
-"""
+"""What nvcc makes of the CUDA kernels, without a GPU: registers, spills, shared memory, wide loads and matrix instructions."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.compiled import Row
+
 SOURCES = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
-ARCHITECTURES = ("75", "80", "90", "100")  # as in csrc/cuda/CMakeLists.txt
+TARGETS = ("sm_75", "sm_80", "sm_90", "sm_100")  # as in csrc/cuda/CMakeLists.txt
 
 _KERNEL = re.compile(
-    r"Compiling entry function '(?P<name>\w+)'.*?(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Compiling entry function '(?P<name>\w+)'.*?(?P<stack>\d+) bytes stack frame, (?P<spilled>\d+) bytes spill stores.*?"
     r"Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
     re.DOTALL,
 )
+# What the argument of a kernel's template says of the inputs that it is for; none is for all of them.
+_DTYPES = {"float": "fp32", "__nv_bfloat16": "bf16", "__half": "fp16", "2": "fp32", "1": "bf16 fp16"}
 
 
-@dataclass(frozen=True)
-class KernelResources:
-    """One kernel on one architecture; the last two are None without a disassembler."""
-
-    kernel: str
-    architecture: str
-    registers: int
-    spilled_bytes: int
-    shared_bytes: int
-    wide_loads: int | None  # instructions that load 16 bytes a thread from global memory
-    matrix_instructions: int | None  # tensor-core products
-
-
-def kernel_resources(architectures: Sequence[str] = ARCHITECTURES) -> list[KernelResources]:
-    """Compile all kernels for each architecture and read what ptxas and the disassembly say.
+def cuda_rows(nvcc: str, targets: Sequence[str] = TARGETS, jobs: int = 2) -> list[Row]:
+    """All kernels on those targets that this nvcc knows; the seconds are those of the file that a kernel is in.
 
     Raises:
-        RuntimeError: there is no nvcc, or it fails.
+        RuntimeError: nvcc fails.
     """
-    nvcc = find_nvcc()
-    if nvcc is None:
-        raise RuntimeError("nvcc must be on the PATH, or named by CUDACXX or CUDA_HOME")
-    jobs = [(nvcc, source, architecture) for architecture in architectures for source in sorted(SOURCES.glob("*.cu"))]
-    with ThreadPoolExecutor(2) as pool:
-        return [kernel for kernels in pool.map(lambda job: _compile(*job), jobs) for kernel in kernels]
+    known = _run([nvcc, "--list-gpu-code"]).split()
+    served = [target for target in TARGETS if target in targets and target in known]
+    wanted = [(nvcc, source, target) for target in served for source in sorted(SOURCES.glob("*.cu"))]
+    with ThreadPoolExecutor(jobs) as pool:
+        return [row for rows in pool.map(lambda job: _compile(*job), wanted) for row in rows]
 
 
 def find_nvcc() -> str | None:
@@ -71,27 +56,35 @@ def find_disassembler(nvcc: str) -> str | None:
     return shutil.which("cuobjdump", path=search_path)
 
 
-def _compile(nvcc: str, source: Path, architecture: str) -> list[KernelResources]:
+def _compile(nvcc: str, source: Path, target: str) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernels.cubin"
-        options = ["-std=c++17", "-O3", f"-arch=sm_{architecture}", "-Xptxas=-v"]
+        options = ["-std=c++17", "-O3", f"-arch={target}", "-Xptxas=-v"]
+        started = time.perf_counter()
         said = _run([nvcc, *options, "-cubin", str(source), "-o", str(cubin)])
+        seconds = round(time.perf_counter() - started, 2)
         disassembler = find_disassembler(nvcc)
-        code = _functions(_run([disassembler, "-sass", str(cubin)])) if disassembler else None
-    return [_resources(match, architecture, code) for match in _KERNEL.finditer(said)]
+        code = _functions(_run([disassembler, "-sass", str(cubin)])) if disassembler else {}
+    return [_row(match, source.stem, target, code.get(match["name"]), seconds) for match in _KERNEL.finditer(said)]
 
 
-def _resources(match: re.Match[str], architecture: str, code: dict[str, str] | None) -> KernelResources:
+def _row(match: re.Match[str], module: str, target: str, code: str | None, seconds: float) -> Row:
+    def count(instruction: str) -> int | None:
+        return None if code is None else len(re.findall(rf"\b{instruction}\b", code))
+
+    name, _, argument = _demangled(match["name"]).rstrip(">").partition("<")
     shared = re.search(r"(\d+) bytes smem", match["rest"])
-    instructions = None if code is None else code[match["name"]]
-    return KernelResources(
-        kernel=_demangled(match["name"]),
-        architecture=f"sm_{architecture}",
+    return Row(
+        kernel=f"{module}.{name}",
+        target=target,
+        config=_DTYPES.get(argument, "fp32 bf16 fp16"),
         registers=int(match["registers"]),
-        spilled_bytes=int(match["stores"]) + int(match["loads"]),
+        spilled_bytes=max(int(match["stack"]), int(match["spilled"])),  # none of these kernels has another use for a stack
         shared_bytes=int(shared[1]) if shared else 0,
-        wide_loads=None if instructions is None else len(re.findall(r"\bLDG\.E\.128", instructions)),
-        matrix_instructions=None if instructions is None else len(re.findall(r"\bHMMA\.", instructions)),
+        matrix_instructions=count("HMMA"),
+        compile_seconds=seconds,
+        global_loads_16=count(r"LDG(?:\.\w+)*\.128"),
+        shared_loads_16=count(r"LDS(?:\.\w+)*\.128"),
     )
 
 
@@ -101,12 +94,12 @@ def _functions(disassembly: str) -> dict[str, str]:
 
 
 def _demangled(name: str) -> str:
-    """``search_tiles<(int)2>``: the name and the template's arguments, where the system has c++filt."""
+    """``search_tiles<2>``: the name and the template's arguments, where the system has c++filt."""
     if shutil.which("c++filt") is None:
         return name
     full = _run(["c++filt", name]).strip()
-    plain = re.sub(r"vitsom::cuda::|\(anonymous namespace\)::|^void ", "", full)
-    return re.sub(r"\((?!int\)).*", "", plain)
+    plain = re.sub(r"vitsom::cuda::|\(anonymous namespace\)::|^void |\(int\)", "", full)
+    return re.sub(r"\(.*", "", plain)
 
 
 def _run(command: list[str]) -> str:
@@ -114,7 +107,3 @@ def _run(command: list[str]) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
     return done.stdout + done.stderr
-
-
-if __name__ == "__main__":
-    print(json.dumps([asdict(kernel) for kernel in kernel_resources(sys.argv[1:] or ARCHITECTURES)], indent=1))

@@ -26,7 +26,18 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     found = []
     for arguments in (["--dtype", "fp32"], ["--dtype", "bf16", "--kernel", "search"]):
         file = tmp_path_factory.mktemp("aot") / "rows.json"
-        command = [sys.executable, "-m", "benchmarks.aot", "--dim", "192", *arguments, "--json", str(file)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.aot",
+            "--backend",
+            "triton",
+            "--dim",
+            "192",
+            *arguments,
+            "--json",
+            str(file),
+        ]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert file.exists(), done.stderr[-4000:]
         found += json.loads(file.read_text())

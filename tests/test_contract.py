@@ -135,6 +135,17 @@ def test_extreme_temperatures(backend: str, topology: str, periodic: bool, tempe
         check(run(backend, z, prototypes, grid, given_as), z, prototypes, grid, temperature)
 
 
+@pytest.mark.parametrize(
+    ("temperature", "alike"), [(1e-200, 1e-25), (1e200, 1e25), (torch.tensor(math.inf), 1e25)], ids=["1e-200", "1e200", "inf"]
+)
+@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
+def test_temperatures_beyond_fp32(backend: str, topology: str, temperature: float | Tensor, alike: float) -> None:
+    grid = Grid(4, 5, topology)
+    z, prototypes = make_inputs(9, grid, 8)
+    result, expected = (run(backend, z, prototypes, grid, t) for t in (temperature, alike))
+    assert all(torch.equal(one, other) for one, other in zip(result, expected, strict=True))
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
 def test_temperature_tensor_that_is_not_positive_makes_the_loss_nan(backend: str, topology: str, temperature: float) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks.cuda_resources import find_nvcc, kernel_resources
+from benchmarks import aot
+from benchmarks.compiled import Row
+from benchmarks.cuda_resources import cuda_rows, find_nvcc
 from vitsom_fast.backends import cuda
 
 
@@ -61,15 +65,68 @@ def test_a_module_that_cannot_be_loaded_breaks_nothing() -> None:
     assert "without its compiled module no_such_module" in done.stdout
 
 
-@pytest.mark.skipif(find_nvcc() is None, reason="there is no nvcc")
+needs_nvcc = pytest.mark.skipif(find_nvcc() is None, reason="there is no nvcc")
+
+
+@needs_nvcc
 def test_what_nvcc_makes_of_the_kernels() -> None:
     """Nothing is spilled, and static shared memory stays within what every architecture gives a block."""
-    kernels = kernel_resources(["80"])
-    assert {"search_tiles", "pack_rows", "combine_at_bmus", "project_row"} <= {k.kernel.partition("<")[0] for k in kernels}
-    for kernel in kernels:
-        assert kernel.spilled_bytes == 0, kernel
-        assert kernel.shared_bytes <= 48 << 10, kernel
-        if kernel.matrix_instructions is not None:
-            assert (kernel.matrix_instructions > 0) == kernel.kernel.startswith("search_tiles"), kernel
-        if kernel.wide_loads is not None and kernel.kernel.startswith(("search_tiles", "combine", "spread", "smooth_tr")):
-            assert kernel.wide_loads > 0, kernel
+    nvcc = find_nvcc()
+    assert nvcc is not None
+    rows = cuda_rows(nvcc, ["sm_80"])
+    assert {"search.search_tiles", "prepare.pack_rows", "smooth.combine_at_bmus", "gradient.project_row"} <= {
+        r.kernel for r in rows
+    }
+    for row in rows:
+        assert row.spilled_bytes == 0, row
+        assert row.shared_bytes <= 48 << 10, row
+        if row.matrix_instructions is not None:
+            assert (row.matrix_instructions > 0) == (row.kernel == "search.search_tiles"), row
+        if row.global_loads_16 is not None and (row.kernel.startswith(_WIDE) or row.config == "fp32"):
+            assert row.global_loads_16 > 0, row
+        if row.shared_loads_16 is not None and row.kernel.startswith("smooth."):
+            assert row.shared_loads_16 > 0, row
+
+
+_WIDE = ("search.search_tiles", "smooth.combine", "smooth.spread", "smooth.smooth_tr")  # whatever the dtype of the inputs
+
+
+def _table_of_the_compiled(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
+) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["aot", *options])
+    return aot.main(), capsys.readouterr().out
+
+
+@needs_nvcc
+def test_the_table_of_the_compiled_has_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And still has without Triton, in the rows that Triton's kernels have, too."""
+    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
+    file = tmp_path / "rows.json"
+    options = ("--target", "sm_80", "--dtype", "bf16", "--kernel", "search.", "--json", str(file))
+    status, said = _table_of_the_compiled(monkeypatch, capsys, *options)
+    assert status == 0, said
+    assert "Triton is not installed" in said
+    assert "search_tiles       sm_80" in said
+    rows = json.loads(file.read_text())
+    assert {(row["kernel"], row["config"]) for row in rows} == {
+        ("search.search_tiles", "bf16 fp16"),
+        ("search.decode_best", "fp32 bf16 fp16"),
+    }
+    promised = {"kernel", "target", "config", "registers", "spilled_bytes", "shared_bytes", "matrix_instructions"}
+    assert all(promised | {"compile_seconds"} <= row.keys() for row in rows)
+
+
+def test_the_table_of_the_compiled_without_nvcc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Says so, and has what Triton makes of its kernels."""
+    triton = Row("search.search_streaming_kernel", "sm_90", "fp32", 128, 0, 1024, 8, 0.5)
+    monkeypatch.setattr(aot.cuda_resources, "find_nvcc", lambda: None)
+    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr(aot, "triton_rows", lambda *arguments: [triton])
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    status, said = _table_of_the_compiled(monkeypatch, capsys)
+    assert status == 0
+    assert "there is no nvcc" in said
+    assert "search_streaming   sm_90" in said

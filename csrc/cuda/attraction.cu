@@ -40,11 +40,12 @@ __device__ std::int64_t group_of(const Groups& groups, std::int64_t unit, std::i
     return start + low;
 }
 
-// A block a sample.
+// A block a sample. It also looks at a share of the prototypes: one that is not finite makes the loss NaN, even where no sample
+// is near enough for its weight to matter.
 template <class T>
 __global__ void attract_samples(
     Rows<const T> z, Neighborhood h, const std::int64_t* bmu, Groups groups, const double* factor_sums, Rows<float> combined,
-    Rows<float> attraction, double* losses) {
+    const float* prototype_inverse, Rows<float> attraction, double* losses) {
     const std::int64_t i = blockIdx.x, g = group_of(groups, bmu[i], h.cols);
     double squared = 0, along = 0;
     for (std::int64_t d = 4 * threadIdx.x; d < z.dim; d += 4 * blockDim.x) {
@@ -52,6 +53,10 @@ __global__ void attract_samples(
         squared += dot(x, x);
         along += dot(x, pull);
         attraction.store(i, d, pull);
+    }
+    const std::int64_t apart = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+    for (std::int64_t k = i + threadIdx.x * static_cast<std::int64_t>(gridDim.x); k < h.rows * h.cols; k += apart) {
+        along += 0.0 * prototype_inverse[k];
     }
     squared = block_sum(squared);
     along = block_sum(along);
@@ -73,12 +78,13 @@ void sum_factors(const Neighborhood& h, double* sums, cudaStream_t stream) {
 
 void attract(
     const Problem& p, const Neighborhood& h, const std::int64_t* bmu, const Groups& groups, const double* factor_sums,
-    const Features& combined, double scale, float* attraction, double* losses, float* loss, cudaStream_t stream) {
+    const Features& combined, const float* prototype_inverse, double scale, float* attraction, double* losses, float* loss,
+    cudaStream_t stream) {
     by_dtype(p.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
             "attract_samples", attract_samples<T>, p.batch, threads_for(p.dim), stream, make_rows<T>(p.z, p.dim), h, bmu,
-            groups, factor_sums, combined, make_rows(attraction, p.dim, p.dim), losses);
+            groups, factor_sums, combined, prototype_inverse, make_rows(attraction, p.dim, p.dim), losses);
     });
     launch("sum_losses", sum_losses, 1, THREADS, stream, losses, p.batch, scale, loss);
 }

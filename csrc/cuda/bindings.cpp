@@ -46,6 +46,13 @@ Execution execution(int device, std::uintptr_t stream, std::uintptr_t workspace)
     return {device, address<void>(stream), address<void>(workspace)};
 }
 
+void gaussian_weights(
+    const Execution& on, std::uintptr_t squared_offsets, std::int64_t count, double radius, std::uintptr_t temperature,
+    std::uintptr_t weights) {
+    vitsom::cuda::gaussian_weights(
+        on, address<const float>(squared_offsets), count, radius, address<const float>(temperature), address<float>(weights));
+}
+
 void find_bmu(const Execution& on, const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
     vitsom::cuda::find_bmu(on, p, address<std::int64_t>(bmu), address<float>(distance));
 }
@@ -75,6 +82,7 @@ PYBIND11_MODULE(_cuda, m) {
     m.def("find_bmu_workspace", &vitsom::cuda::find_bmu_workspace, "Bytes of workspace.");
     m.def("som_forward_workspace", &vitsom::cuda::som_forward_workspace, "Bytes of workspace.");
     m.def("som_backward_workspace", &vitsom::cuda::som_backward_workspace, "Bytes of workspace.");
+    m.def("gaussian_weights", &gaussian_weights);
     m.def("find_bmu", &find_bmu);
     m.def("som_forward", &som_forward);
     m.def("som_backward", &som_backward);

@@ -40,6 +40,11 @@ std::size_t find_bmu_workspace(const Problem&);
 std::size_t som_forward_workspace(const Problem&, const Neighborhood&);
 std::size_t som_backward_workspace(const Problem&);
 
+// weights[i] = exp(-squared_offsets[i] / (2 T^2)), NaN where T is not positive; T is temperature[0] or, without it, the radius.
+void gaussian_weights(
+    const Execution&, const float* squared_offsets, std::int64_t count, double radius, const float* temperature,
+    float* weights);
+
 void find_bmu(const Execution&, const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
 
 // loss = scale * sum over i of (n_b - z^_i . S_b); attraction[i] = S_b  [batch, dim]; the context, 5 * batch + 2 * cols + 1

@@ -9,7 +9,7 @@ namespace {
 
 // smoothed[r, c] = sum over s of factor[c, s] * w^[r, s]
 template <class T>
-__global__ void __launch_bounds__(PRODUCT_THREADS) smooth_normalised(
+__global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) smooth_normalised(
     Tiling tiling, Rows<const T> prototypes, const float* inverse, std::int64_t cols, const float* factor,
     Rows<float> smoothed) {
     const std::int64_t first = tiling.repeat() * cols;
@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(PRODUCT_THREADS) smooth_normalised(
 }
 
 // combined[g] (+)= sum over r of factor[row of g, r] * smoothed[r, c] for the distinct BMUs g of column c
-__global__ void __launch_bounds__(PRODUCT_THREADS) combine_at_bmus(
+__global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) combine_at_bmus(
     Tiling tiling, Rows<float> smoothed, Groups groups, std::int64_t rows, std::int64_t cols, const float* factor,
     bool is_first, Rows<float> combined) {
     const std::int64_t column = tiling.repeat(), count = groups.column_groups[column];
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(PRODUCT_THREADS) combine_at_bmus(
 }
 
 // spread[r, c] = sum over the distinct BMUs g of column c of factor[row of g, r] * sums[g]
-__global__ void __launch_bounds__(PRODUCT_THREADS) spread_from_bmus(
+__global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) spread_from_bmus(
     Tiling tiling, Rows<float> sums, Groups groups, std::int64_t rows, std::int64_t cols, const float* factor,
     Rows<float> spread) {
     const std::int64_t column = tiling.repeat(), start = groups.column_start[column];
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(PRODUCT_THREADS) spread_from_bmus(
 }
 
 // pull[r, c] (+)= sum over s of factor[s, c] * spread[r, s]
-__global__ void __launch_bounds__(PRODUCT_THREADS) smooth_transposed(
+__global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) smooth_transposed(
     Tiling tiling, Rows<float> spread, std::int64_t cols, const float* factor, bool is_first, Rows<float> pull) {
     const std::int64_t first = tiling.repeat() * cols;
     product_tile<Weights::by_row>(

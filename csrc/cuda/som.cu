@@ -142,7 +142,8 @@ void som_forward(
         combine_rows(p, h, term, pieces.smoothed, kept.groups, pieces.combined, stream);
     }
     attract(
-        p, h, bmu, kept.groups, pieces.factor_sums, pieces.combined, scale, attraction, pieces.losses, loss, stream);
+        p, h, bmu, kept.groups, pieces.factor_sums, pieces.combined, pieces.prototypes.inverse, scale, attraction,
+        pieces.losses, loss, stream);
 }
 
 void som_backward(

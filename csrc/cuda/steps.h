@@ -58,7 +58,8 @@ void sum_factors(const Neighborhood&, double* sums, cudaStream_t);
 // attraction[i] = S_b, and the loss.
 void attract(
     const Problem&, const Neighborhood&, const std::int64_t* bmu, const Groups&, const double* factor_sums,
-    const Features& combined, double scale, float* attraction, double* losses, float* loss, cudaStream_t);
+    const Features& combined, const float* prototype_inverse, double scale, float* attraction, double* losses, float* loss,
+    cudaStream_t);
 
 // Backward: the normalised samples of a distinct BMU summed up, spread along rows by one term, then smoothed along columns.
 void sum_samples(const Problem&, const Groups&, const float* inverse, const Features& sums, cudaStream_t);

@@ -6,19 +6,54 @@
 namespace vitsom::cuda {
 
 constexpr int PRODUCT_ROWS = 64, PRODUCT_FEATURES = 64, PRODUCT_DEPTH = 16, PRODUCT_THREADS = 128;
+constexpr int PRODUCT_BLOCKS = 3;  // on a multiprocessor, of 168 registers a thread
 
 // Which index of the weights is contiguous in memory: it runs along the threads.
 enum class Weights { by_depth, by_row };
+
+// From where to where along k a weight of these rows matters. Beyond are only weights below 2^-24, which fp32 does not see
+// beside the 1 of the BMU itself. A NaN matters.
+struct Band {
+    int begin, end;
+};
+
+template <Weights ORDER, class Weight>
+__device__ Band find_band(int row, int rows, int depth, const Weight& weight) {
+    constexpr float NEGLIGIBLE = 0x1p-24f;
+    constexpr int ROWS_APART = ORDER == Weights::by_row ? PRODUCT_ROWS : 1, DEPTHS_APART = PRODUCT_THREADS / ROWS_APART;
+    __shared__ int begin, end;
+    const int thread = static_cast<int>(threadIdx.x);
+    if (thread == 0) {
+        begin = depth;
+        end = 0;
+    }
+    const int last = row + PRODUCT_ROWS < rows ? row + PRODUCT_ROWS : rows;
+    int first_found = depth, end_found = 0;
+    for (int k = thread / ROWS_APART; k < depth; k += DEPTHS_APART) {
+        for (int m = row + thread % ROWS_APART; m < last; m += ROWS_APART) {
+            if (fabsf(weight(m, k)) <= NEGLIGIBLE) continue;
+            if (end_found == 0) first_found = k;
+            end_found = k + 1;
+        }
+    }
+    __syncthreads();
+    if (end_found > 0) {
+        atomicMin(&begin, first_found);
+        atomicMax(&end, end_found);
+    }
+    __syncthreads();
+    return {begin, end};
+}
 
 // out(m, d) = sum over k < depth of weight(m, k) * features(k, d), for the 64 rows m from `row` on and 64 features d from
 // `feature` on. weight gives a float, features four of them from d on, and store takes four.
 //
 // Each of 128 threads owns 8 x 4 sums: 3 16-byte reads of shared memory for 32 multiply-adds. What the next 16 of k need is
-// on its way from memory meanwhile.
+// on its way from memory meanwhile. 16 of k are added up before they join the sum: on a map that fits its data all features
+// round alike, and one chain of additions was 9e-7 off along 1024 units, and 4e-7 off a Gaussian that lost its tail.
 template <Weights ORDER, class Weight, class Features, class Store>
 __device__ void product_tile(
-    std::int64_t row, std::int64_t rows, std::int64_t feature, std::int64_t depth, const Weight& weight,
-    const Features& features, const Store& store) {
+    int row, int rows, int feature, int depth, const Weight& weight, const Features& features, const Store& store) {
     constexpr int WEIGHTS = PRODUCT_ROWS * PRODUCT_DEPTH / PRODUCT_THREADS;
     constexpr int QUADS = PRODUCT_FEATURES * PRODUCT_DEPTH / 4 / PRODUCT_THREADS;
     __shared__ __align__(16) float left[PRODUCT_DEPTH][PRODUCT_ROWS + 4];
@@ -37,23 +72,24 @@ __device__ void product_tile(
 
     float next_left[WEIGHTS];
     float4 next_right[QUADS];
-    const auto fetch = [&](std::int64_t k) {
+    const auto fetch = [&](int k) {
 #pragma unroll
         for (int j = 0; j < WEIGHTS; ++j) {
-            const std::int64_t m = row + left_row(j), at = k + left_depth(j);
+            const int m = row + left_row(j), at = k + left_depth(j);
             next_left[j] = m < rows && at < depth ? weight(m, at) : 0.0f;
         }
 #pragma unroll
         for (int j = 0; j < QUADS; ++j) {
-            const std::int64_t at = k + right_depth + j * DEPTH_APART;
+            const int at = k + right_depth + j * DEPTH_APART;
             next_right[j] = at < depth ? features(at, feature + right_feature) : float4{0, 0, 0, 0};
         }
     };
 
     const int first_row = thread / 16 * 8, first_feature = thread % 16 * 4;
     float4 sum[8] = {};
-    fetch(0);
-    for (std::int64_t k = 0; k < depth; k += PRODUCT_DEPTH) {
+    const Band band = find_band<ORDER>(row, rows, depth, weight);
+    if (band.begin < band.end) fetch(band.begin);
+    for (int k = band.begin; k < band.end; k += PRODUCT_DEPTH) {
         __syncthreads();  // the tiles before these have been read
 #pragma unroll
         for (int j = 0; j < WEIGHTS; ++j) left[left_depth(j)][left_row(j)] = next_left[j];
@@ -62,7 +98,8 @@ __device__ void product_tile(
             *reinterpret_cast<float4*>(&right[right_depth + j * DEPTH_APART][right_feature]) = next_right[j];
         }
         __syncthreads();
-        if (k + PRODUCT_DEPTH < depth) fetch(k + PRODUCT_DEPTH);
+        if (k + PRODUCT_DEPTH < band.end) fetch(k + PRODUCT_DEPTH);
+        float4 few[8] = {};
 #pragma unroll
         for (int step = 0; step < PRODUCT_DEPTH; ++step) {
             const float4 x = *reinterpret_cast<const float4*>(&right[step][first_feature]);
@@ -70,8 +107,10 @@ __device__ void product_tile(
             const float4 b = *reinterpret_cast<const float4*>(&left[step][first_row + 4]);
             const float w[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 #pragma unroll
-            for (int j = 0; j < 8; ++j) sum[j] = sum[j] + w[j] * x;
+            for (int j = 0; j < 8; ++j) few[j] = few[j] + w[j] * x;
         }
+#pragma unroll
+        for (int j = 0; j < 8; ++j) sum[j] = sum[j] + few[j];
     }
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
@@ -87,8 +126,8 @@ struct Tiling {
         : feature_tiles(ceil_div(dim, PRODUCT_FEATURES)), row_tiles(ceil_div(rows, PRODUCT_ROWS)), repeats(repeats) {}
 
     std::int64_t blocks() const { return feature_tiles * row_tiles * repeats; }
-    __device__ std::int64_t feature() const { return blockIdx.x % feature_tiles * PRODUCT_FEATURES; }
-    __device__ std::int64_t row() const { return blockIdx.x / feature_tiles % row_tiles * PRODUCT_ROWS; }
+    __device__ int feature() const { return static_cast<int>(blockIdx.x % feature_tiles) * PRODUCT_FEATURES; }
+    __device__ int row() const { return static_cast<int>(blockIdx.x / feature_tiles % row_tiles) * PRODUCT_ROWS; }
     __device__ std::int64_t repeat() const { return blockIdx.x / feature_tiles / row_tiles; }
 };
 

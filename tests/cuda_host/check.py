@@ -52,6 +52,18 @@ def check_that_truncation_does_not_add_up(dim: int) -> None:
     assert (distance - exact).abs().max() <= 1e-6, dim
 
 
+def check_that_rounding_does_not_add_up(rows: int, cols: int, dim: int, temperature: float) -> None:
+    """All prototypes are one, and the data: sums along the sides of the map round alike in every feature, or lose a tail."""
+    grid = Grid(rows, cols)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        prototypes = torch.randn(1, dim).repeat(rows * cols, 1)
+        z = prototypes[:1].clone()
+        check(run("cuda", z, prototypes, grid, temperature), z, prototypes, grid, temperature, cancels=True)
+
+
+check_that_rounding_does_not_add_up(64, 64, 8, 20.0)
+check_that_rounding_does_not_add_up(1, 200, 3, 1000.0)
 for dim in (192, 3136):
     check_that_truncation_does_not_add_up(dim)
 for dtype in (torch.float32, torch.bfloat16, torch.float16):

@@ -70,6 +70,16 @@ def attraction_rows(batch: int, num_prototypes: int) -> int:
     return batch
 
 
+def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
+    """``exp(-offset^2 / (2 T^2))`` in one launch, wherever the temperature is; NaN where T is not positive."""
+    weights = torch.empty_like(squared_offsets)
+    on_device = temperature.to(torch.float32) if isinstance(temperature, Tensor) else None
+    radius, address = (temperature, 0) if on_device is None else (0.0, on_device.data_ptr())
+    execution, _workspace = _execution(squared_offsets.device, 0)
+    _cuda.gaussian_weights(execution, squared_offsets.data_ptr(), weights.numel(), radius, address, weights.data_ptr())
+    return weights
+
+
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
     problem, _keep = _problem(z, prototypes)
