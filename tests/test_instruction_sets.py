@@ -14,18 +14,22 @@ from vitsom_fast.backends import cpu
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("name", ["avx512bf16", "avx512vnni", "avx512", "avx2", "baseline"])
-def test_contract(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "pruning"),
+    [("avx512bf16", "auto"), ("avx512bf16", "always"), ("avx512vnni", "auto"), ("avx512", "auto"), ("avx2", "auto"), ("baseline", "auto")],
+)  # fmt: skip
+def test_contract(name: str, pruning: str) -> None:
     if name not in cpu.instruction_sets():
         pytest.skip(f"this processor, or this build, has no {name}")
+    modules = ("contract", "golden", "adversarial") if pruning == "auto" else ("contract", "golden")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cpu"]
     # glibc fills what it allocates with 0xfe: about -1.7e38 as a float, far out of range as an index.
     environment = {**os.environ, "VITSOM_CPU_ISA": name, "MALLOC_PERTURB_": "1"}
     # Each with another number of threads, the widest with more than most machines have cores to spare: they must not spin.
     threads = (5, 2, 1)[cpu.instruction_sets().index(name) % 3]
-    environment |= {"VITSOM_TEST_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    environment |= {"VITSOM_TEST_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", "VITSOM_CPU_PRUNING": pruning}
     done = subprocess.run(
-        [*command, *(str(TESTS / f"test_{name}.py") for name in ("contract", "golden", "adversarial"))],
+        [*command, *(str(TESTS / f"test_{module}.py") for module in modules)],
         env=environment,
         capture_output=True,
         text=True,

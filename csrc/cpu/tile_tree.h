@@ -2,6 +2,7 @@
 //
 // A prototype w of a tile with centre c and radius a is at an angle of at least angle(z, c) - a from a sample z. Where some prototype
 // is known to be at an angle t, none of the tile can be the BMU unless angle(z, c) <= a + t, that is z . c >= cos a cos t - sin a sin t.
+// This holds for vectors shorter than 1, too, each the shadow of one of length 1 in a space of one more dimension.
 #pragma once
 
 #include "map_shape.h"
@@ -80,9 +81,6 @@ void write_unit(const T* x, double inverse, std::int64_t count, std::int64_t dim
     for (std::int64_t d = ceil_div(count, WIDTH) * WIDTH; d < dim; d += WIDTH) store(out + d, Vec{});
 }
 
-// Only a row of this length or more has a length of 1 as a unit vector, and its angle a meaning.
-inline bool has_direction(double inverse) { return inverse < 1 / EPS; }
-
 // The mean of 64 prototypes.
 template <class T>
 void find_origin(const Problem& p, TileTree& tree, float* unit) {
@@ -153,7 +151,7 @@ void build_tile(const Problem& p, const TileTree& tree, std::int64_t tile, const
         result.inverse_prototype[k] = static_cast<float>(inverse);
         if (!(inverse == inverse)) continue;
         member[lane] = units + lane * tree.dim;
-        radius[lane] = has_direction(inverse) ? POINT : EVERYTHING;
+        radius[lane] = POINT;
         level.exists[tile] = true;
         write_unit(x, inverse, p.dim, tree.dim, units + lane * tree.dim);
     }

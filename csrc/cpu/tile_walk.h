@@ -99,7 +99,7 @@ private:
         seeker.best = -__builtin_inf();
         seeker.threshold = UNDECIDED;
         float* unit = unit_ + i * tree_.dim;
-        if (!(inverse == inverse) || !has_direction(inverse)) {
+        if (!(inverse == inverse)) {
             fill(unit, tree_.dim, 0.0f);
             fill(reinterpret_cast<float*>(codes_ + i * tree_.words), tree_.words, 0.0f);
             return;
