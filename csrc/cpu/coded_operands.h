@@ -16,6 +16,9 @@ constexpr std::int64_t BLOCK_WORDS = 512, GROUP_WORDS = 1 << 14, BLOCK_TILES = 1
 
 constexpr float UNDECIDED = __builtin_inff();
 
+// Candidates of a row that wait to be scored until there are so many: the longer, the more of them are ruled out unseen.
+constexpr std::int64_t MOST_WAITING = 64;
+
 // A prototype that may be the BMU of a row.
 struct Candidate {
     std::int32_t position;
@@ -50,7 +53,9 @@ struct CodedSearch : Split {
     double* best;         // [prototype_parts][batch]
     std::int64_t* bmu;    // [prototype_parts][batch]
     std::int64_t* count;  // [prototype_parts][batch] candidates so far
-    Candidate* candidates;        // [parts][group_panels * TILE_COLS * TILE_ROWS]
+    Candidate* candidates;        // [parts][group_panels * TILE_COLS * TILE_ROWS] of a tile and a group of panels
+    Candidate* waiting;           // [prototype_parts][batch][MOST_WAITING] of a row and all panels so far
+    std::int64_t* waiting_count;  // [prototype_parts][batch]
     typename Code::Sum* partial;  // [parts][block_tiles * group_panels * 2 * TILE_ROWS], where a row takes several blocks
 
     explicit CodedSearch(const Problem& p, std::int64_t batch)
@@ -86,6 +91,8 @@ struct CodedSearch : Split {
         bmu = arena.take<std::int64_t>(prototype_parts * batch);
         count = arena.take<std::int64_t>(prototype_parts * batch);
         candidates = arena.take<Candidate>(parts() * group_candidates());
+        waiting = arena.take<Candidate>(prototype_parts * batch * MOST_WAITING);
+        waiting_count = arena.take<std::int64_t>(prototype_parts * batch);
         partial = arena.take<typename Code::Sum>(parts() * partial_size());
     }
 };
