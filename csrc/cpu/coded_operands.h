@@ -134,8 +134,9 @@ void encode_panel(const Problem& p, const Search& result, CodedSearch<Code>& s, 
         const auto index = [&](std::int64_t position) { return s.order(smaller(position, p.num_prototypes - 1)); };
         for (int i = 0; i < WIDTH; ++i) {
             const std::int64_t k = index(first + i);
-            const T* next = row<T>(p.prototypes, index(first + i + 1));
+            const T* next = row<T>(p.prototypes, index(first + i + WIDTH));
             x[i] = centred(row<T>(p.prototypes, k), next, s.centre, s.centre_squared, p.dim);
+            coded[i].scale = Code::scale([&] { return largest_element(x[i], p.dim); });
             s.inverse[k] = x[i].inverse;
             result.inverse_prototype[k] = static_cast<float>(x[i].inverse);
         }
@@ -163,8 +164,9 @@ void encode_samples(
     Coded coded[TILE_ROWS];
     for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
         const std::int64_t i = smaller(first + r, s.batch - 1);
-        const T* next = row<T>(p.z, rows[smaller(i + 1, s.batch - 1)]);
+        const T* next = row<T>(p.z, rows[smaller(first + r + TILE_ROWS, s.batch - 1)]);
         x[r] = centred(row<T>(p.z, rows[i]), next, s.centre, s.centre_squared, p.dim);
+        coded[r].scale = Code::scale([&] { return largest_element(x[r], p.dim); });
         result.inverse_z[rows[i]] = x[r].inverse;
         s.z_centre[i] = x[r].along - s.centre_squared;
         const bool exists = first + r < s.batch && x[r].inverse == x[r].inverse;
