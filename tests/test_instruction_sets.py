@@ -14,10 +14,10 @@ from vitsom_fast.backends import cpu
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize(
-    ("name", "pruning"),
-    [("avx512bf16", "auto"), ("avx512bf16", "always"), ("avx512vnni", "auto"), ("avx512", "auto"), ("avx2", "auto"), ("baseline", "auto")],
-)  # fmt: skip
+INSTRUCTION_SETS = ("avx512bf16", "avx512vnni", "avx512", "avx2", "baseline")
+
+
+@pytest.mark.parametrize(("name", "pruning"), [("avx512bf16", "always"), *((name, "auto") for name in INSTRUCTION_SETS)])
 def test_contract(name: str, pruning: str) -> None:
     if name not in cpu.instruction_sets():
         pytest.skip(f"this processor, or this build, has no {name}")

@@ -130,7 +130,7 @@ struct Backward {
 template <class T>
 void visit_samples(
     const Problem& p, const Samples& samples, const Context& context, double scale, std::int64_t group, std::int64_t first,
-    std::int64_t count, const float* attraction, T* grad_z, float* sums, std::int64_t stride) {
+    std::int64_t count, const float* attraction, T* grad_z, bool streamed, float* sums, std::int64_t stride) {
     DoublePair total[MOST_FEATURES / WIDTH];
     const std::int64_t vectors = 2 * ceil_div(count, TILE_COLS);
     for (std::int64_t v = 0; v < vectors; ++v) total[v] = DoublePair{};
@@ -144,7 +144,11 @@ void visit_samples(
         const float inner = inverse >= 1 / EPS ? 0.0f : static_cast<float>(context.along[i] * inverse * inverse);
         for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
             const Vec v = load(z + d);
-            if (grad_z) store(out + d, outer * (load(pull + d) - inner * v));
+            if (grad_z) {
+                const Vec result = outer * (load(pull + d) - inner * v);
+                if (streamed) stream(out + d, result);
+                else store(out + d, result);
+            }
             if (sums) {
                 const DoublePair wide = widen(unit * v);
                 total[d / WIDTH].low += wide.low;
@@ -164,6 +168,7 @@ void visit_all_samples(
     const std::int64_t parts = ceil_div(4 * threads, samples.groups);
     const std::int64_t features = smaller(MOST_FEATURES, ceil_div(ceil_div(p.dim, parts), TILE_COLS) * TILE_COLS);
     const std::int64_t blocks = ceil_div(p.dim, features);
+    const bool streamed = grad_z && is_streamed(grad_z, p.dim, p.batch * p.dim);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (std::int64_t task = 0; task < samples.groups * blocks; ++task) {
         const std::int64_t group = task / blocks, first = task % blocks * features;
@@ -173,7 +178,9 @@ void visit_all_samples(
             sums = b->sums_of(samples, column) + first / TILE_COLS * stride + (group - samples.column[column]) * TILE_COLS;
         }
         visit_samples<T>(
-            p, samples, context, scale, group, first, smaller(features, p.dim - first), attraction, grad_z, sums, stride);
+            p, samples, context, scale, group, first, smaller(features, p.dim - first), attraction, grad_z, streamed, sums,
+            stride);
+        finish_stream();
     }
 }
 

@@ -15,6 +15,9 @@ namespace VITSOM_ISA {
 // for its prototypes as they are given (256 KB) to stay in the second-level cache, too, while candidates are scored.
 constexpr std::int64_t BLOCK_WORDS = 512, GROUP_WORDS = 1 << 14, BLOCK_TILES = 16;
 
+// Candidates of a row that wait to be scored until there are so many: the longer, the more of them are ruled out unseen.
+constexpr std::int64_t MOST_WAITING = 64;
+
 // A prototype that may be the BMU of a row.
 struct Candidate {
     std::int32_t position;
@@ -49,7 +52,9 @@ struct CodedSearch : Split {
     double* best;         // [prototype_parts][batch]
     std::int64_t* bmu;    // [prototype_parts][batch]
     std::int64_t* count;  // [prototype_parts][batch] candidates so far
-    Candidate* candidates;        // [parts][group_panels * TILE_COLS * TILE_ROWS]
+    Candidate* candidates;        // [parts][group_panels * TILE_COLS * TILE_ROWS] of a tile and a group of panels
+    Candidate* waiting;           // [prototype_parts][batch][MOST_WAITING] of a row and all panels so far
+    std::int64_t* waiting_count;  // [prototype_parts][batch]
     typename Code::Sum* partial;  // [parts][block_tiles * group_panels * 2 * TILE_ROWS], where a row takes several blocks
 
     explicit CodedSearch(const Problem& p, std::int64_t batch)
@@ -85,6 +90,8 @@ struct CodedSearch : Split {
         bmu = arena.take<std::int64_t>(prototype_parts * batch);
         count = arena.take<std::int64_t>(prototype_parts * batch);
         candidates = arena.take<Candidate>(parts() * group_candidates());
+        waiting = arena.take<Candidate>(prototype_parts * batch * MOST_WAITING);
+        waiting_count = arena.take<std::int64_t>(prototype_parts * batch);
         partial = arena.take<typename Code::Sum>(parts() * partial_size());
     }
 };
@@ -126,8 +133,9 @@ void encode_panel(const Problem& p, const Search& result, CodedSearch<Code>& s, 
         const auto index = [&](std::int64_t position) { return s.order(smaller(position, p.num_prototypes - 1)); };
         for (int i = 0; i < WIDTH; ++i) {
             const std::int64_t k = index(first + i);
-            const T* next = row<T>(p.prototypes, index(first + i + 1));
+            const T* next = row<T>(p.prototypes, index(first + i + WIDTH));
             x[i] = centred(row<T>(p.prototypes, k), next, s.centre, s.centre_squared, p.dim);
+            coded[i].scale = Code::scale([&] { return largest_element(x[i], p.dim); });
             s.inverse[k] = x[i].inverse;
             result.inverse_prototype[k] = static_cast<float>(x[i].inverse);
         }
@@ -155,8 +163,9 @@ void encode_samples(
     Coded coded[TILE_ROWS];
     for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
         const std::int64_t i = smaller(first + r, s.batch - 1);
-        const T* next = row<T>(p.z, rows[smaller(i + 1, s.batch - 1)]);
+        const T* next = row<T>(p.z, rows[smaller(first + r + TILE_ROWS, s.batch - 1)]);
         x[r] = centred(row<T>(p.z, rows[i]), next, s.centre, s.centre_squared, p.dim);
+        coded[r].scale = Code::scale([&] { return largest_element(x[r], p.dim); });
         result.inverse_z[rows[i]] = x[r].inverse;
         s.z_centre[i] = x[r].along - s.centre_squared;
         const bool exists = first + r < s.batch && x[r].inverse == x[r].inverse;

@@ -50,30 +50,29 @@ struct CodedPart {
     float* threshold;
     double* best;
     std::int64_t *bmu, *count;
-    Candidate* candidates;
+    Candidate *candidates, *waiting;
+    std::int64_t* waiting_count;
     typename Code::Sum* partial;
-    std::int64_t found[TILE_ROWS];  // candidates that wait to be scored
+    std::int64_t found[TILE_ROWS];  // candidates of the rows of a tile in a group of panels
 
     CodedPart(
         const Problem& p, const CodedSearch<Code>& s, const std::int64_t* rows, const double* inverse_z, int prototype_part,
         int batch_part)
         : p(p), s(s), rows(rows), inverse_z(inverse_z), panel_begin(prototype_part * s.panels_a_part),
           threshold(s.threshold + prototype_part * s.padded_batch()), best(s.best + prototype_part * s.batch),
-          bmu(s.bmu + prototype_part * s.batch), count(s.count + prototype_part * s.batch), found{} {
+          bmu(s.bmu + prototype_part * s.batch), count(s.count + prototype_part * s.batch),
+          waiting(s.waiting + prototype_part * s.batch * MOST_WAITING), waiting_count(s.waiting_count + prototype_part * s.batch), found{} {
         const int part = batch_part * s.prototype_parts + prototype_part;
         candidates = s.candidates + part * s.group_candidates();
         partial = s.partial + part * s.partial_size();
         panel_end = smaller(s.panels, panel_begin + s.panels_a_part);
         tile_begin = batch_part * s.tiles_a_part;
         tile_end = smaller(s.tiles, tile_begin + s.tiles_a_part);
-        for (std::int64_t i = tile_begin * TILE_ROWS; i < smaller(s.batch, tile_end * TILE_ROWS); ++i) {
-            best[i] = -__builtin_inf();
-            bmu[i] = count[i] = 0;
-        }
     }
 
     // Whether the bound tells prototypes apart, tried on the first of each: for a quarter of the samples it must.
     bool is_promising() {
+        start();
         const std::int64_t panels = smaller(2, s.group_panels);
         for (std::int64_t word = 0; word < s.words; word += s.block_words) score_tile(0, panels, 0, partial, word);
         int good = 0, samples = 0;
@@ -88,6 +87,7 @@ struct CodedPart {
     }
 
     void run() {
+        start();
         for (std::int64_t panel = panel_begin; panel < panel_end; panel += s.group_panels) {
             const std::int64_t group_end = smaller(panel + s.group_panels, panel_end);
             for (std::int64_t tile = tile_begin; tile < tile_end; tile += s.block_tiles) {
@@ -96,7 +96,22 @@ struct CodedPart {
         }
     }
 
+    // Scores those that still wait when the other parts have raised the threshold of row i to `reached`; returns what it is now.
+    float finish(std::int64_t i, float reached) {
+        raise(i, reached);
+        score_best(i);
+        score_all(i);
+        return threshold[i];
+    }
+
 private:
+    void start() {
+        for (std::int64_t i = tile_begin * TILE_ROWS; i < smaller(s.batch, tile_end * TILE_ROWS); ++i) {
+            best[i] = -__builtin_inf();
+            bmu[i] = count[i] = waiting_count[i] = 0;
+        }
+    }
+
     void score_block(
         std::int64_t panel_begin, std::int64_t panel_end, std::int64_t tile_begin, std::int64_t tile_end) {
         for (std::int64_t word = 0; word < s.words; word += s.block_words) {
@@ -194,26 +209,55 @@ private:
             candidates_of(r)[found[r]++] = {static_cast<std::int32_t>(first + lane), most[lane]};
         }
         const auto visited = static_cast<float>((panel + 1 - panel_begin) * TILE_COLS);
-        if (static_cast<float>(count[i] + found[r] - 64) > most_of(p.dim) * visited) threshold[i] = UNDECIDED;
+        if (static_cast<float>(count[i] + waiting_count[i] + found[r] - 64) > most_of(p.dim) * visited) threshold[i] = UNDECIDED;
     }
 
-    // Scores the candidates of a tile that no better one has ruled out in the meantime.
+    // The candidates of a tile that no better one has ruled out in the meantime have to wait.
     void settle(std::int64_t tile) {
         for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
-            const std::int64_t i = tile * TILE_ROWS + r, waiting = found[r];
-            std::int64_t positions[WIDTH], n = 0;
-            found[r] = 0;
-            for (std::int64_t c = 0; c < waiting; ++c) {
-                if (candidates_of(r)[c].most < threshold[i]) continue;
-                positions[n++] = candidates_of(r)[c].position;
-                if (n == WIDTH) {
-                    score<WIDTH>(i, positions, n);
-                    n = 0;
-                }
+            const std::int64_t i = tile * TILE_ROWS + r;
+            for (std::int64_t c = 0; c < found[r]; ++c) {
+                const Candidate& candidate = candidates_of(r)[c];
+                if (candidate.most < threshold[i]) continue;
+                waiting[i * MOST_WAITING + waiting_count[i]++] = candidate;
+                if (waiting_count[i] < MOST_WAITING) continue;
+                score_best(i);
+                if (waiting_count[i] > MOST_WAITING / 2) score_all(i);
             }
-            if (n > 4) score<WIDTH>(i, positions, n);
-            else if (n > 0) score<4>(i, positions, n);
+            found[r] = 0;
         }
+    }
+
+    // Scores the most promising one that waits, and drops those that it rules out.
+    void score_best(std::int64_t i) {
+        Candidate* candidate = waiting + i * MOST_WAITING;
+        std::int64_t best = 0, left = 0;
+        for (std::int64_t c = 1; c < waiting_count[i]; ++c) {
+            if (candidate[c].most > candidate[best].most) best = c;
+        }
+        if (waiting_count[i] == 0 || candidate[best].most < threshold[i]) {
+            waiting_count[i] = 0;
+            return;
+        }
+        const std::int64_t position = candidate[best].position;
+        candidate[best].most = -__builtin_inff();
+        score<1>(i, &position, 1);
+        for (std::int64_t c = 0; c < waiting_count[i]; ++c) {
+            if (candidate[c].most >= threshold[i]) candidate[left++] = candidate[c];
+        }
+        waiting_count[i] = left;
+    }
+
+    void score_all(std::int64_t i) {
+        const Candidate* candidate = waiting + i * MOST_WAITING;
+        for (std::int64_t first = 0; first < waiting_count[i]; first += WIDTH) {
+            const std::int64_t n = smaller(WIDTH, waiting_count[i] - first);
+            std::int64_t positions[WIDTH];
+            for (std::int64_t c = 0; c < n; ++c) positions[c] = candidate[first + c].position;
+            if (n > 4) score<WIDTH>(i, positions, n);
+            else score<4>(i, positions, n);
+        }
+        waiting_count[i] = 0;
     }
 
     template <int MOST>

@@ -67,7 +67,7 @@ void pack_columns(
     }
 }
 
-// out[d][r] = scale[r] * matrix[rows[r]][start + d] for `num_rows` <= TILE_ROWS rows.
+// out[d][r] = scale[rows[r]] * matrix[rows[r]][start + d] for `num_rows` <= TILE_ROWS rows.
 template <class T>
 void pack_tile_rows(
     const Matrix& matrix, const std::int64_t* rows, std::int64_t num_rows, std::int64_t start, std::int64_t count,
@@ -79,7 +79,7 @@ void pack_tile_rows(
             Vec block[WIDTH] = {};
             for (std::int64_t r = 0; r < lanes; ++r) {
                 const T* x = row<T>(matrix, rows[first + r]) + start + d;
-                block[r] = static_cast<float>(scale[first + r]) * (rest == WIDTH ? load(x) : load_partial(x, rest));
+                block[r] = static_cast<float>(scale[rows[first + r]]) * (rest == WIDTH ? load(x) : load_partial(x, rest));
             }
             transpose(block);
             float* to = out + d * num_rows + first;

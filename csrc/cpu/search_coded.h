@@ -50,6 +50,17 @@ std::int64_t search_coded(
                 const int prototype_part = part % s.prototype_parts, batch_part = part / s.prototype_parts;
                 CodedPart<Code, T>(p, s, rows, result.inverse_z, prototype_part, batch_part).run();
             }
+#pragma omp for schedule(static)
+            for (std::int64_t i = 0; i < batch; ++i) {
+                float reached = -__FLT_MAX__;
+                for (int part = 0; part < s.prototype_parts; ++part) {
+                    const float threshold = s.threshold[part * s.padded_batch() + i];
+                    reached = threshold > reached ? threshold : reached;
+                }
+                for (int part = 0; part < s.prototype_parts; ++part) {
+                    reached = CodedPart<Code, T>(p, s, rows, result.inverse_z, part, i / TILE_ROWS / s.tiles_a_part).finish(i, reached);
+                }
+            }
         }
     }
     if (!promising) return 0;

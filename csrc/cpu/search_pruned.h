@@ -57,7 +57,7 @@ double share_of_tiles(
 }
 
 inline bool may_prune(const Problem& p, std::int64_t batch) {
-    if (p.pruning != Pruning::automatic) return p.pruning == Pruning::always;
+    if (p.pruning != Pruning::automatic) return p.pruning == Pruning::always && batch > 0;
     return p.dim >= LEAST_DIM && p.dim <= MOST_DIM_TO_PRUNE && batch >= LEAST_SAMPLES && p.num_prototypes >= LEAST_PROTOTYPES &&
            batch * p.num_prototypes * p.dim >= LEAST_TO_PRUNE;
 }
