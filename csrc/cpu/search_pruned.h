@@ -13,8 +13,13 @@ namespace VITSOM_ISA {
 // block no longer fit the second-level cache.
 constexpr std::int64_t LEAST_TO_PRUNE = 1 << 26, MOST_DIM_TO_PRUNE = 4096;
 
+// A block whose samples have to look into more than this share of the tiles, on average, is served faster by those who look at all.
+constexpr double MOST_TILES = 0.4;
+
 // Of the samples of a block: their units and codes.
 constexpr std::int64_t BLOCK_BYTES = 3 << 18;
+
+constexpr int MOST_WALKS = 256;  // threads
 
 constexpr std::int64_t TRIED_SAMPLES = 32, TRIED_TILES = 32;
 
@@ -65,7 +70,7 @@ inline bool may_prune(const Problem& p, std::int64_t batch) {
 // Blocks of equal size, as many for each thread.
 inline std::int64_t samples_a_block(std::int64_t batch, const TileTree& tree, int threads) {
     const std::int64_t bytes = tree.dim * static_cast<std::int64_t>(sizeof(float)) + tree.words * 4;
-    const std::int64_t most = smaller(larger(96, BLOCK_BYTES / bytes), UINT16_MAX);
+    const std::int64_t most = larger(96, BLOCK_BYTES / bytes);
     const std::int64_t a_thread = ceil_div(batch, threads);
     return ceil_div(a_thread, ceil_div(a_thread, most));
 }
@@ -83,21 +88,22 @@ std::int64_t search_pruned(
         trial_samples = a.take<float>(TRIED_SAMPLES * dim);
     });
     TileTree tree(p, map_shape<T>(p, trial_unit));
-    const std::int64_t block = samples_a_block(batch, tree, p.threads), blocks = ceil_div(batch, block);
+    const int threads = p.threads < MOST_WALKS ? p.threads : MOST_WALKS;
+    const std::int64_t block = samples_a_block(batch, tree, threads), blocks = ceil_div(batch, block);
     Seekers seekers{};
-    WalkScratch scratch{};
+    WalkScratch scratch[MOST_WALKS];
     float* units = nullptr;
     Arena arena;
     lay_out(arena, [&](Arena& a) {
         tree.take(a, p);
         seekers = Seekers::take(a, tree, rows, batch);
-        scratch = WalkScratch::take(a, block, tree.num_levels, p.threads);
-        units = a.take<float>(p.threads * LANES * tree.dim);
+        for (int thread = 0; thread < threads; ++thread) scratch[thread] = WalkScratch::take(a, tree, block);
+        units = a.take<float>(threads * LANES * tree.dim);
     });
     find_origin<T>(p, tree, trial_unit);
     const bool at_any_cost = p.pruning == Pruning::always;
     if (!at_any_cost && share_of_tiles<T>(p, tree, rows, batch, result, trial_unit, trial_samples) > MOST_TILES) return 0;
-#pragma omp parallel num_threads(p.threads) if (p.threads > 1)
+#pragma omp parallel num_threads(threads) if (threads > 1)
     {
         const int thread = omp_get_thread_num();
 #pragma omp for schedule(static)
@@ -110,23 +116,29 @@ std::int64_t search_pruned(
         }
 #pragma omp for schedule(static)
         for (std::int64_t root = 0; root < tree.num_roots; ++root) build_root(tree, root);
+        TileWalk<T> walk(p, tree, result, seekers, scratch[thread]);
+#pragma omp for schedule(static)
+        for (std::int64_t b = 0; b < blocks; ++b) walk.set_out(b * block, smaller(batch, (b + 1) * block));
+#pragma omp single
+        seekers.sort(batch, tree.level[0].count());
 #pragma omp for schedule(dynamic)
         for (std::int64_t b = 0; b < blocks; ++b) {
-            const std::int64_t begin = b * block, end = smaller(batch, begin + block);
-            TileWalk<T>(p, tree, result, seekers, begin, end, scratch.of_thread(thread, tree.num_levels), at_any_cost).run();
+            const std::int64_t count = smaller(block, batch - b * block);
+            const double most_work = MOST_TILES * static_cast<double>(count * tree.level[0].count());
+            walk.run(seekers.order + b * block, count, at_any_cost ? INT64_MAX : static_cast<std::int64_t>(most_work));
         }
     }
     std::int64_t undecided = 0;
     for (std::int64_t i = 0; i < batch; ++i) {
         const std::int64_t to = rows[i];
-        const Seeker& seeker = seekers.seeker[i];
-        counts.candidates += seeker.candidates;
-        counts.tiles += seeker.tiles;
-        if (seeker.threshold == UNDECIDED && result.inverse_z[to] == result.inverse_z[to]) {
+        const Progress& progress = seekers.progress[i];
+        counts.candidates += progress.candidates;
+        counts.tiles += progress.tiles;
+        if (progress.threshold == UNDECIDED && result.inverse_z[to] == result.inverse_z[to]) {
             rows[undecided++] = to;
         } else {
-            result.score[to] = static_cast<float>(seeker.best);
-            result.bmu[to] = seeker.bmu;
+            result.score[to] = static_cast<float>(progress.best);
+            result.bmu[to] = progress.bmu;
         }
     }
     return batch - undecided;
