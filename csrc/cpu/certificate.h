@@ -60,8 +60,8 @@ inline float sum(Vec v) {
     return v[0] + v[1];
 }
 
-// Seen from the centre, |x^ - c|^2 = |x^|^2 - 2 c . x^ + |c|^2 gives the product, too. 256 squares at a time are added up in fp32, in
-// 16 lanes: half the time of doing so in fp64, and off by 2^-21 of their sum at most.
+// |x^ - c|^2 = |x^|^2 - 2 c . x^ + |c|^2 gives the product with the centre, too. 256 squares at a time are added up in fp32, in 16
+// lanes: half the time of doing so in fp64, and off by 2^-20 of their sum at most.
 template <class T>
 Centred<T> centred(const T* x, const T* next, const float* centre, double centre_squared, std::int64_t dim) {
     constexpr std::int64_t BLOCK = 16 * WIDTH;
