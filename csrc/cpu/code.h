@@ -18,11 +18,7 @@ struct Int8 {
     static constexpr int PER_WORD = 4;
     static constexpr std::int64_t MAX_WORDS = 16384;  // 255 * 127 * 4 * 16384 < 2^31
 
-    template <class Largest>
-    static float scale(const Largest& largest_element) {
-        const float largest = largest_element();
-        return largest < 0x1p-100f ? 0 : largest / 127;
-    }
+    static float scale(float largest) { return largest < 0x1p-100f ? 0 : largest / 127; }
 
     // Adds the code of element `place` of each word; returns the numbers that the codes stand for, in units of the scale.
     static Vec encode(Vec x, int place, Bits& words) {
@@ -48,10 +44,7 @@ struct BFloat16 {
     static constexpr int PER_WORD = 2;
     static constexpr std::int64_t MAX_WORDS = INT64_MAX;
 
-    template <class Largest>
-    static float scale(const Largest&) {
-        return 1;
-    }
+    static float scale(float) { return 1; }
 
     static Vec encode(Vec x, int place, Bits& words) {
         const Bits bits = as_bits(x);

@@ -135,7 +135,7 @@ void encode_panel(const Problem& p, const Search& result, CodedSearch<Code>& s, 
             const std::int64_t k = index(first + i);
             const T* next = row<T>(p.prototypes, index(first + i + WIDTH));
             x[i] = centred(row<T>(p.prototypes, k), next, s.centre, s.centre_squared, p.dim);
-            coded[i].scale = Code::scale([&] { return largest_element(x[i], p.dim); });
+            coded[i].scale = Code::scale(x[i].largest);
             s.inverse[k] = x[i].inverse;
             result.inverse_prototype[k] = static_cast<float>(x[i].inverse);
         }
@@ -165,7 +165,7 @@ void encode_samples(
         const std::int64_t i = smaller(first + r, s.batch - 1);
         const T* next = row<T>(p.z, rows[smaller(first + r + TILE_ROWS, s.batch - 1)]);
         x[r] = centred(row<T>(p.z, rows[i]), next, s.centre, s.centre_squared, p.dim);
-        coded[r].scale = Code::scale([&] { return largest_element(x[r], p.dim); });
+        coded[r].scale = Code::scale(x[r].largest);
         result.inverse_z[rows[i]] = x[r].inverse;
         s.z_centre[i] = x[r].along - s.centre_squared;
         const bool exists = first + r < s.batch && x[r].inverse == x[r].inverse;

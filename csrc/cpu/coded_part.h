@@ -61,7 +61,8 @@ struct CodedPart {
         : p(p), s(s), rows(rows), inverse_z(inverse_z), panel_begin(prototype_part * s.panels_a_part),
           threshold(s.threshold + prototype_part * s.padded_batch()), best(s.best + prototype_part * s.batch),
           bmu(s.bmu + prototype_part * s.batch), count(s.count + prototype_part * s.batch),
-          waiting(s.waiting + prototype_part * s.batch * MOST_WAITING), waiting_count(s.waiting_count + prototype_part * s.batch), found{} {
+          waiting(s.waiting + prototype_part * s.batch * MOST_WAITING),
+          waiting_count(s.waiting_count + prototype_part * s.batch), found{} {
         const int part = batch_part * s.prototype_parts + prototype_part;
         candidates = s.candidates + part * s.group_candidates();
         partial = s.partial + part * s.partial_size();

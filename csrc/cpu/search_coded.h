@@ -52,13 +52,14 @@ std::int64_t search_coded(
             }
 #pragma omp for schedule(static)
             for (std::int64_t i = 0; i < batch; ++i) {
-                float reached = -__FLT_MAX__;
+                float reached = -__FLT_MAX__;  // by any part: it rules out candidates of the others
                 for (int part = 0; part < s.prototype_parts; ++part) {
                     const float threshold = s.threshold[part * s.padded_batch() + i];
                     reached = threshold > reached ? threshold : reached;
                 }
                 for (int part = 0; part < s.prototype_parts; ++part) {
-                    reached = CodedPart<Code, T>(p, s, rows, result.inverse_z, part, i / TILE_ROWS / s.tiles_a_part).finish(i, reached);
+                    const auto batch_part = static_cast<int>(i / TILE_ROWS / s.tiles_a_part);
+                    reached = CodedPart<Code, T>(p, s, rows, result.inverse_z, part, batch_part).finish(i, reached);
                 }
             }
         }

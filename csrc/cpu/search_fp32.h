@@ -1,8 +1,8 @@
 // The search in fp32: a matrix product whose epilogue is an argmax. No score outlives its block.
 //
 // Prototypes are packed a group at a time, their norms computed while they are at hand and applied to the scores; latents are
-// normalised and packed before, or where one group is all there is, a tile at a time: 512 latents of 49152 features would be 100 MB
-// to write and to read back. Threads split the prototypes, or the samples, or both, and merge in ascending order, so that
+// normalised and packed before, or where a part has but one group, a tile at a time: 512 latents of 49152 features would be
+// 100 MB to write and to read back. Threads split the prototypes, or the samples, or both, and merge in ascending order, so that
 // ties go to the lowest index however many threads there are.
 #pragma once
 
@@ -19,8 +19,8 @@ namespace VITSOM_ISA {
 // A group of packed prototypes (384 KB) and its scores (512 KB) stay in the second-level cache.
 constexpr std::int64_t GROUP_PANELS = 256 / TILE_COLS, BLOCK_DIM = 384, BLOCK_BATCH = 528 / TILE_ROWS * TILE_ROWS;
 
-// Products that are added up one by one. Chains of 384 were off by 1.7e-6 where cosines are near 1, these by at most 5.2e-7; they cost
-// 3 % on 192 features.
+// Products that are added up one by one. Chains of 384 were off by 1.7e-6 where cosines are near 1, these by at most 5.2e-7;
+// they cost 3 % on 192 features.
 constexpr std::int64_t CHAIN = 96;
 
 struct SearchPlan : Split {
@@ -203,7 +203,8 @@ void search_part(
                 }
                 for (std::int64_t i = block; i < block_end; i += TILE_ROWS) {
                     const std::int64_t tile_rows = smaller(TILE_ROWS, block_end - i);
-                    float* z = plan.packed_z + (plan.packs_tiles ? part * plan.block_dim * TILE_ROWS : d * plan.batch + i * group.count);
+                    float* z = plan.packed_z;
+                    z += plan.packs_tiles ? part * plan.block_dim * TILE_ROWS : d * plan.batch + i * group.count;
                     if (plan.packs_tiles) pack_tile_rows<T>(p.z, rows + i, tile_rows, d, group.count, result.inverse_z, z);
                     float* sums = partial + (i - block) * group.panels * TILE_COLS;
                     with_tile_rows(tile_rows, [&](auto constant) {
