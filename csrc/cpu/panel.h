@@ -101,7 +101,7 @@ inline void encode_members(
             squares += rest * rest;
             products += rest * load(centre + d);
         }
-        const float scale = Int8::scale([&] { return largest(largest_size); });
+        const float scale = Int8::scale(largest(largest_size));
         per_scale[lane] = scale == 0 ? 0 : 1 / scale;
         panel.scale[lane] = scale;
         panel.along[lane] = along;
@@ -148,7 +148,7 @@ inline CodedSample encode_sample(const float* z, const float* centre, std::int64
         largest_size = larger_of(as_floats(as_bits(rest) & 0x7fffffff), largest_size);
         squares += rest * rest;
     }
-    const float scale = Int8::scale([&] { return largest(largest_size); });
+    const float scale = Int8::scale(largest(largest_size));
     const float per_scale = scale == 0 ? 0 : 1 / scale;
     for (std::int64_t start = 0; start < n; start += Int8::PER_WORD * WIDTH, codes += WIDTH) {
         Bits words{};
