@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -52,7 +52,7 @@ def plot_growth(points: Sequence[Point], operation: str) -> Figure:
 
 
 def plot_exponents(points: Sequence[Point]) -> Figure:
-    """Time of the search on maps in order, each contender with the exponent that it grows with, and a slope of 1 beside ours."""
+    """Time of the search on maps in order, the exponents that it grows with, and a slope of 1 beside ours."""
     figure = Figure(figsize=(9.5, 6.2), dpi=130, layout="constrained")
     axes = figure.subplots()
     _draw(axes, points, "median_ms", 0.0, {name: f"$K^{{{power:.2f}}}$" for name, power in exponents(points).items()})
@@ -75,7 +75,7 @@ def exponents(points: Sequence[Point]) -> dict[str, float]:
     for name, line in _lines(points, "median_ms", 0.0).items():
         fitted = [(math.log(prototypes), math.log(ms)) for prototypes, ms in line if prototypes >= _LEAST]
         if len(fitted) > 1:
-            found[name] = float(np.polyfit(*zip(*fitted, strict=True), 1)[0])
+            found[name] = statistics.linear_regression(*zip(*fitted, strict=True)).slope
     return found
 
 
