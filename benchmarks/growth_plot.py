@@ -55,10 +55,12 @@ def plot_exponents(points: Sequence[Point]) -> Figure:
     """Time of the search on maps in order, the exponents that it grows with, and a slope of 1 beside ours."""
     figure = Figure(figsize=(9.5, 6.2), dpi=130, layout="constrained")
     axes = figure.subplots()
-    _draw(axes, points, "median_ms", 0.0, {name: f"$K^{{{power:.2f}}}$" for name, power in exponents(points).items()})
+    powers = exponents(points)
+    _draw(axes, points, "median_ms", 0.0, {name: f"$K^{{{power:.2f}}}$" for name, power in powers.items()})
     axes.yaxis.set_major_formatter(FuncFormatter(_milliseconds))
-    first, *_, last = [(prototypes, ms) for prototypes, ms in _lines(points, "median_ms", 0.0)["cpu"] if prototypes >= _LEAST]
-    axes.plot([first[0], last[0]], [first[1], first[1] * last[0] / first[0]], "--", color=_COLORS["cpu"], linewidth=1)
+    if "cpu" in powers:
+        first, *_, last = (point for point in _lines(points, "median_ms", 0.0)["cpu"] if point[0] >= _LEAST)
+        axes.plot([first[0], last[0]], [first[1], first[1] * last[0] / first[0]], "--", color=_COLORS["cpu"], linewidth=1)
     axes.set_title(
         "The search for best-matching units on a map in order\n"
         f"4096 photo patches of 192 features, fp32, {points[0]['threads']} threads of an {points[0]['cpu']}\n"

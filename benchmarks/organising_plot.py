@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 _OURS, _REFERENCE = "#d62728", "#222222"
 
@@ -25,6 +25,9 @@ def plot_organising(epochs: Sequence[Epoch]) -> Figure:
         errors = [float(epoch["quantization_error"]) for epoch in run]
         fit.plot([int(epoch["epoch"]) for epoch in run], errors, style, color=color, markerfacecolor="none", label=label)
     fit.set_yscale("log")
+    fit.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    fit.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{error:g}"))
+    fit.yaxis.set_minor_locator(NullLocator())
     fit.set_title("how far a new patch is from its nearest prototype\n(quantization error, cosine distance)", fontsize=10)
     fit.legend(frameon=False, title=f"{ours[-1]['epoch']} epochs take")
     shares = [100 * float(epoch["tiles"]) for epoch in ours]
