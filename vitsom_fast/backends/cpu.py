@@ -70,9 +70,9 @@ def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def search_counts(z: Tensor, prototypes: Tensor) -> dict[str, int]:
-    """How the search of these inputs goes: the rows of z that each of its passes decides, "pruned" those that look into some tiles
-    of the map only, the others by the dtype that they multiply in; the "candidates", prototypes that were scored anew because
-    bounds could not rule them out; the "tiles" of 16 prototypes that the pruned rows looked into."""
+    """How the search of these inputs goes: the rows of z that each of its passes decides, "pruned" those that look into some
+    tiles of the map only, the others by the dtype that they multiply in; the "candidates", prototypes that were scored anew
+    because bounds could not rule them out; the "tiles" of 16 prototypes that the pruned rows looked into."""
     problem, _keep = _problem(z, prototypes)
     bmu, distance = torch.empty(z.shape[0], dtype=torch.int64), torch.empty(z.shape[0])
     counts = _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
