@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -93,3 +94,19 @@ def test_every_map_has_what_it_is_named_for() -> None:
     assert (lengths > 1e15).any()
     assert ((lengths > 0) & (lengths < 1e-15)).any()
     assert torch.cosine_similarity(adversarial, trained).min() < -0.99
+
+
+@pytest.mark.parametrize("way", exactness.WAYS)
+def test_each_way_is_asked_for(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the same search would be compared with itself."""
+    asked: list[str | None] = []
+
+    def find_bmu(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+        asked.append(os.environ.get("VITSOM_CPU_PRUNING"))
+        return torch.empty(0), torch.empty(0)
+
+    monkeypatch.setattr(exactness, "find_bmu", find_bmu)
+    before = os.environ.get("VITSOM_CPU_PRUNING")
+    searched(torch.empty(0), torch.empty(0), way)
+    assert asked == [way]
+    assert os.environ.get("VITSOM_CPU_PRUNING") == before
