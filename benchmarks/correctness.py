@@ -45,14 +45,18 @@ class Truth:
             raise WrongResult(f"bmu must be ({batch},) int64, got {tuple(bmu.shape)} {bmu.dtype}")
         if not ((bmu >= 0) & (bmu < num_prototypes)).all():
             raise WrongResult(f"bmu must be within [0, {num_prototypes}), got {bmu.min()} to {bmu.max()}")
-        unit_z, unit_prototypes = (torch.nn.functional.normalize(x) for x in (self.z, self.prototypes))
-        excess = 1 - (unit_z * unit_prototypes[bmu]).sum(1) - self._nearest_distance()  # [B]
+        excess = self.excess(bmu)
         wrong = ~(excess <= tolerance)
         if wrong.any():
             raise WrongResult(
                 f"bmu of {int(wrong.sum())} of {batch} rows is farther than the nearest prototype, by up to {excess.max():.3g},"
                 f" allowed {tolerance:.0e}"
             )
+
+    def excess(self, bmu: Tensor) -> Tensor:
+        """(B,): by how much each BMU is farther from its row than the nearest prototype."""
+        unit_z, unit_prototypes = (torch.nn.functional.normalize(x) for x in (self.z, self.prototypes))
+        return 1 - (unit_z * unit_prototypes[bmu]).sum(1) - self._nearest_distance()
 
     def check_step(self, loss: Tensor, bmu: Tensor, grad_z: Tensor, grad_prototypes: Tensor) -> None:
         """The search is right, and loss and gradients are those of the BMUs that it found.

@@ -1,7 +1,9 @@
 """Time and memory against the size of the map: B = 4096, D = 192, from 16 x 16 to 512 x 512 prototypes.
 
-python -m benchmarks.growth --record NAME        writes benchmarks/results/NAME-growth.csv
+python -m benchmarks.growth --record NAME                    writes benchmarks/results/NAME-growth.csv
+python -m benchmarks.growth --organised --record NAME        writes benchmarks/results/NAME-growth-organised.csv
 
+With ``--organised`` it is the search alone, of photo patches on maps that are fitted to such, and not random data.
 Every contender goes on until a run takes more than 60 s or does not fit into memory. Each point is measured in a process of
 its own, whose first run gives the memory; the points of one size follow each other, so that whatever else the machine does
 meanwhile falls on all. The BMUs of 64 rows are checked at every point; the suite checks all of a step's results, at its sizes.
@@ -26,11 +28,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import machine
-from benchmarks.contenders import OPERATIONS, TIME_LIMIT, Contender, Run
+from benchmarks.contenders import OPERATIONS, SEARCH, TIME_LIMIT, Contender, Run
 from benchmarks.correctness import Truth
 from benchmarks.memory import ROOT, peak_beyond_inputs
 from benchmarks.table import RESULTS, write_csv
-from benchmarks.workloads import Inputs, Workload
+from benchmarks.workloads import Inputs, MapSettings, Workload, organised_map
 
 SIDES = (16, 32, 64, 128, 256, 512)
 _SPARE = 10**9  # bytes that are left to the rest of the machine
@@ -50,19 +52,19 @@ class Point:
     note: str = ""
 
 
-def workload_of(side: int) -> Workload:
-    """At 128 and 256 this is `large` and `huge`."""
-    return Workload(f"{side} x {side}", 4096, side, side, 192, 16.0)
+def workload_of(side: int, organised: bool = False) -> Workload:
+    """At 128 and 256 this is `large` and `huge`, or `large-organised` and `huge-organised`."""
+    return Workload(f"{side} x {side}", 4096, side, side, 192, 16.0, organised=organised)
 
 
-def measure(operation_name: str, contender: Contender, side: int, seconds: float = 2.0) -> Point:
+def measure(operation_name: str, contender: Contender, side: int, organised: bool = False, seconds: float = 2.0) -> Point:
     """A point, in a process that has run nothing else: at least 3 rounds, or 1 where these take more than 10 times ``seconds``.
 
     Raises:
         WrongResult: some BMU is not the nearest prototype.
     """
     _fail_rather_than_swap()
-    inputs = workload_of(side).inputs()
+    inputs = workload_of(side, organised).inputs()
     memory_mb, run = peak_beyond_inputs(replace(contender, build=lambda inputs: _within_limit(contender.build(inputs))), inputs)
     _check_some(run, inputs)
     times: list[float] = []
@@ -101,11 +103,12 @@ def _fail_rather_than_swap() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + free - _SPARE,) * 2)
 
 
-def measure_in_new_process(operation: str, contender: Contender, side: int) -> Point:
+def measure_in_new_process(operation: str, contender: Contender, side: int, organised: bool = False) -> Point:
     """As ``measure``, or a point that says why there is none."""
-    if reason := contender.absent(workload_of(side)):
+    if reason := contender.absent(workload_of(side, organised)):
         return Point(operation, contender.name, side, side, note=reason)
     command = [sys.executable, "-m", "benchmarks.growth", "--point", operation, contender.name, str(side)]
+    command += ["--organised"] if organised else []
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return Point(**json.loads(done.stdout.splitlines()[-1]))
@@ -124,6 +127,7 @@ def _reason(status: int, stderr: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", metavar="NAME", help="write benchmarks/results/NAME-growth.csv")
+    parser.add_argument("--organised", action="store_true", help="the search of photo patches on maps fitted to such")
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="of the square maps")
     parser.add_argument("--contenders", metavar="NAME,...", help="only these, for example eager,matmul,cpu")
     parser.add_argument(
@@ -133,29 +137,32 @@ def main() -> None:
     if arguments.point:
         operation, name, side = arguments.point
         (contender,) = (contender for contender in OPERATIONS[operation].contenders if contender.name == name)
-        print(json.dumps(asdict(measure(operation, contender, int(side)))))
+        print(json.dumps(asdict(measure(operation, contender, int(side), arguments.organised))))
         return
     wanted = arguments.contenders.split(",") if arguments.contenders else None
-    points = list(_grow(arguments.sides, wanted))
+    points = list(_grow(arguments.sides, wanted, arguments.organised))
     if arguments.record:
-        path = RESULTS / f"{arguments.record}-growth.csv"
+        path = RESULTS / f"{arguments.record}-growth{'-organised' if arguments.organised else ''}.csv"
         write_csv(path, points, machine.describe())
         print(f"recorded in {path}")
 
 
-def _grow(sides: Iterable[int], wanted: list[str] | None) -> Iterable[Point]:
+def _grow(sides: Iterable[int], wanted: list[str] | None, organised: bool = False) -> Iterable[Point]:
     going = [
         (operation.name, contender)
-        for operation in OPERATIONS.values()
+        for operation in ([SEARCH] if organised else OPERATIONS.values())
         for contender in operation.contenders
         if wanted is None or contender.name in wanted
     ]
     sides = sorted(sides)
     with tqdm(total=len(going) * len(sides), unit="point") as progress:
         for done, side in enumerate(sides, start=1):
+            if organised:  # once, and where its memory is not that of a contender
+                progress.set_description(f"{side} x {side} fitting the map")
+                organised_map(MapSettings(side, side))
             for operation, contender in list(going):
                 progress.set_description(f"{side} x {side} {operation} {contender.name}")
-                point = measure_in_new_process(operation, contender, side)
+                point = measure_in_new_process(operation, contender, side, organised)
                 progress.update()
                 if point.note:
                     going.remove((operation, contender))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ _COLORS = {
 _OURS = {"cpu": "vitsom_fast cpu", "torch": "vitsom_fast torch"}
 _LEAST_MB = 1.0  # below, the allocator's own pages are all that is seen
 _GAP = 0.042  # between two labels, as a share of the height
+_LEAST = 64 * 64  # prototypes: below, what a search has to do whatever the map hides how it grows
 _LABELS_WIDTH = 0.5  # as a share of the width that the points take
 
 Point = Mapping[str, str]  # a row of the CSV
@@ -40,7 +42,7 @@ def plot_growth(points: Sequence[Point], operation: str) -> Figure:
     _draw(time, points, "median_ms", 0.0)
     _draw(memory, points, "memory_mb", _LEAST_MB)
     time.set_title("time")
-    time.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g} ms" if ms < 1000 else f"{ms / 1000:g} s"))
+    time.yaxis.set_major_formatter(FuncFormatter(_milliseconds))
     memory.set_title("peak memory beyond inputs and gradients")
     memory.yaxis.set_major_formatter(FuncFormatter(lambda mb, _: f"{mb:g} MB" if mb < 1000 else f"{mb / 1000:g} GB"))
     memory.text(0.01, 0.012, "1 MB or less", transform=memory.transAxes, fontsize=7.5, color="#555555")
@@ -49,15 +51,53 @@ def plot_growth(points: Sequence[Point], operation: str) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, points: Sequence[Point], quantity: str, least: float) -> None:
+def plot_exponents(points: Sequence[Point]) -> Figure:
+    """Time of the search on maps in order, the exponents that it grows with, and a slope of 1 beside ours."""
+    figure = Figure(figsize=(9.5, 6.2), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    powers = exponents(points)
+    _draw(axes, points, "median_ms", 0.0, {name: f"$K^{{{power:.2f}}}$" for name, power in powers.items()})
+    axes.yaxis.set_major_formatter(FuncFormatter(_milliseconds))
+    if "cpu" in powers:
+        first, *_, last = (point for point in _lines(points, "median_ms", 0.0)["cpu"] if point[0] >= _LEAST)
+        axes.plot([first[0], last[0]], [first[1], first[1] * last[0] / first[0]], "--", color=_COLORS["cpu"], linewidth=1)
+    axes.set_title(
+        "The search for best-matching units on a map in order\n"
+        f"4096 photo patches of 192 features, fp32, {points[0]['threads']} threads of an {points[0]['cpu']}\n"
+        f"exponents: of time against prototypes K, from 64 x 64 on; dashed: ours, if it were 1",
+        fontsize=10,
+    )
+    return figure
+
+
+def exponents(points: Sequence[Point]) -> dict[str, float]:
+    """The power of K that a contender's time grows with, by least squares of the logarithms from 64 x 64 on; of those with two
+    points there."""
+    found = {}
+    for name, line in _lines(points, "median_ms", 0.0).items():
+        fitted = [(math.log(prototypes), math.log(ms)) for prototypes, ms in line if prototypes >= _LEAST]
+        if len(fitted) > 1:
+            found[name] = statistics.linear_regression(*zip(*fitted, strict=True)).slope
+    return found
+
+
+def _lines(points: Sequence[Point], quantity: str, least: float) -> dict[str, list[tuple[int, float]]]:
+    """What was measured of each contender: (prototypes, quantity)."""
     lines: dict[str, list[tuple[int, float]]] = {}
-    ends: dict[str, str] = {}
     for point in points:
         if point[quantity]:
             prototypes = int(point["rows"]) * int(point["cols"])
             lines.setdefault(point["contender"], []).append((prototypes, max(float(point[quantity]), least)))
-        elif point["contender"] in lines:
-            ends[point["contender"]] = f"{_in_short(point['note'])} at {point['rows']} x {point['cols']}"
+    return lines
+
+
+def _draw(axes: Axes, points: Sequence[Point], quantity: str, least: float, remarks: Mapping[str, str] | None = None) -> None:
+    lines = _lines(points, quantity, least)
+    ends = {
+        point["contender"]: f"{_in_short(point['note'])} at {point['rows']} x {point['cols']}"
+        for point in points
+        if not point[quantity] and point["contender"] in lines
+    }
     for name, line in lines.items():
         width = 2.6 if name == "cpu" else 1.4
         axes.plot(*zip(*line, strict=True), "o-", color=_COLORS[name], linewidth=width, markersize=1.6 * width, zorder=width)
@@ -75,21 +115,27 @@ def _draw(axes: Axes, points: Sequence[Point], quantity: str, least: float) -> N
     axes.set_xlabel("prototypes")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    _label(axes, lines, ends)
+    _label(axes, lines, ends, remarks or {})
+
+
+def _milliseconds(ms: float, _: int) -> str:
+    return f"{ms:g} ms" if ms < 1000 else f"{ms / 1000:g} s"
 
 
 def _in_short(note: str) -> str:
     return "out of memory" if note.startswith("does not fit") else note
 
 
-def _label(axes: Axes, lines: Mapping[str, Sequence[tuple[int, float]]], ends: Mapping[str, str]) -> None:
+def _label(
+    axes: Axes, lines: Mapping[str, Sequence[tuple[int, float]]], ends: Mapping[str, str], remarks: Mapping[str, str]
+) -> None:
     """The contenders' names, each beside the last point of its line, pushed apart where they would lie on each other."""
     low, high = (math.log(limit) for limit in axes.get_ylim())
     for last in sorted({line[-1][0] for line in lines.values()}):
         names = sorted((name for name, line in lines.items() if line[-1][0] == last), key=lambda name: lines[name][-1][1])
         heights = [(math.log(lines[name][-1][1]) - low) / (high - low) for name in names]
         for name, height in zip(names, _apart(heights), strict=True):
-            text = _OURS.get(name, name) + (f": {ends[name]}" if name in ends else "")
+            text = f"{_OURS.get(name, name)} {remarks.get(name, '')}".rstrip() + (f": {ends[name]}" if name in ends else "")
             axes.annotate(
                 text,
                 lines[name][-1],

@@ -1,7 +1,9 @@
 """The README's tables and pictures, from recorded results.
 
 python -m benchmarks.report NAME        prints the tables of benchmarks/results/NAME.csv in Markdown, and draws
-                                        docs/growth-step.png and docs/growth-search.png from NAME-growth.csv
+                                        docs/growth-step.png and docs/growth-search.png from NAME-growth.csv and
+                                        docs/growth-search-organised.png from NAME-growth-organised.csv, with exponents,
+                                        and docs/organising.png from NAME-organising.csv
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from benchmarks.growth_plot import plot_growth
+from benchmarks.growth_plot import exponents, plot_exponents, plot_growth
 from benchmarks.memory import ROOT
+from benchmarks.organising_plot import plot_organising
 from benchmarks.table import RESULTS, read_csv
 from benchmarks.workloads import WORKLOADS
 
@@ -102,9 +105,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the results, as given to --record")
     name = parser.parse_args().name
-    suite, growth = RESULTS / f"{name}.csv", RESULTS / f"{name}-growth.csv"
-    if not suite.exists() and not growth.exists():
-        parser.error(f"argument name: must be that of recorded results, got {name!r}; neither {suite} nor {growth} exists")
+    recorded = [RESULTS / f"{name}{kind}.csv" for kind in ("", "-growth", "-growth-organised", "-organising")]
+    if not any(path.exists() for path in recorded):
+        parser.error(
+            f"argument name: must be that of recorded results, got {name!r}; none of {[str(path) for path in recorded]} exists"
+        )
+    suite, growth, organised, organising = recorded
     if suite.exists():
         results = read_csv(suite)
         print(step_table(results), search_table(results), sep="\n\n")
@@ -114,6 +120,17 @@ def main() -> None:
             path = ROOT / "docs" / f"growth-{operation}.png"
             plot_growth(points, operation).savefig(path)
             print(f"drawn: {path}")
+    if organised.exists():
+        points = read_csv(organised)
+        for contender, power in sorted(exponents(points).items(), key=lambda item: item[1]):
+            print(f"{contender}: time grows with K^{power:.2f} on maps in order")
+        path = ROOT / "docs" / "growth-search-organised.png"
+        plot_exponents(points).savefig(path)
+        print(f"drawn: {path}")
+    if organising.exists():
+        path = ROOT / "docs" / "organising.png"
+        plot_organising(read_csv(organising)).savefig(path)
+        print(f"drawn: {path}")
 
 
 if __name__ == "__main__":

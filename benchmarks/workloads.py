@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,15 +111,21 @@ class MapSettings:
 
 def photo_patches(count: int, generator: torch.Generator) -> Tensor:
     """(count, 192) fp32 in [0, 1]: patches from anywhere in scikit-learn's two sample photographs."""
-    from sklearn.datasets import load_sample_images  # takes 2 s to import, which the random workloads need not wait for
-
-    photos = torch.from_numpy(np.stack(load_sample_images().images))  # [2, H, W, 3]
+    photos = _photos()
     photo, top, left = (
         torch.randint(stop, (count, 1, 1), generator=generator)
         for stop in (len(photos), photos.shape[1] - PATCH + 1, photos.shape[2] - PATCH + 1)
     )
     pixel = torch.arange(PATCH)
     return photos[photo, top + pixel[:, None], left + pixel].flatten(1).float() / 255
+
+
+@cache
+def _photos() -> Tensor:
+    """(2, H, W, 3) uint8."""
+    from sklearn.datasets import load_sample_images  # takes 2 s to import, which the random workloads need not wait for
+
+    return torch.from_numpy(np.stack(load_sample_images().images))
 
 
 def organised_map(settings: MapSettings) -> Tensor:

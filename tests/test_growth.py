@@ -10,17 +10,18 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import growth
 from benchmarks.contenders import SEARCH
 from benchmarks.growth import Point
-from benchmarks.growth_plot import _GAP, _apart, plot_growth
+from benchmarks.growth_plot import _GAP, _apart, exponents, plot_exponents, plot_growth
 from benchmarks.memory import ROOT
 from benchmarks.report import search_table, step_table
 
 
 def test_a_contender_that_ends_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(operation: str, contender: growth.Contender, side: int) -> Point:
+    def measured(operation: str, contender: growth.Contender, side: int, organised: bool) -> Point:
         ends = contender.name == "eager" and side == 32
         return Point(operation, contender.name, side, side, note="out of memory" if ends else "")
 
@@ -38,9 +39,29 @@ def test_a_contender_that_ends_is_not_asked_again(monkeypatch: pytest.MonkeyPatc
     ]
 
 
-def test_a_point_is_measured_in_a_process_of_its_own() -> None:
+def test_growth_on_maps_in_order_is_that_of_the_search_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each map is fitted before the first point of its size, outside of what is measured."""
+    calls: list[object] = []
+    monkeypatch.setattr(growth, "organised_map", lambda settings: calls.append((settings.rows, settings.cols)))
+    monkeypatch.setattr(growth, "measure_in_new_process", lambda *what: (calls.append(what), Point(*what[:2], 0, 0))[1])
+    list(growth._grow([3, 2], ["cpu"], organised=True))
+    cpu = next(contender for contender in SEARCH.contenders if contender.name == "cpu")
+    assert calls == [(2, 2), ("search", cpu, 2, True), (3, 3), ("search", cpu, 3, True)]
+
+
+@pytest.mark.parametrize("organised", [False, True])
+def test_the_map_is_in_order_where_it_should_be(organised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    prototypes = growth.workload_of(8, organised).inputs().prototypes.detach().view(8, 8, -1)
+    similarity = torch.cosine_similarity(prototypes[1:], prototypes[:-1], dim=-1).mean()
+    assert similarity > 0.9 if organised else similarity < 0.1
+
+
+def test_a_point_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     matmul = SEARCH.contenders[0]
-    point = growth.measure_in_new_process("search", matmul, 3)
+    point = growth.measure_in_new_process("search", matmul, 3, organised=True)
+    assert list(tmp_path.rglob("map-3x3-*.npy"))  # it was told to fit one
     assert (point.operation, point.contender, point.rows, point.cols, point.note) == ("search", "matmul", 3, 3, "")
     assert point.rounds >= 3
     assert point.median_ms
@@ -135,6 +156,29 @@ def test_growth_is_drawn_with_every_contender_labelled_and_where_it_ended() -> N
     assert [line.get_xydata().tolist() for line in time.lines] == [[[256, 3.5]], [[256, 0.5], [1024, 2.5]]]
     assert memory.lines[1].get_ydata().tolist() == [1.0, 2.5]  # nothing below 1 MB can be told apart
     assert (time.get_xscale(), time.get_yscale(), memory.get_yscale()) == ("log", "log", "log")
+
+
+def test_exponents_are_those_of_the_larger_maps_and_drawn_beside_a_slope_of_one() -> None:
+    def point(contender: str, side: int, ms: float | str, note: str = "") -> dict[str, str]:
+        values = {"operation": "search", "contender": contender, "rows": str(side), "cols": str(side), "note": note}
+        return values | {"median_ms": str(ms), "memory_mb": "1", "threads": "2", "cpu": "processor"}
+
+    points = [
+        point("cpu", 32, 100.0),  # too small to count
+        *(point("cpu", side, float(side)) for side in (64, 128, 256)),
+        *(point("faiss", side, 1e-3 * side**2) for side in (64, 128)),
+        point("faiss", 256, "", "more than 60 s"),
+        point("minisom", 64, 1000.0),  # one point grows with nothing
+        point("keops", 32, "", "not installed"),
+    ]
+    assert exponents(points) == pytest.approx({"cpu": 0.5, "faiss": 1.0})
+    (axes,) = plot_exponents(points).axes
+    assert {text.get_text() for text in axes.texts} == {
+        "vitsom_fast cpu $K^{0.50}$",
+        "faiss $K^{1.00}$: more than 60 s at 256 x 256",
+        "minisom",
+    }
+    assert axes.lines[-1].get_xydata().tolist() == [[64**2, 64.0], [256**2, 64.0 * 16]]
 
 
 @pytest.mark.parametrize(
