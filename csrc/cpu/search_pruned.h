@@ -9,9 +9,9 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Products below which all prototypes are scored in less time than it takes to try, and features beyond which the samples of a
-// block no longer fit the second-level cache.
-constexpr std::int64_t LEAST_TO_PRUNE = 1 << 26, MOST_DIM_TO_PRUNE = 4096;
+// Pairs of a sample and a prototype below which the trial takes more than a twentieth of the time that it may save (of 128 x 1600
+// with 3136 features it was a half), and features beyond which the samples of a block no longer fit the second-level cache.
+constexpr std::int64_t LEAST_PAIRS = 1 << 22, MOST_DIM_TO_PRUNE = 4096;
 
 // A block whose samples have to look into more than this share of the tiles, on average, is served faster by those who look at all.
 constexpr double MOST_TILES = 0.4;
@@ -64,7 +64,7 @@ double share_of_tiles(
 inline bool may_prune(const Problem& p, std::int64_t batch) {
     if (p.pruning != Pruning::automatic) return p.pruning == Pruning::always && batch > 0;
     return p.dim >= LEAST_DIM && p.dim <= MOST_DIM_TO_PRUNE && batch >= LEAST_SAMPLES && p.num_prototypes >= LEAST_PROTOTYPES &&
-           batch * p.num_prototypes * p.dim >= LEAST_TO_PRUNE;
+           batch * p.num_prototypes >= LEAST_PAIRS;
 }
 
 // Blocks of equal size, as many for each thread.
