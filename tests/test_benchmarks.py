@@ -236,7 +236,7 @@ def test_memory_is_that_of_the_peak_without_the_gradients() -> None:
 def test_organised_map_is_a_map_of_photo_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Smooth, a good fit to patches it has not seen, and fitted once only."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    settings = MapSettings(12, 10, epochs=6, samples=1500, last_temperature=1.0)
+    settings = MapSettings(12, 10, epochs=6, least_samples=1500, last_temperature=1.0)
     prototypes = organised_map(settings)
     unseen = photo_patches(1000, torch.Generator().manual_seed(7))
     mean = unseen.mean(0, keepdim=True)

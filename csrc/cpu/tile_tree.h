@@ -81,6 +81,13 @@ void write_unit(const T* x, double inverse, std::int64_t count, std::int64_t dim
     for (std::int64_t d = ceil_div(count, WIDTH) * WIDTH; d < dim; d += WIDTH) store(out + d, Vec{});
 }
 
+// Rows of a tile are in several places of memory, more than the processor foresees: without this a search of a map of 256 x 256
+// takes 4 % longer.
+template <class T>
+void fetch(const T* x, std::int64_t count) {
+    for (std::int64_t d = 0; d < count; d += 64 / static_cast<std::int64_t>(sizeof(T))) __builtin_prefetch(x + d);
+}
+
 // The mean of 64 prototypes.
 template <class T>
 void find_origin(const Problem& p, TileTree& tree, float* unit) {
@@ -147,6 +154,8 @@ void build_tile(const Problem& p, const TileTree& tree, std::int64_t tile, const
         member[lane] = nullptr;
         if (k < 0) continue;
         const T* x = row<T>(p.prototypes, k);
+        const std::int64_t next = tile + 1 < level.count() ? level.tiling.member(tile + 1, lane) : -1;
+        if (next >= 0) fetch(row<T>(p.prototypes, next), p.dim);
         const double inverse = tree.inverse[k] = inverse_norm(x, p.dim);
         result.inverse_prototype[k] = static_cast<float>(inverse);
         if (!(inverse == inverse)) continue;
