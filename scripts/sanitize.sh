@@ -46,4 +46,6 @@ for isa in $instruction_sets; do
     VITSOM_CPU_ISA="$isa" VITSOM_TEST_THREADS="$threads" sanitized -m pytest -q -p no:cacheprovider --capture=sys \
       tests/test_contract.py tests/test_golden.py -k "cpu and not never_holds" "$@"
   done
+  echo "== $isa, tiles of the map ruled out"
+  VITSOM_CPU_ISA="$isa" sanitized -m pytest -q -p no:cacheprovider --capture=sys tests/test_pruning.py "$@"
 done

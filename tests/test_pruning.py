@@ -198,11 +198,11 @@ def test_rows_far_from_the_map_are_left_to_brute_force() -> None:
 
 
 @pytest.mark.parametrize("change", ["organised", "large features", "a far prototype in each tile"])
-@pytest.mark.parametrize(("shape", "dim"), [((64, 64), 192), ((130, 131), 64), ((1, 17000), 17)])
+@pytest.mark.parametrize(("shape", "dim"), [((64, 64), 192), ((130, 131), 64), ((1, 70000), 17)])
 def test_distances_are_those_of_brute_force(
     shape: tuple[int, int], dim: int, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With more than 1024 tiles there are tiles of tiles."""
+    """With more than 256 tiles there are tiles of tiles, and with more than 4096 tiles of those."""
     w = map_in_order(*shape, dim, bend=1.0)
     z = torch.cat((near(w, 100), near(w, 100, 0.3), torch.randn(100, dim)))
     w = MAPS[change](w)

@@ -1,8 +1,8 @@
 // Sixteen vectors in int8 codes around a pole, and bounds of their products with a sample.
 //
-// x = along * pole + rest, so z . x = along * (z . pole) + (z - g) . rest + g . rest: where z . pole is known, only the rest is left to
-// the codes, and their error shrinks with its length. Members of a tile are close to their centre: with that for a pole, the bound on
-// photo patches is a fifth of what one centre for the whole map leaves.
+// x = along * pole + rest, so z . x = along * (z . pole) + (z - g) . rest + g . rest: where z . pole is known, only the rest is left
+// to the codes, and their error is in proportion to it. The centres of neighbouring tiles have little of it beside the centre of
+// the tile that they form together.
 #pragma once
 
 #include "certificate.h"
@@ -55,7 +55,7 @@ inline void dot_four(const float* const (&z)[4], const float* const (&x)[N], std
 // of the sum over its lanes, and two a vector.
 inline float dot_error(std::int64_t n) { return static_cast<float>(n / WIDTH + 10) * 0x1p-24f; }
 
-// Half an angle's worth of a cone: cosine and sine of the largest angle to its axis. The sine is never too small.
+// How wide a cone is: cosine and sine of the largest angle to its axis. The cosine is never too large, nor the sine too small.
 struct Radius {
     float cosine, sine;
 };

@@ -54,28 +54,30 @@ inline void find_axes(
 }
 
 inline Plane plane_of(const float* const (&member)[LANES], const float* centre, const float* axes, std::int64_t n) {
+    const float* const axis[3] = {centre, axes, axes + n};
     Plane plane{};
-    for (int lane = 0; lane < LANES; ++lane) {
-        plane.present[lane] = -__builtin_inff();
-        if (!member[lane]) continue;
-        const float* x = member[lane];
-        Vec products[3] = {};
+    for (int first = 0; first < LANES; first += 4) {
+        const float* x[4];
+        for (int r = 0; r < 4; ++r) x[r] = member[first + r] ? member[first + r] : centre;
+        float products[3][4];
+        dot_four<3>(x, axis, n, products);
+        Vec squares[4] = {};
         for (std::int64_t d = 0; d < n; d += WIDTH) {
-            products[0] += load(x + d) * load(centre + d);
-            products[1] += load(x + d) * load(axes + d);
-            products[2] += load(x + d) * load(axes + n + d);
+            const Vec c = load(centre + d), u = load(axes + d), v = load(axes + n + d);
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; ++r) {
+                const Vec rest = load(x[r] + d) - products[0][r] * c - products[1][r] * u - products[2][r] * v;
+                squares[r] += rest * rest;
+            }
         }
-        const float along = sum(products[0]), across = sum(products[1]), down = sum(products[2]);
-        Vec squares{};
-        for (std::int64_t d = 0; d < n; d += WIDTH) {
-            const Vec rest = load(x + d) - along * load(centre + d) - across * load(axes + d) - down * load(axes + n + d);
-            squares += rest * rest;
+        for (int r = 0; r < 4; ++r) {
+            const int lane = first + r;
+            plane.along[lane] = products[0][r];
+            plane.across[lane] = products[1][r];
+            plane.down[lane] = products[2][r];
+            plane.rest[lane] = __builtin_sqrtf(sum(squares[r])) * 1.001f + 0x1p-21f;
+            plane.present[lane] = member[lane] ? 0 : -__builtin_inff();
         }
-        plane.along[lane] = along;
-        plane.across[lane] = across;
-        plane.down[lane] = down;
-        plane.rest[lane] = __builtin_sqrtf(sum(squares)) * 1.001f + 0x1p-21f;
-        plane.present[lane] = 0;
     }
     return plane;
 }

@@ -91,7 +91,9 @@ public:
             s_.progress[i] = {-__builtin_inf(), 0, 0, 0, 0, 0};
             read_sample(i, all_.rows[begin + i]);
         }
-        for (std::int64_t first = 0; first < count; first += TILE_ROWS) find_first_candidates(first, smaller(TILE_ROWS, count - first));
+        for (std::int64_t first = 0; first < count; first += TILE_ROWS) {
+            find_first_candidates(first, smaller(TILE_ROWS, count - first));
+        }
         for (std::int64_t i = 0; i < count; ++i) {
             all_.progress[begin + i] = s_.progress[i];
             all_.progress[begin + i].threshold = s_.reach[i].threshold;
@@ -226,7 +228,7 @@ private:
             with_tile_rows(smaller(TILE_ROWS, n - first), [&](auto constant) {
                 constexpr int ROWS = decltype(constant)::value;
                 alignas(64) std::uint32_t samples[LANES];  // that reach each lane, a bit each
-                reach<ROWS>(panel, codes, kept + first, along + first, samples);
+                mark_reaching<ROWS>(panel, codes, kept + first, along + first, samples);
                 const __m512i places = _mm512_maskz_loadu_epi32((1 << ROWS) - 1, kept + first);
                 for (int lane = 0; lane < LANES; ++lane) {
                     const auto reaching = static_cast<__mmask16>(samples[lane]);
@@ -242,10 +244,11 @@ private:
         }
     }
 
-    // Which of some samples have bounds for a lane that reach what they need.
+    // Which of some samples have bounds for a lane that reach what they need: a bit each in samples[lane].
     template <int ROWS>
-    void reach(
-        const Panel& panel, const std::uint32_t* codes, const std::int32_t* place, const float* along, std::uint32_t* samples) const {
+    void mark_reaching(
+        const Panel& panel, const std::uint32_t* codes, const std::int32_t* place, const float* along,
+        std::uint32_t* samples) const {
         const std::uint32_t* z[ROWS];
         for (int r = 0; r < ROWS; ++r) z[r] = s_.codes + place[r] * tree_.words;
         Ints product[ROWS];
