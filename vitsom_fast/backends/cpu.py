@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitsom_fast.backends.compiled import DTYPES, Kept, neighborhood_of, problem_of
 from vitsom_fast.backends.torch_ops import reduction_scale
 
 _cpu: Any = None
@@ -30,8 +31,6 @@ except RuntimeError as error:  # VITSOM_CPU_ISA names what this processor cannot
 _PRUNING_VARIABLE = "VITSOM_CPU_PRUNING"
 _PRUNING = {"auto": 0, "always": 1, "never": 2}
 
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-
 
 def unavailable() -> str | None:
     return _reason
@@ -40,8 +39,8 @@ def unavailable() -> str | None:
 def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cpu":
         return f"it serves CPU tensors, got device {device}"
-    if dtype not in _DTYPES:
-        return f"it serves the dtypes {tuple(_DTYPES)}, got {dtype}"
+    if dtype not in DTYPES:
+        return f"it serves the dtypes {tuple(DTYPES)}, got {dtype}"
     return None
 
 
@@ -84,7 +83,7 @@ def som_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss () fp32, BMU (B,) int64, attraction (min(B, K), D) fp32, one row for each distinct BMU, and a context."""
     problem, _keep = _problem(z, prototypes)
-    neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
+    neighborhood, _keep_factors = neighborhood_of(_cpu, prototypes, row_factors, col_factors)
     loss = torch.empty((), dtype=torch.float32, device=z.device)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
@@ -110,7 +109,7 @@ def som_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for."""
     problem, _keep = _problem(z, prototypes)
-    neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
+    neighborhood, _keep_factors = neighborhood_of(_cpu, prototypes, row_factors, col_factors)
     (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
     expected = ((batch,), (min(batch, num_prototypes), dim), (4 * batch + num_prototypes,))
     if (bmu.shape, attraction.shape, context.shape) != expected:
@@ -135,53 +134,8 @@ def som_backward(
     return grad_z, grad_prototypes
 
 
-def _problem(z: Tensor, prototypes: Tensor) -> tuple[object, tuple[Tensor, Tensor]]:
-    """The inputs as the module takes them, and the tensors that must live as long."""
-    if z.dtype != prototypes.dtype or z.dim() != 2 or prototypes.dim() != 2 or z.shape[1] != prototypes.shape[1]:
-        raise ValueError(
-            f"z and prototypes must be (B, D) and (K, D) of one dtype, got {tuple(z.shape)} {z.dtype} and"
-            f" {tuple(prototypes.shape)} {prototypes.dtype}"
-        )
-    z, prototypes = _with_contiguous_rows(z), _with_contiguous_rows(prototypes)
-    problem = _cpu.Problem(
-        z.data_ptr(),
-        z.stride(0),
-        prototypes.data_ptr(),
-        prototypes.stride(0),
-        _DTYPES[z.dtype],
-        z.shape[0],
-        prototypes.shape[0],
-        z.shape[1],
-        torch.get_num_threads(),
-        _pruning(),
-    )
-    return problem, (z, prototypes)
-
-
-def _pruning() -> int:
-    wanted = os.environ.get(_PRUNING_VARIABLE) or "auto"
-    if wanted not in _PRUNING:
-        raise ValueError(f"{_PRUNING_VARIABLE} must be one of {tuple(_PRUNING)}, got {wanted!r}")
-    return _PRUNING[wanted]
-
-
-def _neighborhood(prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> tuple[object, tuple[Tensor, Tensor]]:
-    terms, rows, cols = row_factors.shape[0], row_factors.shape[1], col_factors.shape[1]
-    if (
-        row_factors.shape != (terms, rows, rows)
-        or col_factors.shape != (terms, cols, cols)
-        or rows * cols != prototypes.shape[0]
-        or row_factors.dtype != torch.float32
-        or col_factors.dtype != torch.float32
-    ):
-        raise ValueError(
-            f"row_factors and col_factors must be fp32 factors of a grid of {prototypes.shape[0]} units, got"
-            f" {tuple(row_factors.shape)} {row_factors.dtype} and {tuple(col_factors.shape)} {col_factors.dtype}"
-        )
-    row_factors, col_factors = row_factors.contiguous(), col_factors.contiguous()
-    neighborhood = _cpu.Neighborhood(rows, cols, terms, row_factors.data_ptr(), col_factors.data_ptr())
-    return neighborhood, (row_factors, col_factors)
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
+def _problem(z: Tensor, prototypes: Tensor) -> tuple[object, Kept]:
+    pruning = os.environ.get(_PRUNING_VARIABLE) or "auto"
+    if pruning not in _PRUNING:
+        raise ValueError(f"{_PRUNING_VARIABLE} must be one of {tuple(_PRUNING)}, got {pruning!r}")
+    return problem_of(_cpu, z, prototypes, torch.get_num_threads(), _PRUNING[pruning])

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitsom_fast.backends.compiled import DTYPES, neighborhood_of, problem_of
 from vitsom_fast.backends.torch_ops import reduction_scale
 
 # The tests name a build of the same sources for the host here.
@@ -26,8 +27,6 @@ except ModuleNotFoundError:
     _reason = f"installed without its compiled module {_MODULE} (no nvcc then, or VITSOM_BUILD_CUDA=0)"
 except ImportError as error:
     _reason = f"the compiled module {_MODULE} cannot be loaded ({error})"
-
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
 def unavailable() -> str | None:
@@ -52,8 +51,8 @@ def _no_device() -> str | None:
 def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != _cuda.DEVICE_TYPE:
         return f"it serves {_cuda.DEVICE_TYPE.upper()} tensors, got device {device}"
-    if dtype not in _DTYPES:
-        return f"it serves the dtypes {tuple(_DTYPES)}, got {dtype}"
+    if dtype not in DTYPES:
+        return f"it serves the dtypes {tuple(DTYPES)}, got {dtype}"
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         if 10 * major + minor < _cuda.lowest_architecture():
@@ -82,7 +81,7 @@ def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Te
 
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
-    problem, _keep = _problem(z, prototypes)
+    problem, _keep = problem_of(_cuda, z, prototypes)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     distance = torch.empty(z.shape[0], dtype=torch.float32, device=z.device)
     execution, _workspace = _execution(z.device, _cuda.find_bmu_workspace(problem))
@@ -94,8 +93,8 @@ def som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss () fp32, BMU (B,) int64, attraction (B, D) fp32 and the context."""
-    problem, _keep = _problem(z, prototypes)
-    neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
+    problem, _keep = problem_of(_cuda, z, prototypes)
+    neighborhood, _keep_factors = neighborhood_of(_cuda, prototypes, row_factors, col_factors)
     loss = torch.empty((), dtype=torch.float32, device=z.device)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     attraction = torch.empty(z.shape, dtype=torch.float32, device=z.device)
@@ -129,8 +128,8 @@ def som_backward(
     for_prototypes: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for."""
-    problem, _keep = _problem(z, prototypes)
-    neighborhood, _keep_factors = _neighborhood(prototypes, row_factors, col_factors)
+    problem, _keep = problem_of(_cuda, z, prototypes)
+    neighborhood, _keep_factors = neighborhood_of(_cuda, prototypes, row_factors, col_factors)
     size = context_size(z.shape[0], row_factors.shape[1], col_factors.shape[1])
     if attraction.shape != z.shape or context.shape != (size,):
         raise ValueError(
@@ -161,52 +160,3 @@ def _execution(device: torch.device, size: int) -> tuple[object, Tensor]:
     workspace = torch.empty(size, dtype=torch.uint8, device=device)
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
     return _cuda.Execution(device.index or 0, stream, workspace.data_ptr()), workspace
-
-
-def _problem(z: Tensor, prototypes: Tensor) -> tuple[object, tuple[Tensor, Tensor]]:
-    """The inputs as the module takes them, and the tensors that must live as long."""
-    if (
-        z.dtype != prototypes.dtype
-        or z.device != prototypes.device
-        or z.dim() != 2
-        or prototypes.dim() != 2
-        or z.shape[1] != prototypes.shape[1]
-    ):
-        raise ValueError(
-            f"z and prototypes must be (B, D) and (K, D) of one dtype on one device, got {tuple(z.shape)} {z.dtype} on"
-            f" {z.device} and {tuple(prototypes.shape)} {prototypes.dtype} on {prototypes.device}"
-        )
-    z, prototypes = _with_contiguous_rows(z), _with_contiguous_rows(prototypes)
-    problem = _cuda.Problem(
-        z.data_ptr(),
-        z.stride(0),
-        prototypes.data_ptr(),
-        prototypes.stride(0),
-        _DTYPES[z.dtype],
-        z.shape[0],
-        prototypes.shape[0],
-        z.shape[1],
-    )
-    return problem, (z, prototypes)
-
-
-def _neighborhood(prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> tuple[object, tuple[Tensor, Tensor]]:
-    terms, rows, cols = row_factors.shape[0], row_factors.shape[1], col_factors.shape[1]
-    if (
-        row_factors.shape != (terms, rows, rows)
-        or col_factors.shape != (terms, cols, cols)
-        or rows * cols != prototypes.shape[0]
-        or row_factors.dtype != torch.float32
-        or col_factors.dtype != torch.float32
-    ):
-        raise ValueError(
-            f"row_factors and col_factors must be fp32 factors of a grid of {prototypes.shape[0]} units, got"
-            f" {tuple(row_factors.shape)} {row_factors.dtype} and {tuple(col_factors.shape)} {col_factors.dtype}"
-        )
-    row_factors, col_factors = row_factors.contiguous(), col_factors.contiguous()
-    neighborhood = _cuda.Neighborhood(rows, cols, terms, row_factors.data_ptr(), col_factors.data_ptr())
-    return neighborhood, (row_factors, col_factors)
-
-
-def _with_contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()

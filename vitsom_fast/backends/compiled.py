@@ -1,0 +1,71 @@
+"""What the backends of compiled modules share: their inputs, checked, as the plain numbers that a module takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+Kept = tuple[Tensor, Tensor]  # must live as long as the kernels run
+
+
+def problem_of(module: Any, z: Tensor, prototypes: Tensor, *how: int) -> tuple[object, Kept]:
+    """The module's ``Problem`` of z (B, D) and prototypes (K, D); ``how`` is what only this module wants to know.
+
+    Raises:
+        ValueError: the two are not matrices of as many columns, of one dtype and on one device.
+    """
+    if (
+        z.dtype != prototypes.dtype
+        or z.device != prototypes.device
+        or z.dim() != 2
+        or prototypes.dim() != 2
+        or z.shape[1] != prototypes.shape[1]
+    ):
+        raise ValueError(
+            f"z and prototypes must be (B, D) and (K, D) of one dtype on one device, got {tuple(z.shape)} {z.dtype} on"
+            f" {z.device} and {tuple(prototypes.shape)} {prototypes.dtype} on {prototypes.device}"
+        )
+    z, prototypes = _with_contiguous_rows(z), _with_contiguous_rows(prototypes)
+    problem = module.Problem(
+        z.data_ptr(),
+        z.stride(0),
+        prototypes.data_ptr(),
+        prototypes.stride(0),
+        DTYPES[z.dtype],
+        z.shape[0],
+        prototypes.shape[0],
+        z.shape[1],
+        *how,
+    )
+    return problem, (z, prototypes)
+
+
+def neighborhood_of(module: Any, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> tuple[object, Kept]:
+    """The module's ``Neighborhood`` of factors (terms, rows, rows) and (terms, cols, cols), fp32.
+
+    Raises:
+        ValueError: they are not the factors of a grid of so many prototypes.
+    """
+    terms, rows, cols = row_factors.shape[0], row_factors.shape[1], col_factors.shape[1]
+    if (
+        row_factors.shape != (terms, rows, rows)
+        or col_factors.shape != (terms, cols, cols)
+        or rows * cols != prototypes.shape[0]
+        or row_factors.dtype != torch.float32
+        or col_factors.dtype != torch.float32
+    ):
+        raise ValueError(
+            f"row_factors and col_factors must be fp32 factors of a grid of {prototypes.shape[0]} units, got"
+            f" {tuple(row_factors.shape)} {row_factors.dtype} and {tuple(col_factors.shape)} {col_factors.dtype}"
+        )
+    row_factors, col_factors = row_factors.contiguous(), col_factors.contiguous()
+    neighborhood = module.Neighborhood(rows, cols, terms, row_factors.data_ptr(), col_factors.data_ptr())
+    return neighborhood, (row_factors, col_factors)
+
+
+def _with_contiguous_rows(x: Tensor) -> Tensor:
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
