@@ -19,6 +19,17 @@ struct Cells {
     std::int64_t count() const { return rows * cols; }
 };
 
+// The cells of one tile, by lane; -1 beyond the edge of the grid.
+struct Members {
+    std::int64_t first, stride;
+    int rows, cols, shift;  // within the grid; log2 of the columns of a tile
+
+    std::int64_t operator[](int lane) const {
+        const int r = lane >> shift, c = lane & ((1 << shift) - 1);
+        return r < rows && c < cols ? first + r * stride + c : -1;
+    }
+};
+
 // Tiles of 4 x 4 cells; longer ones where the grid is narrower than that.
 struct Tiling {
     Cells cells, tiles;
@@ -33,11 +44,10 @@ struct Tiling {
         tiles = {ceil_div(cells.rows, tile_rows), ceil_div(cells.cols, tile_cols)};
     }
 
-    // The cell that is this member of the tile; -1 beyond the edge of the grid.
-    std::int64_t member(std::int64_t tile, int lane) const {
-        const std::int64_t r = tile / tiles.cols * tile_rows + lane / tile_cols;
-        const std::int64_t c = tile % tiles.cols * tile_cols + lane % tile_cols;
-        return r < cells.rows && c < cells.cols ? r * cells.cols + c : -1;
+    Members members(std::int64_t tile) const {
+        const std::int64_t r = tile / tiles.cols, first_row = r * tile_rows, first_col = (tile - r * tiles.cols) * tile_cols;
+        return {first_row * cells.cols + first_col, cells.cols, static_cast<int>(smaller(MEMBERS, cells.rows - first_row)),
+                static_cast<int>(smaller(MEMBERS, cells.cols - first_col)), __builtin_ctz(static_cast<unsigned>(tile_cols))};
     }
 };
 
@@ -48,10 +58,10 @@ double similarity(const Problem& p, const Tiling& tiling, float* scratch) {
     const Order order(tiling.tiles.count());
     double total = 0;
     for (std::int64_t i = 1; i <= SAMPLES; ++i) {
-        const std::int64_t tile = order(i % tiling.tiles.count());
+        const Members members = tiling.members(order(i % tiling.tiles.count()));
         fill(scratch, p.dim, 0.0f);
         for (int lane = 0; lane < MEMBERS; ++lane) {
-            const std::int64_t k = tiling.member(tile, lane);
+            const std::int64_t k = members[lane];
             const double inverse = k < 0 ? 0 : inverse_norm(row<T>(p.prototypes, k), p.dim);
             if (!(inverse > 0)) continue;
             const float factor = static_cast<float>(inverse * 0x1p32);

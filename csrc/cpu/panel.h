@@ -24,6 +24,19 @@ inline float dot_padded(const float* a, const float* b, std::int64_t n) {
     return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
+// The sums of four vectors, with fewer shuffles than one at a time takes.
+inline void sum_four(const Vec (&v)[4], float (&out)[4]) {
+    const Vec ab = VITSOM_SHUFFLE(v[0], v[1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+                   VITSOM_SHUFFLE(v[0], v[1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    const Vec cd = VITSOM_SHUFFLE(v[2], v[3], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+                   VITSOM_SHUFFLE(v[2], v[3], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    Vec abcd = VITSOM_SHUFFLE(ab, cd, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+               VITSOM_SHUFFLE(ab, cd, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    abcd += halves_swapped(abcd);
+    abcd += quarters_swapped(abcd);
+    std::memcpy(out, &abcd, sizeof out);
+}
+
 // The dot products of four rows with N vectors, out[vector][row]. One row at a time takes twice as long: summing up a register
 // costs as much as eight products.
 template <int N>
@@ -37,18 +50,7 @@ inline void dot_four(const float* const (&z)[4], const float* const (&x)[N], std
             for (int r = 0; r < 4; ++r) sums[i][r] += load(z[r] + d) * column;
         }
     }
-    for (int i = 0; i < N; ++i) {
-        const Vec (&s)[4] = sums[i];
-        const Vec ab = VITSOM_SHUFFLE(s[0], s[1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
-                       VITSOM_SHUFFLE(s[0], s[1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-        const Vec cd = VITSOM_SHUFFLE(s[2], s[3], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
-                       VITSOM_SHUFFLE(s[2], s[3], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-        Vec abcd = VITSOM_SHUFFLE(ab, cd, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-                   VITSOM_SHUFFLE(ab, cd, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-        abcd += halves_swapped(abcd);
-        abcd += quarters_swapped(abcd);
-        std::memcpy(out[i], &abcd, sizeof out[i]);
-    }
+    for (int i = 0; i < N; ++i) sum_four(sums[i], out[i]);
 }
 
 // What the roundings of one such dot product, of unit vectors that are rounded themselves, come to at most: those of a chain, those

@@ -16,41 +16,64 @@ struct Plane {
     Vec present;              // 0; -inf where there is no prototype
 };
 
-// Takes from x what it has along the unit vector y.
-inline void make_orthogonal(float* x, const float* y, std::int64_t n) {
-    const float along = dot_padded(x, y, n);
-    for (std::int64_t d = 0; d < n; d += WIDTH) store(x + d, load(x + d) - along * load(y + d));
-}
-
 // To length 1, or to 0 if its squared length is below `least`: then it has no direction but that of its roundings.
-inline void normalise(float* x, std::int64_t n, float least) {
-    const float squared = dot_padded(x, x, n);
-    const float factor = squared > least ? 1 / __builtin_sqrtf(squared) : 0;
-    for (std::int64_t d = 0; d < n; d += WIDTH) store(x + d, load(x + d) * factor);
+inline float normalising(float squared, float least) { return squared > least ? 1 / __builtin_sqrtf(squared) : 0; }
+
+// Makes centre, u and v orthogonal and u and v of length 1, nearly: the roundings are in proportion to what is taken off.
+inline void orthonormalise(const float* centre, float* u, float* v, std::int64_t n, float least) {
+    Vec sums[4] = {}, cv{};
+    for (std::int64_t d = 0; d < n; d += WIDTH) {
+        const Vec c = load(centre + d), x = load(u + d), y = load(v + d);
+        sums[0] += c * x;
+        sums[1] += x * x;
+        sums[2] += x * y;
+        sums[3] += y * y;
+        cv += c * y;
+    }
+    float product[4];
+    sum_four(sums, product);
+    const float cx = product[0], cy = sum(cv);
+    const float scale_u = normalising(product[1] - cx * cx, least);
+    const float uy = (product[2] - cx * cy) * scale_u;
+    const float scale_v = normalising(product[3] - cy * cy - uy * uy, least);
+    for (std::int64_t d = 0; d < n; d += WIDTH) {
+        const Vec c = load(centre + d), x = (load(u + d) - cx * c) * scale_u;
+        store(u + d, x);
+        store(v + d, (load(v + d) - cy * c - uy * x) * scale_v);
+    }
 }
 
-// The two directions, [2][n], from contrasts between the members: a number a lane, of sum 0, for each.
+// The direction of the sum of the members, nullptr for one that is none, and the two in which contrasts between them point: a
+// number a lane, of sum 0, for each.
 inline void find_axes(
-    const float* const (&member)[LANES], const float (&contrast)[2][LANES], const float* centre, std::int64_t n, float* axes) {
+    const float* const (&member)[LANES], const float (&contrast)[2][LANES], std::int64_t n, float* centre, float* axes) {
+    const float* present[LANES];
+    float weight[2][LANES];
+    int count = 0;
+    for (int lane = 0; lane < LANES; ++lane) {
+        if (!member[lane]) continue;
+        present[count] = member[lane];
+        weight[0][count] = contrast[0][lane];
+        weight[1][count++] = contrast[1][lane];
+    }
+    Vec squares{};
     for (std::int64_t d = 0; d < n; d += WIDTH) {
-        Vec sums[2] = {};
-        for (int lane = 0; lane < LANES; ++lane) {
-            if (!member[lane]) continue;
-            const Vec x = load(member[lane] + d);
-            sums[0] += contrast[0][lane] * x;
-            sums[1] += contrast[1][lane] * x;
+        Vec total{}, u{}, v{};
+        for (int i = 0; i < count; ++i) {
+            const Vec x = load(present[i] + d);
+            total += x;
+            u += weight[0][i] * x;
+            v += weight[1][i] * x;
         }
-        store(axes + d, sums[0]);
-        store(axes + n + d, sums[1]);
+        squares += total * total;
+        store(centre + d, total);
+        store(axes + d, u);
+        store(axes + n + d, v);
     }
-    for (int axis = 0; axis < 2; ++axis) {
-        float* x = axes + axis * n;
-        for (int round = 0; round < 2; ++round) {  // the second takes what the roundings of the first have left
-            make_orthogonal(x, centre, n);
-            if (axis == 1) make_orthogonal(x, axes, n);
-            normalise(x, n, round == 0 ? 0x1p-34f : 0.5f);
-        }
-    }
+    const float factor = normalising(sum(squares), 0x1p-20f);
+    for (std::int64_t d = 0; d < n; d += WIDTH) store(centre + d, load(centre + d) * factor);
+    orthonormalise(centre, axes, axes + n, n, 0x1p-34f);
+    orthonormalise(centre, axes, axes + n, n, 0.5f);  // what the roundings of the first round have left
 }
 
 inline Plane plane_of(const float* const (&member)[LANES], const float* centre, const float* axes, std::int64_t n) {
@@ -70,12 +93,14 @@ inline Plane plane_of(const float* const (&member)[LANES], const float* centre, 
                 squares[r] += rest * rest;
             }
         }
+        float squared[4];
+        sum_four(squares, squared);
         for (int r = 0; r < 4; ++r) {
             const int lane = first + r;
             plane.along[lane] = products[0][r];
             plane.across[lane] = products[1][r];
             plane.down[lane] = products[2][r];
-            plane.rest[lane] = __builtin_sqrtf(sum(squares[r])) * 1.001f + 0x1p-21f;
+            plane.rest[lane] = __builtin_sqrtf(squared[r]) * 1.001f + 0x1p-21f;
             plane.present[lane] = member[lane] ? 0 : -__builtin_inff();
         }
     }

@@ -39,7 +39,8 @@ void rescore(
 #pragma GCC unroll 16
         for (int c = 0; c < MOST; ++c) sums[c] += unit * load(prototype[c] + d);
     });
-    const double bound = static_cast<double>(p.dim / WIDTH + 32) * 0x1p-23 + leader.slack;
+    // The roundings of a unit's elements, of a chain and of the sum over its lanes.
+    const double bound = static_cast<double>(p.dim / WIDTH + 10) * 0x1p-24 + leader.slack;
     double close[MOST];
     for (std::int64_t c = 0; c < n; ++c) {
         close[c] = sum(sums[c]) * 0x1p32 * inverse[index[c]] - leader.offset;

@@ -85,7 +85,7 @@ void write_unit(const T* x, double inverse, std::int64_t count, std::int64_t dim
 // takes 4 % longer.
 template <class T>
 void fetch(const T* x, std::int64_t count) {
-    for (std::int64_t d = 0; d < count; d += 64 / static_cast<std::int64_t>(sizeof(T))) __builtin_prefetch(x + d);
+    for (std::int64_t d = 0; d < count; d += 64 / static_cast<std::int64_t>(sizeof(T))) __builtin_prefetch(x + d, 0, 2);
 }
 
 // The mean of 64 prototypes.
@@ -109,12 +109,17 @@ void find_origin(const Problem& p, TileTree& tree, float* unit) {
 
 // The direction of the sum of the members, nullptr for one that is none: the centre of their tile.
 inline void find_direction(const float* const (&member)[LANES], std::int64_t dim, float* centre) {
-    fill(centre, dim, 0.0f);
-    for (int lane = 0; lane < LANES; ++lane) {
-        if (!member[lane]) continue;
-        for (std::int64_t d = 0; d < dim; d += WIDTH) store(centre + d, load(centre + d) + load(member[lane] + d));
+    Vec squares{};
+    for (std::int64_t d = 0; d < dim; d += WIDTH) {
+        Vec total{};
+        for (int lane = 0; lane < LANES; ++lane) {
+            if (member[lane]) total += load(member[lane] + d);
+        }
+        squares += total * total;
+        store(centre + d, total);
     }
-    normalise(centre, dim, 0x1p-20f);
+    const float factor = normalising(sum(squares), 0x1p-20f);
+    for (std::int64_t d = 0; d < dim; d += WIDTH) store(centre + d, load(centre + d) * factor);
 }
 
 // Of the cone around a centre that holds those of the members: `along` is their product with the centre.
@@ -148,13 +153,13 @@ void build_tile(const Problem& p, const TileTree& tree, std::int64_t tile, const
     const TileLevel& level = tree.level[0];
     const float* member[LANES];
     Radius radius[LANES];
+    const Members members = level.tiling.members(tile), next_members = level.tiling.members(smaller(tile + 1, level.count() - 1));
     level.exists[tile] = false;
     for (int lane = 0; lane < LANES; ++lane) {
-        const std::int64_t k = level.tiling.member(tile, lane);
+        const std::int64_t k = members[lane], next = next_members[lane];
         member[lane] = nullptr;
         if (k < 0) continue;
         const T* x = row<T>(p.prototypes, k);
-        const std::int64_t next = tile + 1 < level.count() ? level.tiling.member(tile + 1, lane) : -1;
         if (next >= 0) fetch(row<T>(p.prototypes, next), p.dim);
         const double inverse = tree.inverse[k] = inverse_norm(x, p.dim);
         result.inverse_prototype[k] = static_cast<float>(inverse);
@@ -168,8 +173,7 @@ void build_tile(const Problem& p, const TileTree& tree, std::int64_t tile, const
     float* axes = level.axes + 2 * tile * tree.dim;
     float contrast[2][LANES];
     contrasts_of(level.tiling, contrast);
-    find_direction(member, tree.dim, centre);
-    find_axes(member, contrast, centre, tree.dim, axes);
+    find_axes(member, contrast, tree.dim, centre, axes);
     level.plane[tile] = plane_of(member, centre, axes, tree.dim);
     level.radius[tile] = enclosing(member, radius, level.plane[tile].along, tree.slack);
 }
@@ -179,9 +183,10 @@ inline void build_tile_of_tiles(const TileTree& tree, int l, std::int64_t tile) 
     const TileLevel &level = tree.level[l], &below = tree.level[l - 1];
     const float* member[LANES];
     Radius radius[LANES];
+    const Members members = level.tiling.members(tile);
     level.exists[tile] = false;
     for (int lane = 0; lane < LANES; ++lane) {
-        const std::int64_t child = level.tiling.member(tile, lane);
+        const std::int64_t child = members[lane];
         member[lane] = child >= 0 && below.exists[child] ? below.centre + child * tree.dim : nullptr;
         if (!member[lane]) continue;
         radius[lane] = below.radius[child];

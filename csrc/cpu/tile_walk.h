@@ -59,6 +59,7 @@ struct WalkScratch {
     std::int32_t* kept;    // [num_levels + 1][block]
     float* along;          // [num_levels + 1][block]
     std::int32_t* list;    // [num_levels + 1][LANES][block], each with room for a vector more
+    unsigned* likely;      // [block] prototypes of a tile, a bit each
 
     static WalkScratch take(Arena& arena, const TileTree& tree, std::int64_t block) {
         WalkScratch scratch{};
@@ -71,6 +72,7 @@ struct WalkScratch {
         scratch.kept = arena.take<std::int32_t>((tree.num_levels + 1) * block);
         scratch.along = arena.take<float>((tree.num_levels + 1) * block);
         scratch.list = arena.take<std::int32_t>((tree.num_levels + 1) * LANES * (block + LANES));
+        scratch.likely = arena.take<unsigned>(block);
         return scratch;
     }
 };
@@ -184,8 +186,9 @@ private:
             const TileLevel& below = tree_.level[level - 1];
             float most = -__builtin_inff();
             std::int64_t next = 0;
+            const Members members = tree_.level[level].tiling.members(tile);
             for (int lane = 0; lane < LANES; ++lane) {
-                const std::int64_t child = tree_.level[level].tiling.member(tile, lane);
+                const std::int64_t child = members[lane];
                 if (child < 0 || !below.exists[child]) continue;
                 const float score = dot_padded(z, below.centre + child * tree_.dim, tree_.dim);
                 if (score > most) {
@@ -201,6 +204,7 @@ private:
         const float along[3] = {dot_padded(z, tiles.centre + tile * tree_.dim, tree_.dim), dot_padded(z, axes, tree_.dim),
                                 dot_padded(z, axes + tree_.dim, tree_.dim)};
         const Plane& plane = tiles.plane[tile];
+        const Members members = tiles.tiling.members(tile);
         Vec likely = plane.along * along[0] + plane.across * along[1] + plane.down * along[2] + plane.present;
         std::int64_t index[FIRST_CANDIDATES], n = 0;
         for (; n < FIRST_CANDIDATES; ++n) {
@@ -209,7 +213,7 @@ private:
                 if (likely[lane] > likely[best]) best = lane;
             }
             if (!(likely[best] > -__builtin_inff())) break;
-            index[n] = tiles.tiling.member(tile, best);
+            index[n] = members[best];
             likely[best] = -__builtin_inff();
         }
         if (n > 0) score(i, index, n);
@@ -294,16 +298,20 @@ private:
             }
         });
         const std::uint32_t* codes = tiles.codes + tile * tree_.words * LANES;
-        go_below(level, tiles.panel[tile], codes, kept, along, n, [&](int lane) { return tiles.tiling.member(tile, lane); });
+        const Members members = tiles.tiling.members(tile);
+        go_below(level, tiles.panel[tile], codes, kept, along, n, [&](int lane) { return members[lane]; });
     }
 
     // Scores the prototypes of a tile that its plane does not rule out.
     void look_into(std::int64_t tile, const std::int32_t* list, std::int64_t count) {
         const TileLevel& tiles = tree_.level[0];
         const Plane& plane = tiles.plane[tile];
+        const Members members = tiles.tiling.members(tile);
         const float* axes = tiles.axes + 2 * tile * tree_.dim;
         const float* const axis[3] = {tiles.centre + tile * tree_.dim, axes, axes + tree_.dim};
         work_left_ -= count;
+        unsigned* likely = s_.likely;
+        unsigned fetched = 0;
         by_fours(list, count, [&](const float* const (&z)[4], const std::int32_t* place, std::int64_t rows) {
             float along[3][4];
             dot_four<3>(z, axis, tree_.dim, along);
@@ -312,13 +320,19 @@ private:
                 const float x = along[0][r], y = along[1][r], w = along[2][r], left = 1 - x * x - y * y - w * w;
                 const float rest = __builtin_sqrtf((left > 0 ? left : 0) + 4 * tree_.slack);
                 const Vec most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.present;
-                unsigned lanes = _mm512_cmp_ps_mask(most, splat(s_.reach[place[r]].threshold - tree_.slack), _CMP_GE_OQ);
-                if (lanes == 0) continue;
-                std::int64_t index[LANES], n = 0;
-                for (; lanes != 0; lanes &= lanes - 1) index[n++] = tiles.tiling.member(tile, __builtin_ctz(lanes));
-                score(place[r], index, n);
+                const unsigned lanes = _mm512_cmp_ps_mask(most, splat(s_.reach[place[r]].threshold - tree_.slack), _CMP_GE_OQ);
+                *likely++ = lanes;
+                for (unsigned next = lanes & ~fetched; next != 0; next &= next - 1) {
+                    fetch(row<T>(p_.prototypes, members[__builtin_ctz(next)]), p_.dim);
+                }
+                fetched |= lanes;
             }
         });
+        for (std::int64_t i = 0; i < count; ++i) {
+            std::int64_t index[LANES], n = 0;
+            for (unsigned lanes = s_.likely[i]; lanes != 0; lanes &= lanes - 1) index[n++] = members[__builtin_ctz(lanes)];
+            if (n > 0) score(list[i], index, n);
+        }
     }
 
     void score(std::int64_t i, const std::int64_t* index, std::int64_t n) {
