@@ -4,6 +4,7 @@
 // has to look into too many leaves them to the passes that score every prototype.
 #pragma once
 
+#include "tile_build.h"
 #include "tile_walk.h"
 
 namespace vitsom {
@@ -39,7 +40,7 @@ double share_of_tiles(
     }
     for (std::int64_t j = 0; j < num_tiles; ++j) {
         const std::int64_t tile = tiles(j);
-        build_tile<T>(p, tree, tile, result, units);
+        build_tile<T>(p, tree, tile, tile, result, units);
         for (std::int64_t i = 0; i < num_samples; ++i) {
             const float* z = samples + i * tree.dim;
             along[i][j] = dot_padded(z, tree.level[0].centre + tile * tree.dim, tree.dim);
@@ -90,6 +91,7 @@ std::int64_t search_pruned(
     TileTree tree(p, map_shape<T>(p, trial_unit));
     const int threads = p.threads < MOST_WALKS ? p.threads : MOST_WALKS;
     const std::int64_t block = samples_a_block(batch, tree, threads), blocks = ceil_div(batch, block);
+    const std::int64_t units_a_thread = tree.num_levels == 1 ? LANES : LANES * LANES;
     Seekers seekers{};
     WalkScratch scratch[MOST_WALKS];
     float* units = nullptr;
@@ -98,7 +100,7 @@ std::int64_t search_pruned(
         tree.take(a, p);
         seekers = Seekers::take(a, tree, rows, batch);
         for (int thread = 0; thread < threads; ++thread) scratch[thread] = WalkScratch::take(a, tree, block);
-        units = a.take<float>(threads * LANES * tree.dim);
+        units = a.take<float>(threads * units_a_thread * tree.dim);
     });
     find_origin<T>(p, tree, trial_unit);
     const bool at_any_cost = p.pruning == Pruning::always;
@@ -106,11 +108,17 @@ std::int64_t search_pruned(
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         const int thread = omp_get_thread_num();
+        float* own_units = units + thread * units_a_thread * tree.dim;
+        if (tree.num_levels == 1) {
 #pragma omp for schedule(static)
-        for (std::int64_t tile = 0; tile < tree.level[0].count(); ++tile) {
-            build_tile<T>(p, tree, tile, result, units + thread * LANES * tree.dim);
+            for (std::int64_t tile = 0; tile < tree.level[0].count(); ++tile) {
+                build_tile<T>(p, tree, tile, smaller(tile + 1, tree.level[0].count() - 1), result, own_units);
+            }
+        } else {
+#pragma omp for schedule(static)
+            for (std::int64_t block = 0; block < tree.level[1].count(); ++block) build_block<T>(p, tree, block, result, own_units);
         }
-        for (int level = 1; level < tree.num_levels; ++level) {
+        for (int level = 2; level < tree.num_levels; ++level) {
 #pragma omp for schedule(static)
             for (std::int64_t tile = 0; tile < tree.level[level].count(); ++tile) build_tile_of_tiles(tree, level, tile);
         }
