@@ -40,6 +40,7 @@ struct Coded {
     float sum;       // of the codes
 };
 
+inline Vec square_root(Vec v) { return reinterpret_cast<Vec>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(v))); }
 inline Vec larger_of(Vec a, Vec b) { return a > b ? a : b; }
 
 inline Vec halves_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7); }

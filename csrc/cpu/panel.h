@@ -1,143 +1,57 @@
-// Sixteen vectors in int8 codes around a pole, and bounds of their products with a sample.
+// The members of a tile in int8 codes, and bounds of their products with a sample.
 //
 // x = along * pole + rest, so z . x = along * (z . pole) + (z - g) . rest + g . rest: where z . pole is known, only the rest is left
 // to the codes, and their error is in proportion to it. The centres of neighbouring tiles have little of it beside the centre of
-// the tile that they form together.
+// the tile that they form together. (Two more axes leave a third of it, and a tenth fewer tiles to look into on a map of 512 x 512,
+// but the products with them took longer than that saved.)
 #pragma once
 
-#include "certificate.h"
+#include "members.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
-
-constexpr int LANES = WIDTH;
-
-// Rows are padded with zeros to a whole number of chunks.
-inline std::int64_t padded(std::int64_t dim) { return ceil_div(dim, Int8::PER_WORD * WIDTH) * Int8::PER_WORD * WIDTH; }
-
-// A row of length 1, padded.
-template <class T>
-void write_unit(const T* x, double inverse, std::int64_t count, std::int64_t dim, float* out) {
-    const float factor = static_cast<float>(inverse * 0x1p32);
-    for_each_vector(count, [&](std::int64_t d, auto load, auto) { store(out + d, load(x + d) * 0x1p-32f * factor); });
-    for (std::int64_t d = ceil_div(count, WIDTH) * WIDTH; d < dim; d += WIDTH) store(out + d, Vec{});
-}
-
-// Rows of a tile are in several places of memory, more than the processor foresees: without this a search of a map of 256 x 256
-// takes 4 % longer.
-template <class T>
-void fetch(const T* x, std::int64_t count) {
-    for (std::int64_t d = 0; d < count; d += 64 / static_cast<std::int64_t>(sizeof(T))) __builtin_prefetch(x + d, 0, 2);
-}
-
-inline float dot_padded(const float* a, const float* b, std::int64_t n) {
-    Vec sums[4] = {};
-    for (std::int64_t d = 0; d < n; d += 4 * WIDTH) {
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) sums[i] += load(a + d + i * WIDTH) * load(b + d + i * WIDTH);
-    }
-    return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-}
-
-// The sums of four vectors, with fewer shuffles than one at a time takes.
-inline void sum_four(const Vec (&v)[4], float (&out)[4]) {
-    const Vec ab = VITSOM_SHUFFLE(v[0], v[1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
-                   VITSOM_SHUFFLE(v[0], v[1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-    const Vec cd = VITSOM_SHUFFLE(v[2], v[3], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
-                   VITSOM_SHUFFLE(v[2], v[3], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-    Vec abcd = VITSOM_SHUFFLE(ab, cd, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-               VITSOM_SHUFFLE(ab, cd, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-    abcd += halves_swapped(abcd);
-    abcd += quarters_swapped(abcd);
-    std::memcpy(out, &abcd, sizeof out);
-}
-
-// The dot products of four rows with N vectors, out[vector][row]. One row at a time takes twice as long: summing up a register
-// costs as much as eight products.
-template <int N>
-inline void dot_four(const float* const (&z)[4], const float* const (&x)[N], std::int64_t n, float (&out)[N][4]) {
-    Vec sums[N][4] = {};
-    for (std::int64_t d = 0; d < n; d += WIDTH) {
-#pragma GCC unroll 3
-        for (int i = 0; i < N; ++i) {
-            const Vec column = load(x[i] + d);
-#pragma GCC unroll 4
-            for (int r = 0; r < 4; ++r) sums[i][r] += load(z[r] + d) * column;
-        }
-    }
-    for (int i = 0; i < N; ++i) sum_four(sums[i], out[i]);
-}
-
-// What the roundings of one such dot product, of unit vectors that are rounded themselves, come to at most: those of a chain, those
-// of the sum over its lanes, and two a vector.
-inline float dot_error(std::int64_t n) { return static_cast<float>(n / WIDTH + 10) * 0x1p-24f; }
-
-// How wide a cone is: cosine and sine of the largest angle to its axis. The cosine is never too large, nor the sine too small.
-struct Radius {
-    float cosine, sine;
-};
-
-// Holds any vector at all.
-constexpr Radius EVERYTHING{-__builtin_inff(), 0};
-constexpr Radius POINT{1, 0};
-
-inline Radius radius_of(double cosine) {
-    if (!(cosine > 0)) return EVERYTHING;
-    if (cosine > 1) cosine = 1;
-    const float rounded = static_cast<float>(cosine) - 0x1p-23f;
-    return {rounded, static_cast<float>(__builtin_sqrt((1.0 - rounded) * (1.0 + rounded))) * (1 + 0x1p-20f)};
-}
 
 struct Panel {
     Vec scale, along;
     Vec bias;            // g . rest; -inf where there is no vector
     Vec norm, residual;  // of the rest, and of what its code leaves out
-    Vec cosine, sine;    // radius of what a lane stands for
+    Vec cosine, sine;    // of the cone that a lane stands for
     Ints start;
 };
 
-// x[lane] in codes, [words][LANES]; nullptr where there is none.
+// `present` is 0, or -inf for a lane without a member; codes is [words][LANES].
 inline void encode_members(
-    const float* const (&x)[LANES], const Radius (&radius)[LANES], const float* pole, double pole_squared, const float* centre,
-    std::int64_t n, Panel& panel, std::uint32_t* codes) {
+    const float* members, const Vec& present, const float* pole, const float* centre, std::int64_t n, Panel& panel,
+    std::uint32_t* codes) {
     constexpr std::int64_t chunk = Int8::PER_WORD * WIDTH;
+    const float squared = dot_padded(pole, pole, n);
+    panel.along = squared > 0 ? dot_members(members, pole, n) / squared : Vec{};
+    const auto rest = [&](int lane, std::int64_t d) {
+        return load(members + d * LANES + lane * WIDTH) - panel.along[lane] * load(pole + d);
+    };
     float per_scale[LANES];
-    Vec residuals[LANES], sums[LANES];
-    panel = Panel{};
+    Vec squares[LANES], products[LANES], residuals[LANES], sums[LANES];
     for (int lane = 0; lane < LANES; ++lane) {
-        residuals[lane] = sums[lane] = Vec{};
-        per_scale[lane] = 0;
-        panel.bias[lane] = -__builtin_inff();
-        panel.cosine[lane] = 1;
-        if (!x[lane]) continue;
-        const float along = pole_squared > 0 ? static_cast<float>(dot_padded(x[lane], pole, n) / pole_squared) : 0;
-        Vec largest_size{}, squares{}, products{};
+        Vec largest_size{};
+        squares[lane] = products[lane] = residuals[lane] = sums[lane] = Vec{};
         for (std::int64_t d = 0; d < n; d += WIDTH) {
-            const Vec rest = load(x[lane] + d) - along * load(pole + d);
-            largest_size = larger_of(as_floats(as_bits(rest) & 0x7fffffff), largest_size);
-            squares += rest * rest;
-            products += rest * load(centre + d);
+            const Vec v = rest(lane, d);
+            largest_size = larger_of(as_floats(as_bits(v) & 0x7fffffff), largest_size);
+            squares[lane] += v * v;
+            products[lane] += v * load(centre + d);
         }
-        const float scale = Int8::scale(largest(largest_size));
-        per_scale[lane] = scale == 0 ? 0 : 1 / scale;
-        panel.scale[lane] = scale;
-        panel.along[lane] = along;
-        panel.bias[lane] = sum(products);
-        panel.norm[lane] = __builtin_sqrtf(sum(squares)) * 1.001f + 0x1p-21f;
-        panel.cosine[lane] = radius[lane].cosine;
-        panel.sine[lane] = radius[lane].sine;
+        panel.scale[lane] = Int8::scale(largest(largest_size));
+        per_scale[lane] = panel.scale[lane] == 0 ? 0 : 1 / panel.scale[lane];
     }
     for (std::int64_t start = 0; start < n; start += chunk) {
-        Vec block[LANES] = {};
+        Vec block[LANES];
         for (int lane = 0; lane < LANES; ++lane) {
-            if (!x[lane]) continue;
             Bits words{};
 #pragma GCC unroll 4
             for (int place = 0; place < Int8::PER_WORD; ++place) {
-                const std::int64_t d = start + place * WIDTH;
-                const Vec rest = load(x[lane] + d) - panel.along[lane] * load(pole + d);
-                const Vec code = Int8::encode(rest * per_scale[lane], place, words);
-                const Vec left_out = rest - code * panel.scale[lane];
+                const Vec v = rest(lane, start + place * WIDTH);
+                const Vec code = Int8::encode(v * per_scale[lane], place, words);
+                const Vec left_out = v - code * panel.scale[lane];
                 residuals[lane] += left_out * left_out;
                 sums[lane] += code;
             }
@@ -146,11 +60,11 @@ inline void encode_members(
         transpose(block);
         for (int word = 0; word < WIDTH; ++word, codes += LANES) store(reinterpret_cast<float*>(codes), block[word]);
     }
-    for (int lane = 0; lane < LANES; ++lane) {
-        if (!x[lane]) continue;
-        panel.residual[lane] = 1.001f * __builtin_sqrtf(sum(residuals[lane])) + 0x1p-21f;
-        panel.start[lane] = Int8::start(sum(sums[lane]));
-    }
+    panel.bias = lanes_of(products) + present;
+    panel.norm = square_root(lanes_of(squares)) * 1.001f + 0x1p-21f;
+    panel.residual = square_root(lanes_of(residuals)) * 1.001f + 0x1p-21f;
+    const Vec of_codes = lanes_of(sums);
+    for (int lane = 0; lane < LANES; ++lane) panel.start[lane] = Int8::start(of_codes[lane]);
 }
 
 // A sample less the centre, z - g, in codes.
@@ -180,6 +94,20 @@ inline CodedSample encode_sample(const float* z, const float* centre, std::int64
     }
     const float residual = 1.001f * __builtin_sqrtf(sum(residuals)) + 0x1p-21f;
     return {scale, residual, __builtin_sqrtf(sum(squares)) * 1.001f + residual};
+}
+
+// Products of the codes of one sample with those of four panels.
+inline void multiply_panels(
+    std::int64_t words, const std::uint32_t* z, const std::uint32_t* const (&x)[4], const Ints (&start)[4], Ints (&product)[4]) {
+    Ints sum[4];
+#pragma GCC unroll 4
+    for (int f = 0; f < 4; ++f) sum[f] = start[f];
+    for (std::int64_t j = 0; j < words; ++j) {
+        const Bits word = Bits{} + z[j];
+#pragma GCC unroll 4
+        for (int f = 0; f < 4; ++f) sum[f] = Int8::multiply_add(sum[f], word, load_as<Bits>(x[f] + j * LANES));
+    }
+    for (int f = 0; f < 4; ++f) product[f] = sum[f];
 }
 
 // Products of the codes of ROWS samples from anywhere with those of a panel.

@@ -5,7 +5,7 @@
 // is a fifth of what the centre alone leaves, and of the tiles that the angle of their cone has not ruled out, one in 24 stays.
 #pragma once
 
-#include "panel.h"
+#include "members.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -13,7 +13,7 @@ namespace VITSOM_ISA {
 struct Plane {
     Vec along, across, down;  // w . e_j of each lane
     Vec rest;                 // no less than its length
-    Vec present;              // 0; -inf where there is no prototype
+    Vec slack;                // of the bound, for its roundings; -inf where there is no prototype
 };
 
 // To length 1, or to 0 if its squared length is below `least`: then it has no direction but that of its roundings.
@@ -43,67 +43,82 @@ inline void orthonormalise(const float* centre, float* u, float* v, std::int64_t
     }
 }
 
-// The direction of the sum of the members, nullptr for one that is none, and the two in which contrasts between them point: a
-// number a lane, of sum 0, for each.
-inline void find_axes(
-    const float* const (&member)[LANES], const float (&contrast)[2][LANES], std::int64_t n, float* centre, float* axes) {
-    const float* present[LANES];
-    float weight[2][LANES];
-    int count = 0;
-    for (int lane = 0; lane < LANES; ++lane) {
-        if (!member[lane]) continue;
-        present[count] = member[lane];
-        weight[0][count] = contrast[0][lane];
-        weight[1][count++] = contrast[1][lane];
+inline void sum_members(const float* members, std::int64_t n, float* sum) {
+    for (std::int64_t d = 0; d < n; d += WIDTH, members += SIDE_BY_SIDE) {
+        Vec total{};
+#pragma GCC unroll 16
+        for (int lane = 0; lane < LANES; ++lane) total += load(members + lane * WIDTH);
+        store(sum + d, total);
     }
-    Vec squares{};
-    for (std::int64_t d = 0; d < n; d += WIDTH) {
-        Vec total{}, u{}, v{};
-        for (int i = 0; i < count; ++i) {
-            const Vec x = load(present[i] + d);
-            total += x;
-            u += weight[0][i] * x;
-            v += weight[1][i] * x;
-        }
-        squares += total * total;
-        store(centre + d, total);
-        store(axes + d, u);
-        store(axes + n + d, v);
-    }
-    const float factor = normalising(sum(squares), 0x1p-20f);
-    for (std::int64_t d = 0; d < n; d += WIDTH) store(centre + d, load(centre + d) * factor);
-    orthonormalise(centre, axes, axes + n, n, 0x1p-34f);
-    orthonormalise(centre, axes, axes + n, n, 0.5f);  // what the roundings of the first round have left
 }
 
-inline Plane plane_of(const float* const (&member)[LANES], const float* centre, const float* axes, std::int64_t n) {
-    const float* const axis[3] = {centre, axes, axes + n};
-    Plane plane{};
-    for (int first = 0; first < LANES; first += 4) {
-        const float* x[4];
-        for (int r = 0; r < 4; ++r) x[r] = member[first + r] ? member[first + r] : centre;
-        float products[3][4];
-        dot_four<3>(x, axis, n, products);
-        Vec squares[4] = {};
-        for (std::int64_t d = 0; d < n; d += WIDTH) {
-            const Vec c = load(centre + d), u = load(axes + d), v = load(axes + n + d);
+// The sum of the members and two contrasts between them: a number a lane, of sum 0, for each. axes is [3][dim].
+inline void contrast_members(const float* members, const float (&contrast)[2][LANES], std::int64_t n, float* axes) {
+    for (std::int64_t d = 0; d < n; d += WIDTH, members += SIDE_BY_SIDE) {
+        Vec total{}, u{}, v{};
+#pragma GCC unroll 16
+        for (int lane = 0; lane < LANES; ++lane) {
+            const Vec x = load(members + lane * WIDTH);
+            total += x;
+            u += contrast[0][lane] * x;
+            v += contrast[1][lane] * x;
+        }
+        store(axes + d, total);
+        store(axes + n + d, u);
+        store(axes + 2 * n + d, v);
+    }
+}
+
+// To length 1, or to 0 where it has no direction.
+inline void normalise(float* x, std::int64_t n) {
+    const float factor = normalising(dot_padded(x, x, n), 0x1p-20f);
+    for (std::int64_t d = 0; d < n; d += WIDTH) store(x + d, load(x + d) * factor);
+}
+
+// Makes the two contrasts axes beside the first.
+inline void complete_axes(float* axes, std::int64_t n) {
+    orthonormalise(axes, axes + n, axes + 2 * n, n, 0x1p-34f);
+    orthonormalise(axes, axes + n, axes + 2 * n, n, 0.5f);  // what the roundings of the first round have left
+}
+
+// A member is seen from the centre, w = c + d: z . w = z . c (1 + d . c) + (z . u) (d . u) + (z . v) (d . v) + s . r. Nearly all of it is
+// z . c, so that the roundings of the others, and how far the axes are from orthonormal, matter in proportion to |d| alone. Where
+// the map is finer than its roundings, a bound that is looser by 1e-6 leaves half as many candidates more.
+inline Plane plane_of(const float* members, const Vec& present, const float* axes, std::int64_t n) {
+    constexpr int AT_ONCE = 4;
+    Vec sums[4][LANES];
+    for (int first = 0; first < LANES; first += AT_ONCE) {
+        Vec squares[AT_ONCE] = {}, along[AT_ONCE] = {}, across[AT_ONCE] = {}, down[AT_ONCE] = {};
+        const float* x = members + first * WIDTH;
+        for (std::int64_t d = 0; d < n; d += WIDTH, x += SIDE_BY_SIDE) {
+            const Vec c = load(axes + d), u = load(axes + n + d), v = load(axes + 2 * n + d);
 #pragma GCC unroll 4
-            for (int r = 0; r < 4; ++r) {
-                const Vec rest = load(x[r] + d) - products[0][r] * c - products[1][r] * u - products[2][r] * v;
-                squares[r] += rest * rest;
+            for (int lane = 0; lane < AT_ONCE; ++lane) {
+                const Vec difference = load(x + lane * WIDTH) - c;
+                squares[lane] += difference * difference;
+                along[lane] += difference * c;
+                across[lane] += difference * u;
+                down[lane] += difference * v;
             }
         }
-        float squared[4];
-        sum_four(squares, squared);
-        for (int r = 0; r < 4; ++r) {
-            const int lane = first + r;
-            plane.along[lane] = products[0][r];
-            plane.across[lane] = products[1][r];
-            plane.down[lane] = products[2][r];
-            plane.rest[lane] = __builtin_sqrtf(squared[r]) * 1.001f + 0x1p-21f;
-            plane.present[lane] = member[lane] ? 0 : -__builtin_inff();
+        for (int lane = 0; lane < AT_ONCE; ++lane) {
+            sums[0][first + lane] = squares[lane];
+            sums[1][first + lane] = along[lane];
+            sums[2][first + lane] = across[lane];
+            sums[3][first + lane] = down[lane];
         }
     }
+    const Vec squared = lanes_of(sums[0]), along = lanes_of(sums[1]);
+    Plane plane{};
+    plane.along = 1 + along;
+    plane.across = lanes_of(sums[2]);
+    plane.down = lanes_of(sums[3]);
+    // Of the rest, the sum of four squares, each off by a chain's roundings; of the bound, z . c and the vectors', four roundings of its
+    // sum, and what is in proportion to |d|: products of z and of d with the axes, and the axes' own.
+    const float error = chain_error(n);
+    const Vec left = squared - along * along - plane.across * plane.across - plane.down * plane.down;
+    plane.rest = square_root(larger_of(left, Vec{}) + squared * (7 * error + 0x1p-20f)) * 1.001f + 0x1p-23f;
+    plane.slack = present + (error + 2 * UNIT_ERROR + 0x1p-22f) + square_root(squared) * (7 * error + 0x1p-19f);
     return plane;
 }
 

@@ -17,8 +17,9 @@ constexpr std::int64_t LEAST_PAIRS = 1 << 22, MOST_DIM_TO_PRUNE = 4096;
 // A block whose samples have to look into more than this share of the tiles, on average, is served faster by those who look at all.
 constexpr double MOST_TILES = 0.4;
 
-// Of the samples of a block: their units and codes.
-constexpr std::int64_t BLOCK_BYTES = 3 << 18;
+// Of the samples of a block, their units and codes: half as much fits the second-level cache, but a block more is another walk through
+// the tree, 3 % of the search of a map of 512 x 512.
+constexpr std::int64_t BLOCK_BYTES = 3 << 19;
 
 constexpr int MOST_WALKS = 256;  // threads
 
@@ -27,11 +28,14 @@ constexpr std::int64_t TRIED_SAMPLES = 32, TRIED_TILES = 32;
 // The share of the tiles that a few samples would have to look into. It is an upper bound, as they know only the prototypes of these.
 template <class T>
 double share_of_tiles(
-    const Problem& p, const TileTree& tree, const std::int64_t* rows, std::int64_t batch, const Search& result, float* units,
+    const Problem& p, const TileTree& tree, const std::int64_t* rows, std::int64_t batch, float* units, float* axes,
     float* samples) {
-    const std::int64_t num_tiles = smaller(TRIED_TILES, tree.level[0].count()), num_samples = smaller(TRIED_SAMPLES, batch);
-    const Order tiles(tree.level[0].count()), order(batch);
+    float* centre = axes + 3 * tree.dim;
+    const Tiling& tiling = tree.level[0].tiling;
+    const std::int64_t num_tiles = smaller(TRIED_TILES, tiling.tiles.count()), num_samples = smaller(TRIED_SAMPLES, batch);
+    const Order tiles(tiling.tiles.count()), order(batch);
     float best[TRIED_SAMPLES], along[TRIED_SAMPLES][TRIED_TILES];
+    Radius radius[TRIED_TILES];
     for (std::int64_t i = 0; i < num_samples; ++i) {
         const T* z = row<T>(p.z, rows[order(i)]);
         const double inverse = inverse_norm(z, p.dim);
@@ -39,24 +43,22 @@ double share_of_tiles(
         best[i] = 0;
     }
     for (std::int64_t j = 0; j < num_tiles; ++j) {
-        const std::int64_t tile = tiles(j);
-        build_tile<T>(p, tree, tile, tile, result, units);
+        const Members members = tiling.members(tiles(j)), next = tiling.members(tiles(smaller(j + 1, num_tiles - 1)));
+        double inverse[LANES];
+        const Vec present = read_members<T>(p, members, next, tree.dim, units, inverse);
+        describe_members(tree, units, present, axes, centre, WIDTH, radius[j]);
         for (std::int64_t i = 0; i < num_samples; ++i) {
             const float* z = samples + i * tree.dim;
-            along[i][j] = dot_padded(z, tree.level[0].centre + tile * tree.dim, tree.dim);
-            for (int lane = 0; lane < LANES; ++lane) {
-                if (tree.level[0].plane[tile].present[lane] != 0) continue;
-                const float score = dot_padded(z, units + lane * tree.dim, tree.dim);
-                if (score > best[i]) best[i] = score;
-            }
+            along[i][j] = dot_padded(z, centre, tree.dim);
+            const float score = largest(dot_members(units, z, tree.dim) + present);
+            if (score > best[i]) best[i] = score;
         }
     }
     std::int64_t kept = 0;
     for (std::int64_t i = 0; i < num_samples; ++i) {
         const float cosine = best[i] < 1 ? best[i] : 1, sine = __builtin_sqrtf(1 - cosine * cosine);
         for (std::int64_t j = 0; j < num_tiles; ++j) {
-            const Radius radius = tree.level[0].radius[tiles(j)];
-            kept += along[i][j] >= radius.cosine * cosine - radius.sine * sine;
+            kept += along[i][j] >= radius[j].cosine * cosine - radius[j].sine * sine;
         }
     }
     return static_cast<double>(kept) / static_cast<double>(num_samples * num_tiles);
@@ -83,47 +85,52 @@ std::int64_t search_pruned(
     if (!may_prune(p, batch)) return 0;
     const std::int64_t dim = padded(p.dim);
     Arena trial;
-    float *trial_unit = nullptr, *trial_samples = nullptr;
+    float *trial_units = nullptr, *trial_axes = nullptr, *trial_samples = nullptr;
     lay_out(trial, [&](Arena& a) {
-        trial_unit = a.take<float>(LANES * dim);
+        trial_units = a.take<float>(LANES * dim);
+        trial_axes = a.take<float>(4 * dim);
         trial_samples = a.take<float>(TRIED_SAMPLES * dim);
     });
-    TileTree tree(p, map_shape<T>(p, trial_unit));
+    TileTree tree(p, map_shape<T>(p, trial_units));
     const int threads = p.threads < MOST_WALKS ? p.threads : MOST_WALKS;
     const std::int64_t block = samples_a_block(batch, tree, threads), blocks = ceil_div(batch, block);
-    const std::int64_t units_a_thread = tree.num_levels == 1 ? LANES : LANES * LANES;
     Seekers seekers{};
     WalkScratch scratch[MOST_WALKS];
-    float* units = nullptr;
+    BuildScratch build[MOST_WALKS];
     Arena arena;
     lay_out(arena, [&](Arena& a) {
         tree.take(a, p);
         seekers = Seekers::take(a, tree, rows, batch);
-        for (int thread = 0; thread < threads; ++thread) scratch[thread] = WalkScratch::take(a, tree, block);
-        units = a.take<float>(threads * units_a_thread * tree.dim);
+        for (int thread = 0; thread < threads; ++thread) {
+            scratch[thread] = WalkScratch::take(a, tree, block);
+            build[thread] = BuildScratch::take(a, tree);
+        }
     });
-    find_origin<T>(p, tree, trial_unit);
+    find_origin<T>(p, tree, trial_units);
     const bool at_any_cost = p.pruning == Pruning::always;
-    if (!at_any_cost && share_of_tiles<T>(p, tree, rows, batch, result, trial_unit, trial_samples) > MOST_TILES) return 0;
+    if (!at_any_cost && share_of_tiles<T>(p, tree, rows, batch, trial_units, trial_axes, trial_samples) > MOST_TILES) return 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         const int thread = omp_get_thread_num();
-        float* own_units = units + thread * units_a_thread * tree.dim;
         if (tree.num_levels == 1) {
 #pragma omp for schedule(static)
             for (std::int64_t tile = 0; tile < tree.level[0].count(); ++tile) {
-                build_tile<T>(p, tree, tile, smaller(tile + 1, tree.level[0].count() - 1), result, own_units);
+                const std::int64_t next = smaller(tile + 1, tree.level[0].count() - 1);
+                build_tile<T>(
+                    p, tree, tile, next, result, build[thread].prototypes, tree.level[0].centre + tile * tree.dim, WIDTH);
             }
         } else {
 #pragma omp for schedule(static)
-            for (std::int64_t block = 0; block < tree.level[1].count(); ++block) build_block<T>(p, tree, block, result, own_units);
+            for (std::int64_t block = 0; block < tree.level[1].count(); ++block) build_block<T>(p, tree, block, result, build[thread]);
         }
         for (int level = 2; level < tree.num_levels; ++level) {
 #pragma omp for schedule(static)
-            for (std::int64_t tile = 0; tile < tree.level[level].count(); ++tile) build_tile_of_tiles(tree, level, tile);
+            for (std::int64_t tile = 0; tile < tree.level[level].count(); ++tile) {
+                build_tile_of_tiles(tree, level, tile, build[thread].tiles);
+            }
         }
 #pragma omp for schedule(static)
-        for (std::int64_t root = 0; root < tree.num_roots; ++root) build_root(tree, root);
+        for (std::int64_t root = 0; root < tree.num_roots; ++root) build_root(tree, root, build[thread].tiles);
         TileWalk<T> walk(p, tree, result, seekers, scratch[thread]);
 #pragma omp for schedule(static)
         for (std::int64_t b = 0; b < blocks; ++b) walk.set_out(b * block, smaller(batch, (b + 1) * block));

@@ -5,9 +5,10 @@
 // This holds for vectors shorter than 1, too, each the shadow of one of length 1 in a space of one more dimension.
 #pragma once
 
+#include "cone.h"
 #include "map_shape.h"
 #include "memory.h"
-#include "plane.h"
+#include "panel.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -15,14 +16,14 @@ namespace VITSOM_ISA {
 // The tiles of one level. The members of those of level 0 are prototypes, else the tiles of the level below.
 struct TileLevel {
     Tiling tiling;
-    float* centre;         // [tiles][dim] of length 1; 0 where the members have no direction in common
     Radius* radius;        // [tiles]
     bool* exists;          // [tiles] whether any member may be a BMU
+    float* centre;         // [tiles][dim] of the cone, of length 1; 0 where the members have no direction in common. Of tiles of prototypes
+                           // only where these are the top level: below it, the codes of the level above are all that is wanted of them
     Plane* plane;          // [tiles] of prototypes
-    float* axes;           // [tiles][2][dim]
+    float* axes;           // [tiles][3][dim] of its plane
     Panel* panel;          // [tiles] of tiles
     std::uint32_t* codes;  // [tiles][words][LANES]
-
     std::int64_t count() const { return tiling.tiles.count(); }
 };
 
@@ -35,8 +36,8 @@ struct TileTree {
     float slack;              // what the roundings of a score, but for its codes, come to at most
     int num_levels;
     TileLevel level[MOST_LEVELS];
+    float contrast[2][LANES]; // how far a lane is to the right of the middle of a tile of prototypes, and how far below it
     float* origin;            // [dim] what all are seen from
-    double origin_squared;
     double* inverse;          // [num_prototypes] 1 / max(|w|, eps), NaN for a row that is not finite
     std::int64_t num_roots;   // panels of LANES tiles of the top level
     Panel* root;              // [num_roots] around the origin
@@ -50,6 +51,19 @@ struct TileTree {
             ++num_levels;
         }
         num_roots = ceil_div(top().count(), LANES);
+        set_contrasts();
+    }
+
+    // In a tile one cell wide, the place of a lane and its square.
+    void set_contrasts() {
+        const Tiling& tiling = level[0].tiling;
+        const float rows = static_cast<float>(tiling.tile_rows), cols = static_cast<float>(tiling.tile_cols);
+        for (int lane = 0; lane < LANES; ++lane) {
+            const float down = static_cast<float>(lane / tiling.tile_cols) - (rows - 1) / 2;
+            const float across = static_cast<float>(lane % tiling.tile_cols) - (cols - 1) / 2;
+            contrast[0][lane] = tiling.tile_cols == 1 ? down * down - (LANES * LANES - 1) / 12.0f : across;
+            contrast[1][lane] = tiling.tile_rows == 1 ? across * across - (LANES * LANES - 1) / 12.0f : down;
+        }
     }
 
     const TileLevel& top() const { return level[num_levels - 1]; }
@@ -57,11 +71,11 @@ struct TileTree {
     void take(Arena& arena, const Problem& p) {
         for (int l = 0; l < num_levels; ++l) {
             TileLevel& tiles = level[l];
-            tiles.centre = arena.take<float>(tiles.count() * dim);
             tiles.radius = arena.take<Radius>(tiles.count());
             tiles.exists = arena.take<bool>(tiles.count());
             tiles.plane = arena.take<Plane>(l == 0 ? tiles.count() : 0);
-            tiles.axes = arena.take<float>(l == 0 ? tiles.count() * 2 * dim : 0);
+            tiles.centre = arena.take<float>(l > 0 || num_levels == 1 ? tiles.count() * dim : 0);
+            tiles.axes = arena.take<float>(l == 0 ? tiles.count() * 3 * dim : 0);
             tiles.panel = arena.take<Panel>(l == 0 ? 0 : tiles.count());
             tiles.codes = arena.take<std::uint32_t>(l == 0 ? 0 : tiles.count() * words * LANES);
         }

@@ -80,6 +80,9 @@ struct WalkScratch {
 // Of the first tile: those that its plane comes closest to the sample.
 constexpr int FIRST_CANDIDATES = 4;
 
+// Tiles that a sample follows down the tree.
+constexpr int FOLLOWED = 4;
+
 template <class T>
 class TileWalk {
 public:
@@ -156,68 +159,153 @@ private:
             best[r] = splat(-__builtin_inff());
             best_tile[r] = Ints{};
         }
-        Ints tile;
-        for (int lane = 0; lane < LANES; ++lane) tile[lane] = lane;
+        Ints tile = first_lanes();
         for (std::int64_t root = 0; root < tree_.num_roots; ++root, tile += LANES) {
             const Panel& panel = tree_.root[root];
             Ints product[TILE_ROWS];
             multiply_gathered<TILE_ROWS>(tree_.words, z, tree_.root_codes + root * tree_.words * LANES, panel.start, product);
             // Nothing depends on how good it is: the square of the origin serves for its product with each sample.
-            const Vec bias = panel.bias + panel.along * static_cast<float>(tree_.origin_squared);
+            const Vec bias = panel.bias + panel.along * dot_padded(tree_.origin, tree_.origin, tree_.dim);
             for (int r = 0; r < TILE_ROWS; ++r) {
                 const Vec score = Int8::value(product[r]) * (panel.scale * scale[r]) + bias;
                 best_tile[r] = score > best[r] ? tile : best_tile[r];
                 best[r] = score > best[r] ? score : best[r];
             }
         }
+        Paths paths;
         for (int r = 0; r < count; ++r) {
-            if (s_.reach[first + r].threshold == UNDECIDED) continue;
-            int lane = 0;
-            for (int other = 1; other < LANES; ++other) {
-                if (best[r][other] > best[r][lane]) lane = other;
+            paths.count[r] = s_.reach[first + r].threshold == UNDECIDED ? 0 : take_best(best[r], best_tile[r], paths.tile[r]);
+        }
+        for (int level = tree_.num_levels - 1; level > 0; --level) descend(level, first, count, paths);
+        score_first(first, count, paths);
+    }
+
+    // The tiles, of one level, that each of some samples has come to.
+    struct Paths {
+        std::int64_t tile[TILE_ROWS][FOLLOWED];
+        int count[TILE_ROWS];
+    };
+
+    // The tiles of the highest scores, one a lane; returns how many have one.
+    static int take_best(Vec score, const Ints& tile, std::int64_t (&taken)[FOLLOWED]) {
+        std::int32_t tiles[LANES];
+        std::memcpy(tiles, &tile, sizeof tiles);
+        int n = 0;
+        for (; n < FOLLOWED; ++n) {
+            const float most = largest(score);
+            if (!(most > -__builtin_inff())) break;
+            const int lane = take_lane(score, most);
+            taken[n] = tiles[lane];
+        }
+        return n;
+    }
+
+    // The first lane of that score, which is -inf from then on.
+    static int take_lane(Vec& score, float most) {
+        const auto lanes = static_cast<unsigned>(_mm512_cmp_ps_mask(score, splat(most), _CMP_EQ_OQ));
+        score = _mm512_mask_mov_ps(score, static_cast<__mmask16>(lanes & -lanes), splat(-__builtin_inff()));
+        return __builtin_ctz(lanes);
+    }
+
+    static Ints first_lanes() {
+        Ints lanes;
+        for (int lane = 0; lane < LANES; ++lane) lanes[lane] = lane;
+        return lanes;
+    }
+
+    // Each sample goes to the nearest tiles of all those that its tiles are made of. What it needs there is fetched while the others
+    // of its tile are on their way.
+    void descend(int level, std::int64_t first, std::int64_t count, Paths& paths) {
+        const TileLevel& tiles = tree_.level[level];
+        for (int r = 0; r < count; ++r) {
+            if (paths.count[r] == 0) continue;
+            std::int64_t(&tile)[FOLLOWED] = paths.tile[r];
+            Four centre;
+            const std::uint32_t* codes[FOLLOWED];
+            Ints start[FOLLOWED], product[FOLLOWED];
+            for (int f = 0; f < FOLLOWED; ++f) {
+                const std::int64_t followed = tile[f < paths.count[r] ? f : 0];
+                centre.row[f] = tiles.centre + followed * tree_.dim;
+                codes[f] = tiles.codes + followed * tree_.words * LANES;
+                start[f] = tiles.panel[followed].start;
             }
-            descend(first + r, best_tile[r][lane]);
+            float along[1][FOLLOWED];
+            const float* const sample[1] = {s_.unit + (first + r) * tree_.dim};
+            dot_four<1>(centre, sample, tree_.dim, along);
+            multiply_panels(tree_.words, s_.codes + (first + r) * tree_.words, codes, start, product);
+            Vec best = splat(-__builtin_inff());
+            Ints best_place{}, place = first_lanes();
+            for (int f = 0; f < paths.count[r]; ++f, place += LANES) {
+                const Panel& panel = tiles.panel[tile[f]];
+                const Vec per_code = panel.scale * s_.reach[first + r].code.scale;
+                const Vec score = Int8::value(product[f]) * per_code + (panel.bias + panel.along * along[0][f]);
+                best_place = score > best ? place : best_place;
+                best = score > best ? score : best;
+            }
+            std::int64_t taken[FOLLOWED];
+            paths.count[r] = take_best(best, best_place, taken);
+            for (int f = 0; f < paths.count[r]; ++f) {
+                taken[f] = tiles.tiling.members(tile[taken[f] / LANES])[static_cast<int>(taken[f] % LANES)];
+                fetch_tile(level - 1, taken[f]);
+            }
+            std::memcpy(tile, taken, sizeof tile);
         }
     }
 
-    void descend(std::int64_t i, std::int64_t tile) {
-        const float* z = s_.unit + i * tree_.dim;
-        for (int level = tree_.num_levels - 1; level > 0; --level) {
-            const TileLevel& below = tree_.level[level - 1];
-            float most = -__builtin_inff();
-            std::int64_t next = 0;
-            const Members members = tree_.level[level].tiling.members(tile);
-            for (int lane = 0; lane < LANES; ++lane) {
-                const std::int64_t child = members[lane];
-                if (child < 0 || !below.exists[child]) continue;
-                const float score = dot_padded(z, below.centre + child * tree_.dim, tree_.dim);
-                if (score > most) {
-                    most = score;
-                    next = child;
-                }
-            }
-            tile = next;
+    void fetch_tile(int level, std::int64_t tile) const {
+        const TileLevel& tiles = tree_.level[level];
+        if (level == 0) {
+            fetch(tiles.axes + 3 * tile * tree_.dim, 3 * tree_.dim);
+            fetch(reinterpret_cast<const float*>(tiles.plane + tile), sizeof(Plane) / sizeof(float));
+        } else {
+            fetch(tiles.centre + tile * tree_.dim, tree_.dim);
+            fetch(tiles.codes + tile * tree_.words * LANES, tree_.words * LANES);
+            fetch(reinterpret_cast<const float*>(tiles.panel + tile), sizeof(Panel) / sizeof(float));
         }
-        s_.progress[i].first_tile = static_cast<std::int32_t>(tile);
+    }
+
+    // Scores the prototypes that the planes of its tiles bring closest to each sample.
+    void score_first(std::int64_t first, std::int64_t rows, const Paths& paths) {
+        std::int64_t index[TILE_ROWS][FIRST_CANDIDATES], n[TILE_ROWS];
+        for (int r = 0; r < rows; ++r) {
+            // Of tiles that were tried all, the first is as good as any: three more take 3 % of the search of a map of 64 x 64.
+            const int count = tree_.num_levels == 1 ? static_cast<int>(smaller(1, paths.count[r])) : paths.count[r];
+            n[r] = count == 0 ? 0 : find_candidates(first + r, paths.tile[r], count, index[r]);
+        }
+        for (int r = 0; r < rows; ++r) {
+            if (n[r] > 0) score(first + r, index[r], n[r]);
+            float& threshold = s_.reach[first + r].threshold;
+            if (!(threshold > 0)) threshold = UNDECIDED;
+        }
+    }
+
+    std::int64_t find_candidates(
+        std::int64_t i, const std::int64_t (&tile)[FOLLOWED], int count, std::int64_t (&index)[FIRST_CANDIDATES]) {
         const TileLevel& tiles = tree_.level[0];
-        const float* axes = tiles.axes + 2 * tile * tree_.dim;
-        const float along[3] = {dot_padded(z, tiles.centre + tile * tree_.dim, tree_.dim), dot_padded(z, axes, tree_.dim),
-                                dot_padded(z, axes + tree_.dim, tree_.dim)};
-        const Plane& plane = tiles.plane[tile];
-        const Members members = tiles.tiling.members(tile);
-        Vec likely = plane.along * along[0] + plane.across * along[1] + plane.down * along[2] + plane.present;
-        std::int64_t index[FIRST_CANDIDATES], n = 0;
-        for (; n < FIRST_CANDIDATES; ++n) {
-            int best = 0;
-            for (int lane = 1; lane < LANES; ++lane) {
-                if (likely[lane] > likely[best]) best = lane;
-            }
-            if (!(likely[best] > -__builtin_inff())) break;
-            index[n] = members[best];
-            likely[best] = -__builtin_inff();
+        const float* const sample[1] = {s_.unit + i * tree_.dim};
+        Vec likely[FOLLOWED];
+        float most[FOLLOWED] = {};
+        for (int f = 0; f < count; ++f) {
+            const float* axes = tiles.axes + 3 * tile[f] * tree_.dim;
+            const Four x{{axes, axes + tree_.dim, axes + 2 * tree_.dim, axes}};
+            float products[1][4];
+            dot_four<1>(x, sample, tree_.dim, products);
+            const Plane& plane = tiles.plane[tile[f]];
+            likely[f] =
+                plane.along * products[0][0] + plane.across * products[0][1] + plane.down * products[0][2] + plane.slack;
+            most[f] = largest(likely[f]);
         }
-        if (n > 0) score(i, index, n);
-        if (!(s_.reach[i].threshold > 0)) s_.reach[i].threshold = UNDECIDED;
+        std::int64_t n = 0;
+        for (; n < FIRST_CANDIDATES; ++n) {
+            int from = 0;
+            for (int f = 1; f < count; ++f) from = most[f] > most[from] ? f : from;
+            if (!(most[from] > -__builtin_inff())) break;
+            if (n == 0) s_.progress[i].first_tile = static_cast<std::int32_t>(tile[from]);
+            index[n] = tiles.tiling.members(tile[from])[take_lane(likely[from], most[from])];
+            fetch(row<T>(p_.prototypes, index[n]), p_.dim);
+            most[from] = largest(likely[from]);
+        }
+        return n;
     }
 
     // Takes `n` samples to those tiles of a panel that may hold their BMU; `tile_of(lane)` is a tile of the level below.
@@ -274,8 +362,8 @@ private:
     template <class Body>
     void by_fours(const std::int32_t* list, std::int64_t count, const Body& body) {
         for (std::int64_t first = 0; first < count; first += 4) {
-            const float* z[4];
-            for (int r = 0; r < 4; ++r) z[r] = s_.unit + list[smaller(first + r, count - 1)] * tree_.dim;
+            Four z;
+            for (int r = 0; r < 4; ++r) z.row[r] = s_.unit + list[smaller(first + r, count - 1)] * tree_.dim;
             body(z, list + first, smaller(4, count - first));
         }
     }
@@ -287,7 +375,7 @@ private:
         std::int32_t* kept = s_.kept + level * s_.block;
         float* along = s_.along + level * s_.block;
         std::int64_t n = 0;
-        by_fours(list, count, [&](const float* const (&z)[4], const std::int32_t* place, std::int64_t rows) {
+        by_fours(list, count, [&](const Four& z, const std::int32_t* place, std::int64_t rows) {
             float score[1][4];
             dot_four<1>(z, centre, tree_.dim, score);
             for (int r = 0; r < rows; ++r) {
@@ -307,20 +395,20 @@ private:
         const TileLevel& tiles = tree_.level[0];
         const Plane& plane = tiles.plane[tile];
         const Members members = tiles.tiling.members(tile);
-        const float* axes = tiles.axes + 2 * tile * tree_.dim;
-        const float* const axis[3] = {tiles.centre + tile * tree_.dim, axes, axes + tree_.dim};
+        const float* axes = tiles.axes + 3 * tile * tree_.dim;
+        const float* const axis[3] = {axes, axes + tree_.dim, axes + 2 * tree_.dim};
         work_left_ -= count;
         unsigned* likely = s_.likely;
         unsigned fetched = 0;
-        by_fours(list, count, [&](const float* const (&z)[4], const std::int32_t* place, std::int64_t rows) {
+        by_fours(list, count, [&](const Four& z, const std::int32_t* place, std::int64_t rows) {
             float along[3][4];
             dot_four<3>(z, axis, tree_.dim, along);
             for (int r = 0; r < rows; ++r) {
                 ++s_.progress[place[r]].tiles;
                 const float x = along[0][r], y = along[1][r], w = along[2][r], left = 1 - x * x - y * y - w * w;
                 const float rest = __builtin_sqrtf((left > 0 ? left : 0) + 4 * tree_.slack);
-                const Vec most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.present;
-                const unsigned lanes = _mm512_cmp_ps_mask(most, splat(s_.reach[place[r]].threshold - tree_.slack), _CMP_GE_OQ);
+                const Vec most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.slack;
+                const unsigned lanes = _mm512_cmp_ps_mask(most, splat(s_.reach[place[r]].threshold), _CMP_GE_OQ);
                 *likely++ = lanes;
                 for (unsigned next = lanes & ~fetched; next != 0; next &= next - 1) {
                     fetch(row<T>(p_.prototypes, members[__builtin_ctz(next)]), p_.dim);

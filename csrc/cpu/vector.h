@@ -142,9 +142,14 @@ inline Vec narrow(DoublePair v) {
 }
 
 inline double sum(Doubles v) {
-    double total = 0;
-    for (int lane = 0; lane < WIDTH / 2; ++lane) total += v[lane];
-    return total;
+    double parts[WIDTH / 2];
+    std::memcpy(parts, &v, sizeof parts);
+#pragma GCC unroll 3
+    for (int half = WIDTH / 4; half > 0; half /= 2) {
+#pragma GCC unroll 4
+        for (int lane = 0; lane < half; ++lane) parts[lane] += parts[lane + half];
+    }
+    return parts[0];
 }
 
 }  // namespace VITSOM_ISA
