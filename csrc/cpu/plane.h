@@ -19,8 +19,9 @@ struct Plane {
 // To length 1, or to 0 if its squared length is below `least`: then it has no direction but that of its roundings.
 inline float normalising(float squared, float least) { return squared > least ? 1 / __builtin_sqrtf(squared) : 0; }
 
-// Makes centre, u and v orthogonal and u and v of length 1, nearly: the roundings are in proportion to what is taken off.
-inline void orthonormalise(const float* centre, float* u, float* v, std::int64_t n, float least) {
+// Makes centre, u and v orthogonal and u and v of length 1, nearly: the roundings are in proportion to what is taken off. Returns whether
+// that was so much that a second round is worth it.
+inline bool orthonormalise(const float* centre, float* u, float* v, std::int64_t n, float least) {
     Vec sums[4] = {}, cv{};
     for (std::int64_t d = 0; d < n; d += WIDTH) {
         const Vec c = load(centre + d), x = load(u + d), y = load(v + d);
@@ -32,15 +33,16 @@ inline void orthonormalise(const float* centre, float* u, float* v, std::int64_t
     }
     float product[4];
     sum_four(sums, product);
-    const float cx = product[0], cy = sum(cv);
-    const float scale_u = normalising(product[1] - cx * cx, least);
-    const float uy = (product[2] - cx * cy) * scale_u;
-    const float scale_v = normalising(product[3] - cy * cy - uy * uy, least);
+    const float cx = product[0], uu = product[1] - cx * cx, cy = sum(cv);
+    const float scale_u = normalising(uu, least);
+    const float uy = (product[2] - cx * cy) * scale_u, vv = product[3] - cy * cy - uy * uy;
+    const float scale_v = normalising(vv, least);
     for (std::int64_t d = 0; d < n; d += WIDTH) {
         const Vec c = load(centre + d), x = (load(u + d) - cx * c) * scale_u;
         store(u + d, x);
         store(v + d, (load(v + d) - cy * c - uy * x) * scale_v);
     }
+    return 2 * uu < product[1] || 2 * vv < product[3];
 }
 
 inline void sum_members(const float* members, std::int64_t n, float* sum) {
@@ -77,8 +79,7 @@ inline void normalise(float* x, std::int64_t n) {
 
 // Makes the two contrasts axes beside the first.
 inline void complete_axes(float* axes, std::int64_t n) {
-    orthonormalise(axes, axes + n, axes + 2 * n, n, 0x1p-34f);
-    orthonormalise(axes, axes + n, axes + 2 * n, n, 0.5f);  // what the roundings of the first round have left
+    if (orthonormalise(axes, axes + n, axes + 2 * n, n, 0x1p-34f)) orthonormalise(axes, axes + n, axes + 2 * n, n, 0.5f);
 }
 
 // A member is seen from the centre, w = c + d: z . w = z . c (1 + d . c) + (z . u) (d . u) + (z . v) (d . v) + s . r. Nearly all of it is

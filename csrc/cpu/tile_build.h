@@ -124,13 +124,16 @@ inline void build_tile_of_tiles(const TileTree& tree, int l, std::int64_t tile, 
     build_tile_of_tiles(tree, l, tile, tiles, scratch);
 }
 
+// Tiles between the one that is built and the one whose prototypes are fetched: with 1, a search of a map of 512 x 512 takes 2 % longer.
+constexpr int AHEAD = 2;
+
 // A tile of the level above the prototypes' with all its tiles. The prototypes are at hand, so that its cone need not hold those of its
 // tiles: it is a fifth narrower, and a search of a map of 512 x 512 visits 30 % fewer of them.
 template <class T>
 void build_block(const Problem& p, const TileTree& tree, std::int64_t block, const Search& result, BuildScratch scratch) {
     const TileLevel &level = tree.level[1], &below = tree.level[0];
     const Members tiles = level.tiling.members(block);
-    const std::int64_t first_of_next = level.tiling.members(smaller(block + 1, level.count() - 1))[0];
+    const Members tiles_of_next = level.tiling.members(smaller(block + 1, level.count() - 1));
     const auto prototypes = [&](int lane) { return scratch.prototypes + lane * LANES * tree.dim; };
     for (int lane = 0; lane < LANES; ++lane) {
         float* axis = scratch.tiles + lane * WIDTH;
@@ -138,10 +141,8 @@ void build_block(const Problem& p, const TileTree& tree, std::int64_t block, con
             write_member(nullptr, tree.dim, axis);
             continue;
         }
-        int next = lane + 1;
-        while (next < LANES && tiles[next] < 0) ++next;
-        build_tile<T>(
-            p, tree, tiles[lane], next < LANES ? tiles[next] : first_of_next, result, prototypes(lane), axis, SIDE_BY_SIDE);
+        const std::int64_t next = lane + AHEAD < LANES ? tiles[lane + AHEAD] : tiles_of_next[lane + AHEAD - LANES];
+        build_tile<T>(p, tree, tiles[lane], next < 0 ? tiles[lane] : next, result, prototypes(lane), axis, SIDE_BY_SIDE);
     }
     build_tile_of_tiles(tree, 1, block, tiles, scratch.tiles);
     float least = 1;
