@@ -2,7 +2,7 @@
 //
 // S is wanted at the BMUs only, once for all samples of a BMU. Per term of the neighborhood: smooth the prototypes along the
 // columns of the grid, then combine rows for the distinct BMUs of each column; a slice of the features at a time, so that the
-// smoothed map never leaves the cache. Where the factors are thin, both axes are reduced to ranks in between, and the ranks
+// smoothed map never leaves the cache, on one thread where there are features for all. Where the factors are thin, both axes are reduced to ranks in between, and the ranks
 // expanded again to the columns that hold a BMU.
 //
 // Passes over memory: z is read twice (search, loss), the prototypes are read twice (search, smoothing), and S is written once,
@@ -22,9 +22,13 @@ namespace VITSOM_ISA {
 // with 2 MB, 5.8 with 1 and 8 with 4 (one thread).
 constexpr std::int64_t SLICE_BYTES = 2 << 20;
 
+// The same where each thread has slices of its own: half of its second-level cache, and no thread waits for another. On that map, two
+// threads take 1.7 ms for what takes them 2.8 if they share each slice.
+constexpr std::int64_t OWN_SLICE_BYTES = 420 << 10;
+
 // Chunks of TILE_COLS features that are packed together; the next ones are fetched meanwhile, as no prefetcher follows so many
 // rows at a time. On a map of 40 x 40 with 3136 features that makes the forward pass 1.2 of 12.9 ms faster (one thread).
-constexpr std::int64_t CHUNKS_AT_ONCE = 2;
+constexpr std::int64_t CHUNKS_AT_ONCE = 4;
 
 // One separable term of the neighborhood, ready to be applied.
 struct Term {
@@ -39,8 +43,25 @@ struct Term {
     std::int64_t combine_count;
 };
 
+// What smooths one slice.
+struct Workspace {
+    float* reduced;           // [chunk of the slice][rank of the columns][entering row][TILE_COLS]
+    float* smoothed;          // [chunk of the slice][full column][entering row, or rank of the rows][TILE_COLS]
+};
+
+// What each thread needs for its part.
+struct ForwardScratch {
+    PackedFactor rows;
+    float* packed;            // [CHUNKS_AT_ONCE][cols][TILE_COLS]
+    float* ranks;             // [rank of the rows][rank of the columns][TILE_COLS]
+    std::int64_t* group;      // [rows] groups of a column that the current term reaches
+    std::int64_t* group_row;  // [rows] and their grid rows
+    double* along;            // [batch] z . S_b of its slices
+};
+
 struct Forward {
     std::int64_t chunks, slice_chunks;
+    bool own_slices;          // a thread each, or each slice by all threads
     Samples samples;
     double* weight;           // [groups] n
     double* row_sums;         // [rows]
@@ -48,19 +69,12 @@ struct Forward {
     double* rank_sums;        // [max(rows, cols)]
     std::int64_t* every;      // [max(rows, cols)] 0, 1, 2, ...
     Term* terms;              // [terms]
-    PackedFactor rows;        // one a thread
-    float* packed;            // [threads][CHUNKS_AT_ONCE][cols][TILE_COLS]
-    std::int64_t ranks_size;
-    float* reduced;           // [chunk of the slice][rank of the columns][entering row][TILE_COLS]
-    float* ranks;             // [threads][rank of the rows][rank of the columns][TILE_COLS]
-    float* smoothed;          // [chunk of the slice][full column][entering row, or rank of the rows][TILE_COLS]
-    std::int64_t* group;      // [threads][rows] groups of a column that the current term reaches
-    std::int64_t* group_row;  // [threads][rows] and their grid rows
+    ForwardScratch* scratch;  // [threads]
+    Workspace* workspace;     // [threads], or one
 
     void take(Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin, int threads) {
         const std::int64_t most_full = smaller(h.cols, p.batch);
-        std::int64_t reduced_rows = 0, smoothed_rows = 0;
-        ranks_size = 0;
+        std::int64_t reduced_rows = 0, smoothed_rows = 0, ranks_size = 0;
         for (std::int64_t t = 0; t < h.terms; ++t) {
             const std::int64_t row_rank = thin[t].rows.rank, col_rank = thin[t].cols.rank;
             reduced_rows = larger(reduced_rows, col_rank * h.rows);
@@ -69,7 +83,9 @@ struct Forward {
         }
         chunks = ceil_div(p.dim, TILE_COLS);
         const std::int64_t chunk_bytes = (reduced_rows + smoothed_rows) * TILE_COLS * static_cast<std::int64_t>(sizeof(float));
-        slice_chunks = smaller(chunks, larger(1, SLICE_BYTES / chunk_bytes));
+        own_slices = chunks >= threads && chunk_bytes <= OWN_SLICE_BYTES;
+        slice_chunks = smaller(chunks, larger(1, (own_slices ? OWN_SLICE_BYTES : SLICE_BYTES) / chunk_bytes));
+        if (own_slices) slice_chunks = smaller(slice_chunks, ceil_div(chunks, threads));
         Samples::take(arena, samples, p.batch, h.rows, h.cols);
         weight = arena.take<double>(smaller(p.batch, p.num_prototypes));
         row_sums = arena.take<double>(h.rows);
@@ -88,13 +104,26 @@ struct Forward {
             if (taken) taken[t] = term;
         }
         terms = taken;
-        PackedFactor::take(arena, rows, smaller(h.rows, p.batch), h.rows, threads);
-        packed = arena.take<float>(threads * CHUNKS_AT_ONCE * h.cols * TILE_COLS);
-        reduced = arena.take<float>(slice_chunks * reduced_rows * TILE_COLS);
-        ranks = arena.take<float>(threads * ranks_size);
-        smoothed = arena.take<float>(slice_chunks * smoothed_rows * TILE_COLS);
-        group = arena.take<std::int64_t>(threads * h.rows);
-        group_row = arena.take<std::int64_t>(threads * h.rows);
+        ForwardScratch* own = arena.take<ForwardScratch>(threads);
+        for (int thread = 0; thread < threads; ++thread) {
+            ForwardScratch s{};
+            PackedFactor::take(arena, s.rows, smaller(h.rows, p.batch), h.rows);
+            s.packed = arena.take<float>(CHUNKS_AT_ONCE * h.cols * TILE_COLS);
+            s.ranks = arena.take<float>(ranks_size);
+            s.group = arena.take<std::int64_t>(h.rows);
+            s.group_row = arena.take<std::int64_t>(h.rows);
+            s.along = arena.take<double>(p.batch);
+            if (own) own[thread] = s;
+        }
+        scratch = own;
+        Workspace* spaces = arena.take<Workspace>(threads);
+        for (int i = 0; i < (own_slices ? threads : 1); ++i) {
+            Workspace w{};
+            w.reduced = arena.take<float>(slice_chunks * reduced_rows * TILE_COLS);
+            w.smoothed = arena.take<float>(slice_chunks * smoothed_rows * TILE_COLS);
+            if (spaces) spaces[i] = w;
+        }
+        workspace = spaces;
     }
 
     void prepare(const Problem& p, const Neighborhood& h, const ThinTerms& thin, const std::int64_t* bmu) {
@@ -139,49 +168,56 @@ struct Slice {
     std::int64_t count(std::int64_t dim) const { return smaller(dim, last * TILE_COLS) - begin(); }
 };
 
-// Every entering row of the grid times the factor of the columns.
+// How the columns are smoothed: one entering grid row, a few chunks of a slice at a time.
+struct Tasks {
+    Slice slice;
+    std::int64_t a_row, count;
+
+    Tasks(Slice slice, const Term& term)
+        : slice(slice), a_row(ceil_div(slice.last - slice.first, CHUNKS_AT_ONCE)), count(term.entering * a_row) {}
+    std::int64_t row(std::int64_t task) const { return task / a_row; }
+    std::int64_t chunk(std::int64_t task) const { return slice.first + task % a_row * CHUNKS_AT_ONCE; }
+};
+
+// A row of the grid times the factor of the columns. The prototypes of the next task are fetched meanwhile.
 template <class T>
 void smooth_along_columns(
-    const Problem& p, const Neighborhood& h, const Forward& f, const Term& term, Slice slice, const float* inverse,
-    int threads) {
-    const std::int64_t batches = ceil_div(slice.last - slice.first, CHUNKS_AT_ONCE);
-    float* smoothed = term.is_thin ? f.reduced : f.smoothed;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (std::int64_t task = 0; task < term.entering * batches; ++task) {
-        const std::int64_t in = task / batches, first_chunk = slice.first + task % batches * CHUNKS_AT_ONCE;
-        const std::int64_t last_chunk = smaller(slice.last, first_chunk + CHUNKS_AT_ONCE);
-        float* packed = f.packed + omp_get_thread_num() * CHUNKS_AT_ONCE * h.cols * TILE_COLS;
-        for (std::int64_t c = 0; c < h.cols; ++c) {
-            const std::int64_t k = term.in_rows[in] * h.cols + c;
-            for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-                const std::int64_t d = chunk * TILE_COLS;
-                const T* w = row<T>(p.prototypes, k) + d;
-                pack_chunk(w, p.dim - d, inverse[k], packed + ((chunk - first_chunk) * h.cols + c) * TILE_COLS);
-                __builtin_prefetch(w + CHUNKS_AT_ONCE * TILE_COLS);
-                __builtin_prefetch(w + CHUNKS_AT_ONCE * TILE_COLS + WIDTH);
-            }
-        }
+    const Problem& p, const Neighborhood& h, const Term& term, const Tasks& tasks, std::int64_t task, const float* inverse,
+    float* packed, const Workspace& workspace) {
+    const Slice slice = tasks.slice;
+    const std::int64_t in = tasks.row(task), first_chunk = tasks.chunk(task);
+    const std::int64_t last_chunk = smaller(slice.last, first_chunk + CHUNKS_AT_ONCE), next = smaller(task + 1, tasks.count - 1);
+    const T* w = row<T>(p.prototypes, term.in_rows[in] * h.cols);
+    const T* next_w = row<T>(p.prototypes, term.in_rows[tasks.row(next)] * h.cols) + tasks.chunk(next) * TILE_COLS;
+    for (std::int64_t c = 0; c < h.cols; ++c, w += p.prototypes.stride, next_w += p.prototypes.stride) {
+        const std::int64_t k = term.in_rows[in] * h.cols + c;
         for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-            float* out = smoothed + ((chunk - slice.first) * term.cols.outs * term.entering + in) * TILE_COLS;
-            term.cols.apply(packed + (chunk - first_chunk) * h.cols * TILE_COLS, [&](std::int64_t c, Vec low, Vec high) {
-                store_row(out + c * term.entering * TILE_COLS, low, high);
-            });
+            const std::int64_t d = chunk * TILE_COLS, place = chunk - first_chunk;
+            pack_chunk(w + d, p.dim - d, inverse[k], packed + (place * h.cols + c) * TILE_COLS);
+            __builtin_prefetch(next_w + place * TILE_COLS);
+            __builtin_prefetch(next_w + place * TILE_COLS + WIDTH);
         }
+    }
+    float* smoothed = term.is_thin ? workspace.reduced : workspace.smoothed;
+    for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+        float* out = smoothed + ((chunk - slice.first) * term.cols.outs * term.entering + in) * TILE_COLS;
+        term.cols.apply(packed + (chunk - first_chunk) * h.cols * TILE_COLS, [&](std::int64_t c, Vec low, Vec high) {
+            store_row(out + c * term.entering * TILE_COLS, low, high);
+        });
     }
 }
 
 // The rows of the grid reduced to ranks, then the ranks of the columns expanded to those that hold a BMU.
-inline void pass_through_ranks(const Forward& f, const Term& term, std::int64_t chunk_of_slice) {
+inline void pass_through_ranks(const Term& term, std::int64_t chunk_of_slice, float* ranks, const Workspace& workspace) {
     const std::int64_t row_ranks = term.rows_to_ranks.outs, col_ranks = term.cols.outs;
-    float* ranks = f.ranks + omp_get_thread_num() * f.ranks_size;
     for (std::int64_t j = 0; j < col_ranks; ++j) {
-        const float* x = f.reduced + (chunk_of_slice * col_ranks + j) * term.entering * TILE_COLS;
+        const float* x = workspace.reduced + (chunk_of_slice * col_ranks + j) * term.entering * TILE_COLS;
         term.rows_to_ranks.apply(x, [&](std::int64_t i, Vec low, Vec high) {
             store_row(ranks + (i * col_ranks + j) * TILE_COLS, low, high);
         });
     }
     for (std::int64_t i = 0; i < row_ranks; ++i) {
-        float* out = f.smoothed + (chunk_of_slice * term.ranks_to_cols.outs * row_ranks + i) * TILE_COLS;
+        float* out = workspace.smoothed + (chunk_of_slice * term.ranks_to_cols.outs * row_ranks + i) * TILE_COLS;
         term.ranks_to_cols.apply(ranks + i * col_ranks * TILE_COLS, [&](std::int64_t full, Vec low, Vec high) {
             store_row(out + full * row_ranks * TILE_COLS, low, high);
         });
@@ -191,29 +227,25 @@ inline void pass_through_ranks(const Forward& f, const Term& term, std::int64_t 
 // Writes or adds a term to the attraction of each BMU of a column.
 template <bool ADD>
 void combine_rows(
-    const Problem& p, const Neighborhood& h, const Forward& f, const Term& term, Slice slice, std::int64_t full,
-    float* attraction) {
-    const int thread = omp_get_thread_num();
+    const Problem& p, const Forward& f, const Term& term, Slice slice, std::int64_t full, ForwardScratch& s,
+    const Workspace& workspace, float* attraction) {
     const std::int64_t column = f.samples.full[full];
-    std::int64_t* group = f.group + thread * h.rows;
-    std::int64_t* group_row = f.group_row + thread * h.rows;
     std::int64_t count = 0;
     for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
         if (term.wanted[f.samples.row[g]]) {
-            group[count] = g;
-            group_row[count++] = f.samples.row[g];
+            s.group[count] = g;
+            s.group_row[count++] = f.samples.row[g];
         } else if (!ADD) {
             fill(attraction + g * p.dim + slice.begin(), slice.count(p.dim), 0.0f);
         }
     }
-    PackedFactor rows = f.rows.copy(smaller(h.rows, p.batch), h.rows, thread);
-    rows.pack(term.combine, group_row, count, term.combine_in, term.combine_count);
+    s.rows.pack(term.combine, s.group_row, count, term.combine_in, term.combine_count);
     for (std::int64_t chunk = slice.first; chunk < slice.last; ++chunk) {
         const std::int64_t d = chunk * TILE_COLS;
         const float* x =
-            f.smoothed + ((chunk - slice.first) * f.samples.full_count + full) * term.combine_count * TILE_COLS;
-        rows.apply(x, [&](std::int64_t out, Vec low, Vec high) {
-            store_chunk<ADD>(attraction + group[out] * p.dim + d, smaller(TILE_COLS, p.dim - d), low, high);
+            workspace.smoothed + ((chunk - slice.first) * f.samples.full_count + full) * term.combine_count * TILE_COLS;
+        s.rows.apply(x, [&](std::int64_t out, Vec low, Vec high) {
+            store_chunk<ADD>(attraction + s.group[out] * p.dim + d, smaller(TILE_COLS, p.dim - d), low, high);
         });
     }
 }
@@ -225,6 +257,39 @@ void add_to_loss(const Problem& p, const Forward& f, Slice slice, std::int64_t f
         for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
             const std::int64_t i = f.samples.order[s];
             along[i] += dot(row<T>(p.z, i) + slice.begin(), attraction + g * p.dim + slice.begin(), slice.count(p.dim));
+        }
+    }
+}
+
+// The attraction, and z . S_b of each sample. In a parallel region, by all of its threads: each takes a share of every slice.
+template <class T>
+void smooth_slice(
+    const Problem& p, const Neighborhood& h, const Forward& f, Slice slice, const float* inverse, ForwardScratch& s,
+    const Workspace& workspace, float* attraction) {
+    for (std::int64_t t = 0; t < h.terms; ++t) {
+        const Term& term = f.terms[t];
+        const Tasks tasks(slice, term);
+        const auto combine = [&](std::int64_t full) {
+            if (t == 0) combine_rows<false>(p, f, term, slice, full, s, workspace, attraction);
+            else combine_rows<true>(p, f, term, slice, full, s, workspace, attraction);
+            if (t == h.terms - 1) add_to_loss<T>(p, f, slice, full, attraction, s.along);
+        };
+        const std::int64_t chunks = term.is_thin ? slice.last - slice.first : 0;
+        if (f.own_slices) {
+            for (std::int64_t task = 0; task < tasks.count; ++task) {
+                smooth_along_columns<T>(p, h, term, tasks, task, inverse, s.packed, workspace);
+            }
+            for (std::int64_t chunk = 0; chunk < chunks; ++chunk) pass_through_ranks(term, chunk, s.ranks, workspace);
+            for (std::int64_t full = 0; full < f.samples.full_count; ++full) combine(full);
+        } else {
+#pragma omp for schedule(static)
+            for (std::int64_t task = 0; task < tasks.count; ++task) {
+                smooth_along_columns<T>(p, h, term, tasks, task, inverse, s.packed, workspace);
+            }
+#pragma omp for schedule(static)
+            for (std::int64_t chunk = 0; chunk < chunks; ++chunk) pass_through_ranks(term, chunk, s.ranks, workspace);
+#pragma omp for schedule(static)
+            for (std::int64_t full = 0; full < f.samples.full_count; ++full) combine(full);
         }
     }
 }
@@ -250,23 +315,26 @@ void som_forward(
     Arena arena;
     lay_out(arena, [&](Arena& a) { f.take(a, p, h, thin, threads); });
     f.prepare(p, h, thin, bmu);
-    for (std::int64_t i = 0; i < p.batch; ++i) context.along[i] = 0;
-    for (std::int64_t first = 0; first < f.chunks; first += f.slice_chunks) {
-        const Slice slice{first, smaller(f.chunks, first + f.slice_chunks)};
-        for (std::int64_t t = 0; t < h.terms; ++t) {
-            const Term& term = f.terms[t];
-            smooth_along_columns<T>(p, h, f, term, slice, context.inverse_prototype, threads);
-            if (term.is_thin) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-                for (std::int64_t chunk = 0; chunk < slice.last - slice.first; ++chunk) pass_through_ranks(f, term, chunk);
-            }
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-            for (std::int64_t full = 0; full < f.samples.full_count; ++full) {
-                if (t == 0) combine_rows<false>(p, h, f, term, slice, full, attraction);
-                else combine_rows<true>(p, h, f, term, slice, full, attraction);
-                if (t == h.terms - 1) add_to_loss<T>(p, f, slice, full, attraction, context.along);
-            }
+    const std::int64_t slices = ceil_div(f.chunks, f.slice_chunks);
+    const auto smooth = [&](std::int64_t i, ForwardScratch& s, const Workspace& workspace) {
+        const Slice slice{i * f.slice_chunks, smaller(f.chunks, (i + 1) * f.slice_chunks)};
+        smooth_slice<T>(p, h, f, slice, context.inverse_prototype, s, workspace, attraction);
+    };
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const int thread = omp_get_thread_num();
+        ForwardScratch& s = f.scratch[thread];
+        for (std::int64_t i = 0; i < p.batch; ++i) s.along[i] = 0;
+        if (f.own_slices) {
+#pragma omp for schedule(static)
+            for (std::int64_t i = 0; i < slices; ++i) smooth(i, s, f.workspace[thread]);
+        } else {
+            for (std::int64_t i = 0; i < slices; ++i) smooth(i, s, f.workspace[0]);
         }
+    }
+    for (std::int64_t i = 0; i < p.batch; ++i) {
+        context.along[i] = 0;
+        for (int thread = 0; thread < threads; ++thread) context.along[i] += f.scratch[thread].along[i];
     }
     fill(attraction + f.samples.groups * p.dim, (attraction_rows - f.samples.groups) * p.dim, 0.0f);
 
