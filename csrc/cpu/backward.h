@@ -238,7 +238,7 @@ void smooth_along_columns(
 // out = factor * (grad - w^ (w^ . grad)) / max(|w|, eps); below eps the normalisation is linear and nothing is projected away.
 template <class T>
 void project(const T* w, const float* grad, double inverse, double factor, T* out, std::int64_t n, bool streamed) {
-    const double along = inverse >= static_cast<float>(1 / EPS) ? 0.0 : dot(w, grad, n) * inverse * inverse;
+    const double along = inverse >= static_cast<float>(1 / EPS) ? 0.0 : quick_dot(w, grad, n) * inverse * inverse;
     const float outer = static_cast<float>(factor * inverse), inner = static_cast<float>(along);
     for_each_vector(n, [&](std::int64_t i, auto load, auto store) {
         const Vec result = outer * (load(grad + i) - inner * load(w + i));

@@ -21,23 +21,25 @@ struct Centred {
     const T* x;
     const T* next;   // the row that takes its place in the next group
     const float* centre;
-    float factor;    // 2^32 / max(|x|, eps): in fp32 even where |x| is near the end of it
+    float factor;    // 1 / max(|x|, eps)
+    float rounding;  // of the elements of x^ - c, as a vector, no less
     double inverse;  // 1 / max(|x|, eps); NaN if the row is not finite, and nothing else counts then
     double along;    // c . x^
     float norm;      // no less than |x^ - c|
     float largest;   // element of x^ - c, in size
 
-    Vec at(std::int64_t d) const { return load(x + d) * 0x1p-32f * factor - load(centre + d); }
+    Vec at(std::int64_t d) const { return load(x + d) * factor - load(centre + d); }
     Vec at(std::int64_t d, std::int64_t count) const {
-        return load_partial(x + d, count) * 0x1p-32f * factor - load_partial(centre + d, count);
+        return load_partial(x + d, count) * factor - load_partial(centre + d, count);
     }
 };
 
 // The codes of a vector, in units of `scale`.
+template <class Code>
 struct Coded {
     float scale;
     float residual;  // no less than the vector less its code
-    float sum;       // of the codes
+    typename Code::Start start;  // of a product with it: what the offset of the other adds, taken back
 };
 
 inline Vec square_root(Vec v) { return reinterpret_cast<Vec>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(v))); }
@@ -67,7 +69,8 @@ template <class T>
 Centred<T> centred(const T* x, const T* next, const float* centre, double centre_squared, std::int64_t dim) {
     constexpr std::int64_t BLOCK = 16 * WIDTH;
     const double squared = squared_norm(x, dim), inverse = inverse_norm(squared);
-    Centred<T> result{x, next, centre, static_cast<float>(inverse * 0x1p32), inverse, 0, 0, 0};
+    const float rounding = inverse < 0x1p-126 ? 0x1p-13f : 0x1p-21f;  // a factor that small has lost up to 8 of its bits
+    Centred<T> result{x, next, centre, static_cast<float>(inverse), rounding, inverse, 0, 0, 0};
     Vec sizes{};
     Doubles low{}, high{};
     for (std::int64_t start = 0; start < dim; start += BLOCK) {
@@ -86,7 +89,7 @@ Centred<T> centred(const T* x, const T* next, const float* centre, double centre
     }
     const double centred_squared = sum(low + high);
     result.along = (squared * inverse * inverse + centre_squared - centred_squared) / 2;
-    result.norm = static_cast<float>(__builtin_sqrt(centred_squared)) * 1.001f + 0x1p-21f;
+    result.norm = static_cast<float>(__builtin_sqrt(centred_squared)) * 1.001f + rounding;
     result.largest = largest(sizes);
     return result;
 }
@@ -94,23 +97,25 @@ Centred<T> centred(const T* x, const T* next, const float* centre, double centre
 // Codes LANES vectors in units of `scale`, laid out for the register tile: out[word][STRIDE], the first LANES of them written.
 // Fetches the next ones meanwhile: no prefetcher foresees the order in which they come.
 template <class Code, int LANES, int STRIDE, bool FIRST, class T>
-void encode(const Centred<T>* x, std::int64_t dim, Coded* coded, std::uint32_t* out) {
+void encode(const Centred<T>* x, std::int64_t dim, Coded<Code>* coded, std::uint32_t* out) {
     constexpr std::int64_t chunk = Code::PER_WORD * WIDTH;
     float per_scale[LANES];
-    Vec residual[LANES], codes[LANES];
+    Vec residual[LANES];
+    typename Code::Sum offset[LANES];
     for (int r = 0; r < LANES; ++r) {
         per_scale[r] = coded[r].scale == 0 ? 0 : 1 / coded[r].scale;
-        residual[r] = codes[r] = Vec{};
+        residual[r] = Vec{};
+        offset[r] = typename Code::Sum{};
     }
     for (std::int64_t start = 0; start < dim; start += chunk) {
-        Vec block[WIDTH] = {};
+        Vec block[WIDTH];
+        for (int r = LANES; r < WIDTH; ++r) block[r] = Vec{};  // GCC would clear all of it, a third of the time of this function
         for (int r = 0; r < LANES; ++r) {
             Bits words{};
             const auto take = [&](int place, Vec v) {
                 const Vec code = Code::encode(v * per_scale[r], place, words);
                 const Vec rest = v - code * coded[r].scale;
                 residual[r] += rest * rest;
-                codes[r] += code;
             };
             if (start + chunk <= dim) {
 #pragma GCC unroll 4
@@ -124,14 +129,15 @@ void encode(const Centred<T>* x, std::int64_t dim, Coded* coded, std::uint32_t* 
                     if (d < dim) take(place, d + WIDTH <= dim ? x[r].at(d) : x[r].at(d, dim - d));
                 }
             }
+            if (!FIRST) offset[r] = Code::add_offset(offset[r], words);
             block[r] = as_floats(FIRST ? Code::as_first(words) : words);
         }
         transpose(block);
         for (int word = 0; word < WIDTH; ++word, out += STRIDE) std::memcpy(out, &block[word], LANES * sizeof *out);
     }
-    for (int r = 0; r < LANES; ++r) {  // 0.1 %: the roundings of these sums; 2^-21: those of the vector itself
-        coded[r].residual = 1.001f * __builtin_sqrtf(sum(residual[r])) + 0x1p-21f;
-        coded[r].sum = sum(codes[r]);
+    for (int r = 0; r < LANES; ++r) {  // 0.1 %: the roundings of these sums
+        coded[r].residual = 1.001f * __builtin_sqrtf(sum(residual[r])) + x[r].rounding;
+        coded[r].start = Code::start(offset[r]);
     }
 }
 

@@ -15,6 +15,7 @@ namespace VITSOM_ISA {
 // bf16. The first operand is unsigned, offset by 128, which is taken back by starting a sum at -128 times that of the second.
 struct Int8 {
     typedef Ints Sum;
+    typedef std::int32_t Start;
     static constexpr int PER_WORD = 4;
     static constexpr std::int64_t MAX_WORDS = 16384;  // 255 * 127 * 4 * 16384 < 2^31
 
@@ -27,7 +28,14 @@ struct Int8 {
         return shifted - 0x1.8p23f;
     }
     static Bits as_first(Bits words) { return words ^ 0x80808080; }
-    static std::int32_t start(float sum_of_second) { return -128 * static_cast<std::int32_t>(sum_of_second); }
+
+    // What the offset of the first adds to its products with the second.
+    static Sum add_offset(Sum sum, Bits second) { return multiply_add(sum, Bits{} + 0x80808080, second); }
+    static std::int32_t start(Sum offset) {
+        std::int32_t total = 0;
+        for (int lane = 0; lane < WIDTH; ++lane) total += offset[lane];
+        return -total;
+    }
 
     static Sum multiply_add(Sum sum, Bits first, Bits second) {
         return reinterpret_cast<Sum>(_mm512_dpbusd_epi32(
@@ -41,6 +49,7 @@ struct Int8 {
 // The residual of bf16 is in proportion to each element: a single large one does not drown the others, as it does in int8.
 struct BFloat16 {
     typedef Vec Sum;
+    typedef float Start;
     static constexpr int PER_WORD = 2;
     static constexpr std::int64_t MAX_WORDS = INT64_MAX;
 
@@ -54,7 +63,8 @@ struct BFloat16 {
         return as_floats(normal);
     }
     static Bits as_first(Bits words) { return words; }
-    static float start(float) { return 0; }
+    static Sum add_offset(Sum sum, Bits) { return sum; }
+    static float start(Sum) { return 0; }
 
     static Sum multiply_add(Sum sum, Bits first, Bits second) {
         return reinterpret_cast<Sum>(_mm512_dpbf16_ps(

@@ -129,7 +129,7 @@ void encode_panel(const Problem& p, const Search& result, CodedSearch<Code>& s, 
     for (std::int64_t half = 0; half < 2; ++half) {
         const std::int64_t first = panel * TILE_COLS + half * WIDTH;
         Centred<T> x[WIDTH];
-        Coded coded[WIDTH];
+        Coded<Code> coded[WIDTH];
         const auto index = [&](std::int64_t position) { return s.order(smaller(position, p.num_prototypes - 1)); };
         for (int i = 0; i < WIDTH; ++i) {
             const std::int64_t k = index(first + i);
@@ -144,7 +144,7 @@ void encode_panel(const Problem& p, const Search& result, CodedSearch<Code>& s, 
             const bool exists = first + i < p.num_prototypes && x[i].inverse == x[i].inverse;
             s.scale[first + i] = exists ? coded[i].scale : 0;
             s.bias[first + i] = exists ? static_cast<float>(x[i].along) : -__builtin_inff();
-            s.start[panel * 2 + half][i] = exists ? Code::start(coded[i].sum) : 0;
+            s.start[panel * 2 + half][i] = exists ? coded[i].start : 0;
             s.norm[first + i] = exists ? x[i].norm : 0;
             s.residual[first + i] = exists ? coded[i].residual + rounding * x[i].norm : 0;
             norm = s.norm[first + i] > norm ? s.norm[first + i] : norm;
@@ -160,7 +160,7 @@ void encode_samples(
     const Problem& p, const std::int64_t* rows, const Search& result, CodedSearch<Code>& s, std::int64_t tile) {
     const std::int64_t first = tile * TILE_ROWS;
     Centred<T> x[TILE_ROWS];
-    Coded coded[TILE_ROWS];
+    Coded<Code> coded[TILE_ROWS];
     for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
         const std::int64_t i = smaller(first + r, s.batch - 1);
         const T* next = row<T>(p.z, rows[smaller(first + r + TILE_ROWS, s.batch - 1)]);

@@ -76,7 +76,8 @@ void pack_tile_rows(
         const std::int64_t lanes = smaller(WIDTH, num_rows - first);
         for (std::int64_t d = 0; d < count; d += WIDTH) {
             const std::int64_t rest = smaller(WIDTH, count - d);
-            Vec block[WIDTH] = {};
+            Vec block[WIDTH];
+            for (std::int64_t r = lanes; r < WIDTH; ++r) block[r] = Vec{};
             for (std::int64_t r = 0; r < lanes; ++r) {
                 const T* x = row<T>(matrix, rows[first + r]) + start + d;
                 block[r] = static_cast<float>(scale[rows[first + r]]) * (rest == WIDTH ? load(x) : load_partial(x, rest));

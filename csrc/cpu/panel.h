@@ -30,10 +30,12 @@ inline void encode_members(
         return load(members + d * LANES + lane * WIDTH) - panel.along[lane] * load(pole + d);
     };
     float per_scale[LANES];
-    Vec squares[LANES], products[LANES], residuals[LANES], sums[LANES];
+    Vec squares[LANES], products[LANES], residuals[LANES];
+    Ints offset[LANES];
     for (int lane = 0; lane < LANES; ++lane) {
         Vec largest_size{};
-        squares[lane] = products[lane] = residuals[lane] = sums[lane] = Vec{};
+        squares[lane] = products[lane] = residuals[lane] = Vec{};
+        offset[lane] = Ints{};
         for (std::int64_t d = 0; d < n; d += WIDTH) {
             const Vec v = rest(lane, d);
             largest_size = larger_of(as_floats(as_bits(v) & 0x7fffffff), largest_size);
@@ -53,8 +55,8 @@ inline void encode_members(
                 const Vec code = Int8::encode(v * per_scale[lane], place, words);
                 const Vec left_out = v - code * panel.scale[lane];
                 residuals[lane] += left_out * left_out;
-                sums[lane] += code;
             }
+            offset[lane] = Int8::add_offset(offset[lane], words);
             block[lane] = as_floats(words);
         }
         transpose(block);
@@ -63,8 +65,7 @@ inline void encode_members(
     panel.bias = lanes_of(products) + present;
     panel.norm = square_root(lanes_of(squares)) * 1.001f + 0x1p-21f;
     panel.residual = square_root(lanes_of(residuals)) * 1.001f + 0x1p-21f;
-    const Vec of_codes = lanes_of(sums);
-    for (int lane = 0; lane < LANES; ++lane) panel.start[lane] = Int8::start(of_codes[lane]);
+    for (int lane = 0; lane < LANES; ++lane) panel.start[lane] = Int8::start(offset[lane]);
 }
 
 // A sample less the centre, z - g, in codes.

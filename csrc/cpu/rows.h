@@ -64,6 +64,23 @@ double dot(const T* x, const U* y, std::int64_t n) {
     return sum(low + high);
 }
 
+// The same, four products at a time in fp32: off by 2^-22 of the vectors' lengths at most.
+template <class T, class U>
+double quick_dot(const T* x, const U* y, std::int64_t n) {
+    constexpr std::int64_t BLOCK = 4 * WIDTH;
+    Doubles low{}, high{};
+    std::int64_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        Vec products{};
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) products += load(x + i + j * WIDTH) * load(y + i + j * WIDTH);
+        const DoublePair wide = widen(products);
+        low += wide.low;
+        high += wide.high;
+    }
+    return sum(low + high) + dot(x + i, y + i, n - i);
+}
+
 // 1 / max(|x|, eps), NaN for a row that is not finite.
 inline double inverse_norm(double squared) {
     if (!(squared <= __DBL_MAX__)) return __builtin_nan("");
