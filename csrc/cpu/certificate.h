@@ -2,8 +2,8 @@
 //
 // x . y - a . b = (x - a) . y + a . (y - b), so by Cauchy-Schwarz it is at most |x - a| |y| + |a| |y - b|. The residuals
 // |x - a| are measured, not assumed. Both sides are made short first: a common centre c is taken off the unit vectors, which
-// changes the score z^ . w^ = (z^ - c) . (w^ - c) + c . w^ + (z^ . c - c . c) by a constant of the row and a number of the prototype. On a
-// trained map of photo patches that makes the bound a seventh, and the candidates a fourth (int8) or a sixth (bf16).
+// changes the score z^ . w^ = (z^ - c) . (w^ - c) + c . w^ + (z^ . c - c . c) by a constant of the row and a number of the
+// prototype. On a trained map of photo patches that makes the bound a seventh, and the candidates a fourth (int8) or a sixth (bf16).
 #pragma once
 
 #include "code.h"

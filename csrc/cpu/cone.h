@@ -1,8 +1,9 @@
 // The narrowest cone around some vectors, nearly.
 //
 // The direction of their sum is a poor axis where they are denser on one side. From there, a few steps towards whichever is
-// farthest, each shorter than the last, come close to the best (Badoiu & Clarkson's way to the smallest ball): on a map of 512 x 512
-// fitted to photo patches, a tile of 4 x 4 prototypes then concerns 68 samples in the place of 109, one of 16 x 16 105 for 165.
+// farthest, each shorter than the last, come close to the best (Badoiu & Clarkson's way to the smallest ball): on a map of
+// 512 x 512 fitted to photo patches, a sample is left with 68 tiles of 4 x 4 prototypes in the place of 109, and with 105 of
+// 16 x 16 in the place of 165, if nothing else rules them out.
 #pragma once
 
 #include "plane.h"
@@ -37,8 +38,8 @@ inline int lane_of(const Vec& along, float value) {
     return lanes == 0 ? 0 : __builtin_ctz(lanes);
 }
 
-// The axis of a cone that holds the members of a plane: within its three dimensions, which they hardly leave, so that a step takes no
-// product of vectors. Returns the least product of a member with it.
+// The axis of a cone that holds the members of a plane: within its three dimensions, which they hardly leave, so that a step takes
+// no product of vectors. Returns the least product of a member with it.
 inline float find_axis(
     const Plane& plane, const Vec& present, const float* axes, std::int64_t n, float* axis, std::int64_t stride) {
     float along[LANES], across[LANES], down[LANES];

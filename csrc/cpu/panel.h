@@ -2,7 +2,7 @@
 //
 // x = along * pole + rest, so z . x = along * (z . pole) + (z - g) . rest + g . rest: where z . pole is known, only the rest is left
 // to the codes, and their error is in proportion to it. The centres of neighbouring tiles have little of it beside the centre of
-// the tile that they form together. (Two more axes leave a third of it, and a tenth fewer tiles to look into on a map of 512 x 512,
+// the tile that they form together. (Two more axes leave a third of it, and on a map of 512 x 512 a tenth fewer tiles to look into,
 // but the products with them took longer than that saved.)
 #pragma once
 

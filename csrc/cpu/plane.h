@@ -1,8 +1,8 @@
 // The plane that the prototypes of a tile lie in, nearly, and bounds of their products with a sample.
 //
-// w = sum over j of (w . e_j) e_j + rest, with e_0 the centre of the tile and e_1, e_2 the directions in which the map runs there. So
-// z . w is at most sum over j of (w . e_j) (z . e_j) + |z - its projection| |rest|. On a map of 256 x 256 fitted to photo patches the rest
-// is a fifth of what the centre alone leaves, and of the tiles that the angle of their cone has not ruled out, one in 24 stays.
+// w = sum over j of (w . e_j) e_j + rest, with e_0 the centre of the tile and e_1, e_2 the directions in which the map runs there.
+// So z . w is at most sum over j of (w . e_j) (z . e_j) + |z - its projection| |rest|. On a map of 256 x 256 fitted to photo patches
+// the rest is a fifth of what the centre alone leaves, and of the tiles that their cones have not ruled out, one in 13 stays.
 #pragma once
 
 #include "members.h"
@@ -19,9 +19,8 @@ struct Plane {
 // To length 1, or to 0 if its squared length is below `least`: then it has no direction but that of its roundings.
 inline float normalising(float squared, float least) { return squared > least ? 1 / __builtin_sqrtf(squared) : 0; }
 
-// Makes centre, u and v orthogonal and u and v of length 1, nearly: the roundings are in proportion to what is taken off. Returns whether
-// that was so much that a second round is worth it.
-inline bool orthonormalise(const float* centre, float* u, float* v, std::int64_t n, float least) {
+// Makes centre, u and v orthogonal and u and v of length 1, nearly: the roundings are in proportion to what is taken off.
+inline void orthonormalise(const float* centre, float* u, float* v, std::int64_t n, float least) {
     Vec sums[4] = {}, cv{};
     for (std::int64_t d = 0; d < n; d += WIDTH) {
         const Vec c = load(centre + d), x = load(u + d), y = load(v + d);
@@ -42,7 +41,6 @@ inline bool orthonormalise(const float* centre, float* u, float* v, std::int64_t
         store(u + d, x);
         store(v + d, (load(v + d) - cy * c - uy * x) * scale_v);
     }
-    return 2 * uu < product[1] || 2 * vv < product[3];
 }
 
 inline void sum_members(const float* members, std::int64_t n, float* sum) {
@@ -79,7 +77,8 @@ inline void normalise(float* x, std::int64_t n) {
 
 // Makes the two contrasts axes beside the first.
 inline void complete_axes(float* axes, std::int64_t n) {
-    if (orthonormalise(axes, axes + n, axes + 2 * n, n, 0x1p-34f)) orthonormalise(axes, axes + n, axes + 2 * n, n, 0.5f);
+    orthonormalise(axes, axes + n, axes + 2 * n, n, 0x1p-34f);
+    orthonormalise(axes, axes + n, axes + 2 * n, n, 0.5f);  // what the roundings of the first round have left
 }
 
 // A member is seen from the centre, w = c + d: z . w = z . c (1 + d . c) + (z . u) (d . u) + (z . v) (d . v) + s . r. Nearly all of it is
@@ -114,11 +113,11 @@ inline Plane plane_of(const float* members, const Vec& present, const float* axe
     plane.along = 1 + along;
     plane.across = lanes_of(sums[2]);
     plane.down = lanes_of(sums[3]);
-    // Of the rest, the sum of four squares, each off by a chain's roundings; of the bound, z . c and the vectors', four roundings of its
-    // sum, and what is in proportion to |d|: products of z and of d with the axes, and the axes' own.
+    // With m the roundings of a chain: the square of the rest is off by (4.5 m + 5) |d|^2, and 3 (m + 2) |d|^2 for axes not orthonormal;
+    // the bound by m for z . c, 4 for the unit vectors, 4 of its own sum, and (6.2 m + 9) |d| for all else.
     const float error = chain_error(n);
     const Vec left = squared - along * along - plane.across * plane.across - plane.down * plane.down;
-    plane.rest = square_root(larger_of(left, Vec{}) + squared * (7 * error + 0x1p-20f)) * 1.001f + 0x1p-23f;
+    plane.rest = square_root(larger_of(left, Vec{}) + squared * (8 * error + 0x1p-20f)) * 1.001f + 0x1p-23f;
     plane.slack = present + (error + 2 * UNIT_ERROR + 0x1p-22f) + square_root(squared) * (7 * error + 0x1p-19f);
     return plane;
 }

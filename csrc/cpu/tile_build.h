@@ -36,8 +36,8 @@ void find_origin(const Problem& p, TileTree& tree, float* unit) {
     }
 }
 
-// The prototypes of a tile as unit vectors side by side, and the factors that made them so. Returns 0 for each lane whose prototype may
-// be a BMU, -inf for the others. The prototypes of `next` are fetched meanwhile.
+// The prototypes of a tile as unit vectors side by side, and the factors that made them so. Returns 0 for each lane whose prototype
+// may be a BMU, -inf for the others. The prototypes of `next` are fetched meanwhile.
 template <class T>
 Vec read_members(
     const Problem& p, const Members& members, const Members& next, std::int64_t dim, float* units, double (&inverse)[LANES]) {
@@ -127,8 +127,8 @@ inline void build_tile_of_tiles(const TileTree& tree, int l, std::int64_t tile, 
 // Tiles between the one that is built and the one whose prototypes are fetched: with 1, a search of a map of 512 x 512 takes 2 % longer.
 constexpr int AHEAD = 2;
 
-// A tile of the level above the prototypes' with all its tiles. The prototypes are at hand, so that its cone need not hold those of its
-// tiles: it is a fifth narrower, and a search of a map of 512 x 512 visits 30 % fewer of them.
+// A tile of the level above the prototypes' with all its tiles. The prototypes are at hand, so that its cone need not hold those of
+// its tiles: it is a fifth narrower, and a search of a map of 512 x 512 visits 30 % fewer of them.
 template <class T>
 void build_block(const Problem& p, const TileTree& tree, std::int64_t block, const Search& result, BuildScratch scratch) {
     const TileLevel &level = tree.level[1], &below = tree.level[0];
