@@ -2,7 +2,8 @@
 //
 // w = sum over j of (w . e_j) e_j + rest, with e_0 the centre of the tile and e_1, e_2 the directions in which the map runs there.
 // So z . w is at most sum over j of (w . e_j) (z . e_j) + |z - its projection| |rest|. On a map of 256 x 256 fitted to photo patches
-// the rest is a fifth of what the centre alone leaves, and of the tiles that their cones have not ruled out, one in 13 stays.
+// the rest is a fifth of what the centre alone leaves; of the tiles of a map of 512 x 512 that their cones have not ruled out, one
+// in 13 stays.
 #pragma once
 
 #include "members.h"
