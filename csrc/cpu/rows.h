@@ -1,6 +1,6 @@
 // What is done to one row at a time: its norm, a dot product.
 //
-// Sums run in fp64: a row of values near 1e30 has a squared norm beyond fp32, and the conversion hides behind the memory.
+// Sums run in fp64, of single products or of a few at a time: a row of values near 1e30 has a squared norm beyond fp32.
 #pragma once
 
 #include "vector.h"
@@ -15,44 +15,6 @@ const T* row(const Matrix& matrix, std::int64_t index) {
     return static_cast<const T*>(matrix.data) + index * matrix.stride;
 }
 
-// Four squares at a time are added up in fp32, which is off by 2^-22 of the norm at most and three times as fast; a row whose squares
-// are near the ends of fp32 takes the long way.
-template <class T>
-double squared_norm_in_fp64(const T* x, std::int64_t n) {
-    Doubles low{}, high{};
-    for_each_vector(n, [&](std::int64_t i, auto load, auto) {
-        const DoublePair v = widen(load(x + i));
-        low += v.low * v.low;
-        high += v.high * v.high;
-    });
-    return sum(low + high);
-}
-
-template <class T>
-double squared_norm(const T* x, std::int64_t n) {
-    constexpr std::int64_t BLOCK = 4 * WIDTH;
-    Doubles low{}, high{};
-    std::int64_t i = 0;
-    for (; i + BLOCK <= n; i += BLOCK) {
-        Vec squares{};
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) {
-            const Vec v = load(x + i + j * WIDTH);
-            squares += v * v;
-        }
-        const DoublePair wide = widen(squares);
-        low += wide.low;
-        high += wide.high;
-    }
-    for_each_vector(n - i, [&](std::int64_t d, auto load, auto) {
-        const DoublePair v = widen(load(x + i + d));
-        low += v.low * v.low;
-        high += v.high * v.high;
-    });
-    const double squared = sum(low + high);
-    return squared > 0x1p-80 && squared < 0x1p120 ? squared : squared_norm_in_fp64(x, n);
-}
-
 template <class T, class U>
 double dot(const T* x, const U* y, std::int64_t n) {
     Doubles low{}, high{};
@@ -64,7 +26,7 @@ double dot(const T* x, const U* y, std::int64_t n) {
     return sum(low + high);
 }
 
-// The same, four products at a time in fp32: off by 2^-22 of the vectors' lengths at most.
+// The same, four products at a time in fp32: off by 2^-22 of the vectors' lengths at most, and three times as fast.
 template <class T, class U>
 double quick_dot(const T* x, const U* y, std::int64_t n) {
     constexpr std::int64_t BLOCK = 4 * WIDTH;
@@ -79,6 +41,13 @@ double quick_dot(const T* x, const U* y, std::int64_t n) {
         high += wide.high;
     }
     return sum(low + high) + dot(x + i, y + i, n - i);
+}
+
+// A row whose squares are near the ends of fp32 takes the long way.
+template <class T>
+double squared_norm(const T* x, std::int64_t n) {
+    const double squared = quick_dot(x, x, n);
+    return squared > 0x1p-80 && squared < 0x1p120 ? squared : dot(x, x, n);
 }
 
 // 1 / max(|x|, eps), NaN for a row that is not finite.
