@@ -152,11 +152,11 @@ def test_cpu_codes_decide_and_candidates_are_scored_anew() -> None:
 
 
 def test_cpu_bf16_decides_what_int8_cannot() -> None:
-    """Next to one large element an integer scale has nothing left for the others."""
+    """Next to one large element an integer scale has nothing left for the others, on which it depends here which is the BMU."""
     passes = _codes()
     z, prototypes = torch.randn(200, 192), torch.randn(500, 192)
-    for x in (z, prototypes):
-        x[torch.arange(len(x)), torch.randint(192, (len(x),))] = 300.0
+    z[torch.arange(200), 2 * torch.randint(96, (200,))] = 300.0
+    prototypes[torch.arange(500), 2 * torch.randint(96, (500,)) + 1] = 300.0
     counts = cpu.search_counts(z, prototypes)
     assert counts["int8"] == 0
     assert counts["bf16"] == (len(z) if "bf16" in passes else 0)

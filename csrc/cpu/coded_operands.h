@@ -27,7 +27,7 @@ struct Candidate {
 // Everything that the threads share.
 template <class Code>
 struct CodedSearch : Split {
-    Order order;
+    Order order;  // in which the panels are visited
     std::int64_t batch, words, block_words, group_panels, block_tiles;
     float* centre;  // [dim]
     double centre_squared;
@@ -58,7 +58,7 @@ struct CodedSearch : Split {
     typename Code::Sum* partial;  // [parts][block_tiles * group_panels * 2 * TILE_ROWS], where a row takes several blocks
 
     explicit CodedSearch(const Problem& p, std::int64_t batch)
-        : Split(split_search(batch, p.num_prototypes, p.dim, p.threads)), order(p.num_prototypes), batch(batch) {
+        : Split(split_search(batch, p.num_prototypes, p.dim, p.threads)), order(ceil_div(p.num_prototypes, TILE_COLS)), batch(batch) {
         words = ceil_div(p.dim, Code::PER_WORD * WIDTH) * WIDTH;
         block_words = smaller(BLOCK_WORDS, words);
         group_panels = smaller(panels_a_part, larger(2, GROUP_WORDS / (words * TILE_COLS)));
@@ -100,9 +100,10 @@ struct CodedSearch : Split {
 template <class Code, class T>
 void find_centre(const Problem& p, CodedSearch<Code>& s) {
     const std::int64_t members = smaller(64, p.num_prototypes), slice = 16 * WIDTH;
+    const Order sample(p.num_prototypes);
 #pragma omp for schedule(static)
     for (std::int64_t i = 0; i < members; ++i) {
-        const std::int64_t k = s.order(i);
+        const std::int64_t k = sample(i);
         s.inverse[k] = inverse_norm(row<T>(p.prototypes, k), p.dim);
     }
 #pragma omp for schedule(static)
@@ -111,7 +112,7 @@ void find_centre(const Problem& p, CodedSearch<Code>& s) {
         float* centre = s.centre + begin;
         fill(centre, count, 0.0f);
         for (std::int64_t i = 0; i < members; ++i) {
-            const std::int64_t k = s.order(i);
+            const std::int64_t k = sample(i);
             if (!(s.inverse[k] == s.inverse[k])) continue;
             const T* x = row<T>(p.prototypes, k) + begin;
             const float factor = static_cast<float>(s.inverse[k] / static_cast<double>(members) * 0x1p32);
@@ -130,10 +131,10 @@ void encode_panel(const Problem& p, const Search& result, CodedSearch<Code>& s, 
         const std::int64_t first = panel * TILE_COLS + half * WIDTH;
         Centred<T> x[WIDTH];
         Coded<Code> coded[WIDTH];
-        const auto index = [&](std::int64_t position) { return s.order(smaller(position, p.num_prototypes - 1)); };
+        const std::int64_t last = p.num_prototypes - 1;
         for (int i = 0; i < WIDTH; ++i) {
-            const std::int64_t k = index(first + i);
-            const T* next = row<T>(p.prototypes, index(first + i + WIDTH));
+            const std::int64_t k = smaller(first + i, last);
+            const T* next = row<T>(p.prototypes, smaller(k + WIDTH, last));
             x[i] = centred(row<T>(p.prototypes, k), next, s.centre, s.centre_squared, p.dim);
             coded[i].scale = Code::scale(x[i].largest);
             s.inverse[k] = x[i].inverse;

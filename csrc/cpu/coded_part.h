@@ -139,7 +139,8 @@ private:
         const std::uint32_t* z = s.z + (tile * s.words + word) * TILE_ROWS;
         const Vec z_norm = load(s.z_norm + first), z_residual = load(s.z_residual + first);
         const float* z_scale = s.z_scale + first;
-        for (std::int64_t panel = panel_begin; panel < panel_end; ++panel, sums += 2 * TILE_ROWS) {
+        for (std::int64_t visit = panel_begin; visit < panel_end; ++visit, sums += 2 * TILE_ROWS) {
+            const std::int64_t panel = s.order(visit);
             const std::uint32_t* x = s.prototypes + (panel * s.words + word) * TILE_COLS;
             const typename Code::Sum zero{};
             CodedTile<Code> product =
@@ -178,7 +179,7 @@ private:
             }
             for (; reaching != 0; reaching &= reaching - 1) {
                 const int r = __builtin_ctz(reaching);
-                note(tile, r, panel, scores[r]);
+                note(tile, r, panel, visit, scores[r]);
             }
         }
     }
@@ -193,7 +194,7 @@ private:
 
     // The bounds of single prototypes are tighter than that of their panel. The best score less its bound is a new threshold,
     // and those are candidates that reach it with their bound on top: less than half of what the panel's would leave.
-    void note(std::int64_t tile, std::int64_t r, std::int64_t panel, const float* scores) {
+    void note(std::int64_t tile, std::int64_t r, std::int64_t panel, std::int64_t visit, const float* scores) {
         const std::int64_t i = tile * TILE_ROWS + r, first = panel * TILE_COLS;
         const auto bound = [&](std::int64_t column) {
             return s.z_residual[i] * load(s.norm + column) + s.z_norm[i] * load(s.residual + column) + SLACK;
@@ -209,7 +210,7 @@ private:
             const int lane = __builtin_ctz(lanes);
             candidates_of(r)[found[r]++] = {static_cast<std::int32_t>(first + lane), most[lane]};
         }
-        const auto visited = static_cast<float>((panel + 1 - panel_begin) * TILE_COLS);
+        const auto visited = static_cast<float>((visit + 1 - panel_begin) * TILE_COLS);
         if (static_cast<float>(count[i] + waiting_count[i] + found[r] - 64) > most_of(p.dim) * visited) threshold[i] = UNDECIDED;
     }
 
@@ -263,10 +264,8 @@ private:
 
     template <int MOST>
     void score(std::int64_t i, const std::int64_t* positions, std::int64_t n) {
-        std::int64_t index[MOST];
-        for (std::int64_t c = 0; c < n; ++c) index[c] = s.order(positions[c]);
         const Leader leader{threshold[i], best[i], bmu[i], s.z_centre[i], SLACK};
-        rescore<MOST>(p, row<T>(p.z, rows[i]), inverse_z[rows[i]], s.inverse, index, n, leader);
+        rescore<MOST>(p, row<T>(p.z, rows[i]), inverse_z[rows[i]], s.inverse, positions, n, leader);
         count[i] += n;
     }
 

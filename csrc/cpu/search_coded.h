@@ -35,14 +35,16 @@ std::int64_t search_coded(
         const std::int64_t first_panels = smaller(2, s.panels);
 #pragma omp for schedule(static)
         for (std::int64_t i = 0; i <= first_panels; ++i) {
-            if (i < first_panels) encode_panel<Code, T>(p, result, s, i);
+            if (i < first_panels) encode_panel<Code, T>(p, result, s, s.order(i));
             else encode_samples<Code, T>(p, rows, result, s, 0);
         }
 #pragma omp single
         promising = CodedPart<Code, T>(p, s, rows, result.inverse_z, 0, 0).is_promising();
         if (promising) {
 #pragma omp for schedule(static) nowait
-            for (std::int64_t panel = first_panels; panel < s.panels; ++panel) encode_panel<Code, T>(p, result, s, panel);
+            for (std::int64_t panel = 0; panel < s.panels; ++panel) {
+                if (panel != s.order(0) && panel != s.order(1)) encode_panel<Code, T>(p, result, s, panel);
+            }
 #pragma omp for schedule(static)
             for (std::int64_t tile = 0; tile < s.tiles; ++tile) encode_samples<Code, T>(p, rows, result, s, tile);
 #pragma omp for schedule(static)
