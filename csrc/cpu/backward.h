@@ -11,7 +11,7 @@
 #pragma once
 
 #include "context.h"
-#include "low_rank.h"
+#include "folded.h"
 #include "samples.h"
 #include "search.h"
 #include "smoothing.h"
@@ -33,48 +33,62 @@ constexpr std::int64_t MOST_FEATURES = 1024;
 struct Sources {
     bool is_thin;
     bool* reached;                // [rows] whether a grid row receives anything
-    Factor spread;                // out: grid rows; in: grid rows, or ranks
-    PackedFactor cols;            // out: every column; in: the sources
+    Factor spread;                // out: grid rows; in: grid rows
+    LowRank rows_from_ranks;      // in its place
+    Expansion cols;               // every column from the sources
     PackedFactor* rows_to_ranks;  // [full column] in: its BMUs
-    PackedFactor cols_to_ranks;   // in: the full columns
+    Reduction cols_to_ranks;      // in: the full columns
     std::int64_t row_ranks;
     float* ranks;                 // [rank of the columns][chunk][rank of the rows][TILE_COLS]
 };
 
+// What each thread needs for its part.
+struct BackwardScratch {
+    PackedFactor rows;
+    Expansion rows_from_ranks;
+    std::int64_t* place;       // [rows] of a grid row in the slab, or -1
+    float* reduced;            // [rank of the rows][full column][TILE_COLS]
+    float* folded;             // [cols][TILE_COLS]
+    float* spread;             // [term][slab row][chunk][source][TILE_COLS]
+    float* gradient;           // [columns_at_once][dim]
+};
+
 struct Backward {
-    std::int64_t chunks, slab_rows, spread_size, reduced_size, columns_at_once;
+    std::int64_t chunks, slab_rows, spread_size, columns_at_once;
     int slab_threads;          // as many as there are slabs for
-    std::int64_t* every;       // [max(rows, cols)] 0, 1, 2, ...
+    std::int64_t* order;       // [rows] the grid rows, as slabs take them: each followed by its mirror image where axes are folded
+    std::int64_t* every;       // [rows] 0, 1, 2, ...
+    std::int64_t* full_index;  // [cols] of each among the full columns, or -1
     Sources* sources;          // [terms]
-    PackedFactor rows;         // one a thread
     float* sums;               // [full column][chunk][its BMUs][TILE_COLS]
-    float* reduced;            // [threads][rank of the rows][full column][TILE_COLS]
-    float* spread;             // [threads][term][slab row][chunk][source][TILE_COLS]
-    float* gradient;           // [threads][columns_at_once][dim]
+    BackwardScratch* scratch;  // [threads]
 
     void take(
         Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin, const Samples& samples, int threads) {
         chunks = ceil_div(p.dim, TILE_COLS);
-        std::int64_t most_sources = 0;
-        reduced_size = 0;
+        std::int64_t most_sources = 0, most_ranks = 0, reduced_size = 0;
         for (std::int64_t t = 0; t < h.terms; ++t) {
             most_sources = larger(most_sources, thin[t].is_thin() ? thin[t].cols.rank : samples.full_count);
+            most_ranks = larger(most_ranks, thin[t].rows.rank);
             reduced_size = larger(reduced_size, thin[t].rows.rank * samples.full_count * TILE_COLS);
         }
         spread_size = chunks * most_sources * TILE_COLS;
         const std::int64_t row_bytes = h.terms * spread_size * static_cast<std::int64_t>(sizeof(float));
         // At least 4 rows, or the register tile starves; not so many that a thread idles.
         slab_rows = smaller(smaller(TILE_ROWS, larger(4, SLAB_BYTES / row_bytes)), ceil_div(h.rows, threads));
+        if (thin.is_folded()) slab_rows = ceil_div(slab_rows, 2) * 2;
         slab_threads = static_cast<int>(smaller(threads, ceil_div(h.rows, slab_rows)));
         const std::int64_t prototype_bytes = p.dim * static_cast<std::int64_t>(sizeof(float));
         columns_at_once = smaller(TILE_ROWS, larger(4, PROJECTED_BYTES / prototype_bytes));
-        every = arena.take<std::int64_t>(larger(h.rows, h.cols));
+        order = arena.take<std::int64_t>(h.rows);
+        every = arena.take<std::int64_t>(h.rows);
+        full_index = arena.take<std::int64_t>(h.cols);
         Sources* taken = arena.take<Sources>(h.terms);
         for (std::int64_t t = 0; t < h.terms; ++t) {
             const std::int64_t row_rank = thin[t].rows.rank, col_rank = thin[t].cols.rank;
             Sources s{};
             s.reached = arena.take<bool>(h.rows);
-            PackedFactor::take(arena, s.cols, h.cols, thin[t].is_thin() ? col_rank : samples.full_count);
+            Expansion::take(arena, s.cols, h.cols, thin[t].is_thin() ? col_rank : samples.full_count);
             PackedFactor* rows_to_ranks = arena.take<PackedFactor>(thin[t].is_thin() ? samples.full_count : 0);
             for (std::int64_t full = 0; full < samples.full_count && thin[t].is_thin(); ++full) {
                 PackedFactor factor{};
@@ -82,20 +96,36 @@ struct Backward {
                 if (taken) rows_to_ranks[full] = factor;
             }
             s.rows_to_ranks = rows_to_ranks;
-            PackedFactor::take(arena, s.cols_to_ranks, col_rank, samples.full_count);
+            Reduction::take(arena, s.cols_to_ranks, h.cols, col_rank);
             s.ranks = arena.take<float>(col_rank * chunks * row_rank * TILE_COLS);
             if (taken) taken[t] = s;
         }
         sources = taken;
-        PackedFactor::take(arena, rows, slab_rows, h.rows, slab_threads);
         sums = arena.take<float>(samples.groups * chunks * TILE_COLS);
-        reduced = arena.take<float>(threads * reduced_size);
-        spread = arena.take<float>(slab_threads * h.terms * slab_rows * spread_size);
-        gradient = arena.take<float>(slab_threads * columns_at_once * p.dim);
+        BackwardScratch* own = arena.take<BackwardScratch>(threads);
+        for (int thread = 0; thread < threads; ++thread) {
+            BackwardScratch s{};
+            s.reduced = arena.take<float>(reduced_size);
+            s.folded = arena.take<float>(2 * h.cols * TILE_COLS);
+            if (thread < slab_threads) {
+                PackedFactor::take(arena, s.rows, slab_rows, h.rows);
+                Expansion::take(arena, s.rows_from_ranks, h.rows, most_ranks);
+                s.place = arena.take<std::int64_t>(h.rows);
+                s.spread = arena.take<float>(h.terms * slab_rows * spread_size);
+                s.gradient = arena.take<float>(columns_at_once * p.dim);
+            }
+            if (own) own[thread] = s;
+        }
+        scratch = own;
     }
 
     void prepare(const Neighborhood& h, const ThinTerms& thin, const Samples& samples) {
-        for (std::int64_t i = 0; i < larger(h.rows, h.cols); ++i) every[i] = i;
+        for (std::int64_t i = 0; i < h.rows; ++i) {
+            every[i] = i;
+            order[i] = !thin.is_folded() ? i : i % 2 == 0 ? i / 2 : h.rows - 1 - i / 2;
+        }
+        for (std::int64_t c = 0; c < h.cols; ++c) full_index[c] = -1;
+        for (std::int64_t full = 0; full < samples.full_count; ++full) full_index[samples.full[full]] = full;
         for (std::int64_t t = 0; t < h.terms; ++t) {
             Sources& s = sources[t];
             const Factor rows = factor(h.row_factors, h.rows, t, true);
@@ -104,18 +134,18 @@ struct Backward {
             if (!s.is_thin) {
                 s.spread = rows;
                 s.cols.pack(
-                    factor(h.col_factors, h.cols, t, true), every, h.cols, samples.full, samples.full_count, columns_at_once);
+                    factor(h.col_factors, h.cols, t, true), h.cols, samples.full, samples.full_count, columns_at_once);
                 continue;
             }
             const LowRank thin_rows = thin[t].rows.transposed(), thin_cols = thin[t].cols.transposed();
             s.row_ranks = thin_rows.rank;
-            s.spread = thin_rows.expand();
-            s.cols.pack(thin_cols.expand(), every, h.cols, every, thin_cols.rank, columns_at_once);
-            s.cols_to_ranks.pack(thin_cols.reduce(), every, thin_cols.rank, samples.full, samples.full_count);
+            s.rows_from_ranks = thin_rows;
+            s.cols.pack(thin_cols, [](std::int64_t c) { return c; }, columns_at_once);
+            s.cols_to_ranks.pack(thin_cols, [&](std::int64_t c) { return full_index[c]; });
             for (std::int64_t full = 0; full < samples.full_count; ++full) {
                 const std::int64_t column = samples.full[full];
                 s.rows_to_ranks[full].pack(
-                    thin_rows.reduce(), every, thin_rows.rank, samples.row + samples.column[column], samples.bmus_of(column));
+                    thin_rows.reduce(), nullptr, thin_rows.rank, samples.row + samples.column[column], samples.bmus_of(column));
             }
         }
     }
@@ -186,51 +216,86 @@ void visit_all_samples(
 
 // The sums of one chunk of the features, reduced to ranks along the rows of the grid, then along its columns.
 inline void reduce_to_ranks(const Backward& b, const Samples& samples, const Sources& s, std::int64_t chunk) {
-    float* reduced = b.reduced + omp_get_thread_num() * b.reduced_size;
+    const BackwardScratch& scratch = b.scratch[omp_get_thread_num()];
     for (std::int64_t full = 0; full < samples.full_count; ++full) {
         const std::int64_t column = samples.full[full];
         const float* x = b.sums_of(samples, column) + chunk * samples.bmus_of(column) * TILE_COLS;
         s.rows_to_ranks[full].apply(x, [&](std::int64_t i, Vec low, Vec high) {
-            store_row(reduced + (i * samples.full_count + full) * TILE_COLS, low, high);
+            store_row(scratch.reduced + (i * samples.full_count + full) * TILE_COLS, low, high);
         });
     }
     for (std::int64_t i = 0; i < s.row_ranks; ++i) {
-        s.cols_to_ranks.apply(reduced + i * samples.full_count * TILE_COLS, [&](std::int64_t j, Vec low, Vec high) {
+        const float* x = scratch.reduced + i * samples.full_count * TILE_COLS;
+        s.cols_to_ranks.fold_all([&](std::int64_t full) { return load_row(x + full * TILE_COLS); }, scratch.folded);
+        s.cols_to_ranks.apply(scratch.folded, [&](std::int64_t j, Vec low, Vec high) {
             store_row(s.ranks + ((j * b.chunks + chunk) * s.row_ranks + i) * TILE_COLS, low, high);
         });
     }
 }
 
-// One term of the grid rows [first, first + count): [slab row][chunk][source][TILE_COLS].
+// One term of the grid rows order[first, first + count): [slab row][chunk][source][TILE_COLS].
 inline void spread_along_rows(
     const Neighborhood& h, const Backward& b, const Samples& samples, const Sources& s, std::int64_t first, std::int64_t count,
-    float* spread) {
-    PackedFactor rows = b.rows.copy(b.slab_rows, h.rows, omp_get_thread_num());
-    for (std::int64_t source = 0; source < s.cols.ins; ++source) {
-        const std::int64_t column = s.is_thin ? 0 : samples.full[source];
-        const std::int64_t ins = s.is_thin ? s.row_ranks : samples.bmus_of(column);
-        const float* sums = s.is_thin ? s.ranks + source * b.chunks * ins * TILE_COLS : b.sums_of(samples, column);
-        rows.pack(s.spread, b.every + first, count, s.is_thin ? b.every : samples.row + samples.column[column], ins);
+    BackwardScratch& scratch, float* spread) {
+    const auto spread_source = [&](std::int64_t source, const auto& rows, const float* x, std::int64_t ins) {
         for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) {
-            float* out = spread + (chunk * s.cols.ins + source) * TILE_COLS;
-            rows.apply(sums + chunk * ins * TILE_COLS, [&](std::int64_t r, Vec low, Vec high) {
+            float* out = spread + (chunk * s.cols.ranks() + source) * TILE_COLS;
+            rows.apply(x + chunk * ins * TILE_COLS, [&](std::int64_t r, Vec low, Vec high) {
                 store_row(out + r * b.spread_size, low, high);
             });
         }
+    };
+    if (s.is_thin) {
+        for (std::int64_t r = 0; r < h.rows; ++r) scratch.place[r] = -1;
+        for (std::int64_t r = 0; r < count; ++r) scratch.place[b.order[first + r]] = r;
+        scratch.rows_from_ranks.pack(s.rows_from_ranks, [&](std::int64_t r) { return scratch.place[r]; });
+        for (std::int64_t source = 0; source < s.cols.ranks(); ++source) {
+            spread_source(source, scratch.rows_from_ranks, s.ranks + source * b.chunks * s.row_ranks * TILE_COLS, s.row_ranks);
+        }
+        return;
+    }
+    for (std::int64_t source = 0; source < samples.full_count; ++source) {
+        const std::int64_t column = samples.full[source], ins = samples.bmus_of(column);
+        scratch.rows.pack(s.spread, b.order + first, count, samples.row + samples.column[column], ins);
+        spread_source(source, scratch.rows, b.sums_of(samples, column), ins);
     }
 }
 
-// gradient [columns of the tile][dim] = or += one term of one grid row, for the tile of columns that begins at `first`.
-// The prototypes `w` of these columns are fetched meanwhile.
+// Which columns are smoothed and projected together: a tile of pairs of mirror images, or of single ones.
+struct ColumnTile {
+    const Pairs& pairs;
+    std::int64_t first, end;  // pairs
+
+    ColumnTile(const Expansion& cols, std::int64_t first)
+        : pairs(cols.pairs), first(first), end(smaller(cols.pairs.count, first + cols.tile_pairs())) {}
+
+    std::int64_t column(std::int64_t pair, bool is_far) const { return is_far ? pairs.far[pair] : pairs.near[pair]; }
+    std::int64_t place(std::int64_t pair, bool is_far) const {
+        return pairs.is_folded ? 2 * (pair - first) + is_far : pair - first;
+    }
+
+    template <class Body>
+    void for_each(const Body& body) const {
+        for (std::int64_t pair = first; pair < end; ++pair) {
+            body(pairs.near[pair], place(pair, false));
+            if (pairs.far[pair] >= 0) body(pairs.far[pair], place(pair, true));
+        }
+    }
+};
+
+// gradient [columns of the tile][dim] = or += one term of one grid row. Its prototypes `w` are fetched meanwhile.
 template <bool ADD, class T>
 void smooth_along_columns(
-    const Problem& p, const Backward& b, const Sources& s, std::int64_t first, const float* spread, const T* w, float* gradient) {
+    const Problem& p, const Backward& b, const Sources& s, const ColumnTile& tile, const float* spread, const T* w,
+    float* gradient) {
     for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) {
         const std::int64_t d = chunk * TILE_COLS, count = smaller(TILE_COLS, p.dim - d);
-        s.cols.apply_tile(first, spread + chunk * s.cols.ins * TILE_COLS, [&](std::int64_t c, Vec low, Vec high) {
-            store_chunk<ADD>(gradient + (c - first) * p.dim + d, count, low, high);
-            __builtin_prefetch(w + (c - first) * p.prototypes.stride + d);
-            __builtin_prefetch(w + (c - first) * p.prototypes.stride + d + WIDTH);
+        const float* x = spread + chunk * s.cols.ranks() * TILE_COLS;
+        s.cols.apply_tile(tile.first, x, [&](std::int64_t pair, bool is_far, Vec low, Vec high) {
+            store_chunk<ADD>(gradient + tile.place(pair, is_far) * p.dim + d, count, low, high);
+            const T* next = w + tile.column(pair, is_far) * p.prototypes.stride + d;
+            __builtin_prefetch(next);
+            __builtin_prefetch(next + WIDTH);
         });
     }
 }
@@ -251,27 +316,28 @@ void project(const T* w, const float* grad, double inverse, double factor, T* ou
 template <class T>
 void finish_row(
     const Problem& p, const Neighborhood& h, const Backward& b, const Context& context, double scale, std::int64_t grid_row,
-    const float* spread, T* grad_prototypes) {
-    const std::int64_t columns = b.sources[0].cols.tile_rows;
+    const float* spread, float* gradient, T* grad_prototypes) {
+    const Expansion& cols = b.sources[0].cols;
     const bool streamed = is_streamed(grad_prototypes, p.dim, p.num_prototypes * p.dim);
-    for (std::int64_t first = 0; first < h.cols; first += columns) {
-        const std::int64_t count = smaller(columns, h.cols - first), k = grid_row * h.cols + first;
-        T* out = grad_prototypes + k * p.dim;
-        const T* w = row<T>(p.prototypes, k);
-        float* gradient = b.gradient + omp_get_thread_num() * b.columns_at_once * p.dim;
+    const std::int64_t row_start = grid_row * h.cols;
+    for (std::int64_t first = 0; first < cols.pairs.count; first += cols.tile_pairs()) {
+        const ColumnTile tile(cols, first);
         bool is_written = false;
         for (std::int64_t t = 0; t < h.terms; ++t) {
             const float* x = spread + t * b.slab_rows * b.spread_size;
+            const T* w = row<T>(p.prototypes, row_start);
             if (!b.sources[t].reached[grid_row]) continue;
-            if (is_written) smooth_along_columns<true>(p, b, b.sources[t], first, x, w, gradient);
-            else smooth_along_columns<false>(p, b, b.sources[t], first, x, w, gradient);
+            if (is_written) smooth_along_columns<true>(p, b, b.sources[t], tile, x, w, gradient);
+            else smooth_along_columns<false>(p, b, b.sources[t], tile, x, w, gradient);
             is_written = true;
         }
-        if (!is_written) fill(gradient, count * p.dim, 0.0f);
-        for (std::int64_t c = 0; c < count; ++c) {
-            const double inverse = context.inverse_prototype[k + c];
-            project(row<T>(p.prototypes, k + c), gradient + c * p.dim, inverse, -scale, out + c * p.dim, p.dim, streamed);
-        }
+        if (!is_written) fill(gradient, b.columns_at_once * p.dim, 0.0f);
+        tile.for_each([&](std::int64_t column, std::int64_t place) {
+            const std::int64_t k = row_start + column;
+            project(
+                row<T>(p.prototypes, k), gradient + place * p.dim, context.inverse_prototype[k], -scale,
+                grad_prototypes + k * p.dim, p.dim, streamed);
+        });
     }
 }
 
@@ -316,12 +382,13 @@ void som_backward(
 #pragma omp parallel for schedule(dynamic) num_threads(b.slab_threads) if (b.slab_threads > 1)
     for (std::int64_t slab = 0; slab < slabs; ++slab) {
         const std::int64_t first = slab * b.slab_rows, count = smaller(b.slab_rows, h.rows - first);
-        float* spread = b.spread + omp_get_thread_num() * h.terms * b.slab_rows * b.spread_size;
+        BackwardScratch& s = b.scratch[omp_get_thread_num()];
         for (std::int64_t t = 0; t < h.terms; ++t) {
-            spread_along_rows(h, b, samples, b.sources[t], first, count, spread + t * b.slab_rows * b.spread_size);
+            spread_along_rows(h, b, samples, b.sources[t], first, count, s, s.spread + t * b.slab_rows * b.spread_size);
         }
         for (std::int64_t r = 0; r < count; ++r) {
-            finish_row(p, h, b, context, scale, first + r, spread + r * b.spread_size, grad_prototypes);
+            finish_row(
+                p, h, b, context, scale, b.order[first + r], s.spread + r * b.spread_size, s.gradient, grad_prototypes);
         }
         finish_stream();
     }

@@ -10,13 +10,17 @@
 #pragma once
 
 #include "context.h"
-#include "low_rank.h"
+#include "folded.h"
 #include "samples.h"
 #include "search.h"
 #include "smoothing.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
+
+// Chunks of TILE_COLS features that are packed together; the next ones are fetched meanwhile, as no prefetcher follows so many
+// rows at a time.
+constexpr std::int64_t CHUNKS_AT_ONCE = 4;
 
 // Bytes of the smoothed map that a slice of the features may take. On a map of 40 x 40 with 3136 features the smoothing took 5.4 ms
 // with 2 MB, 5.8 with 1 and 8 with 4 (one thread).
@@ -26,21 +30,20 @@ constexpr std::int64_t SLICE_BYTES = 2 << 20;
 // that map, two threads take four fifths of the time that they take if they share each slice.
 constexpr std::int64_t OWN_SLICE_BYTES = 420 << 10;
 
-// Chunks of TILE_COLS features that are packed together; the next ones are fetched meanwhile, as no prefetcher follows so many
-// rows at a time.
-constexpr std::int64_t CHUNKS_AT_ONCE = 4;
-
 // One separable term of the neighborhood, ready to be applied.
 struct Term {
     bool is_thin;
     std::int64_t entering;     // grid rows that enter it
     std::int64_t* in_rows;     // [rows] which they are
     bool* wanted;              // [rows] whether a grid row receives from it
-    PackedFactor cols;         // in: every column; out: the columns that hold a BMU, or ranks
-    PackedFactor rows_to_ranks, ranks_to_cols;
+    PackedFactor cols;         // in: every column; out: the columns that hold a BMU
+    Reduction cols_to_ranks, rows_to_ranks;  // in place of it
+    Expansion ranks_to_cols;   // out: the columns that hold a BMU
     Factor combine;            // out: grid rows; in: grid rows, or ranks
     const std::int64_t* combine_in;
     std::int64_t combine_count;
+
+    std::int64_t col_outs() const { return is_thin ? cols_to_ranks.ranks() : cols.outs; }
 };
 
 // What smooths one slice.
@@ -52,7 +55,8 @@ struct Workspace {
 // What each thread needs for its part.
 struct ForwardScratch {
     PackedFactor rows;
-    float* packed;            // [CHUNKS_AT_ONCE][cols][TILE_COLS]
+    float* packed;            // [CHUNKS_AT_ONCE][cols][TILE_COLS], or twice that
+    float* folded;            // [2 * rows][TILE_COLS]
     float* ranks;             // [rank of the rows][rank of the columns][TILE_COLS]
     std::int64_t* group;      // [rows] groups of a column that the current term reaches
     std::int64_t* group_row;  // [rows] and their grid rows
@@ -68,6 +72,7 @@ struct Forward {
     double* column_sums;      // [cols]
     double* rank_sums;        // [max(rows, cols)]
     std::int64_t* every;      // [max(rows, cols)] 0, 1, 2, ...
+    std::int64_t* full_index; // [cols] of each among the full columns, or -1
     Term* terms;              // [terms]
     ForwardScratch* scratch;  // [threads]
     Workspace* workspace;     // [threads], or one
@@ -92,15 +97,17 @@ struct Forward {
         column_sums = arena.take<double>(h.cols);
         rank_sums = arena.take<double>(larger(h.rows, h.cols));
         every = arena.take<std::int64_t>(larger(h.rows, h.cols));
+        full_index = arena.take<std::int64_t>(h.cols);
         Term* taken = arena.take<Term>(h.terms);
         for (std::int64_t t = 0; t < h.terms; ++t) {
             Term term{};
             term.in_rows = arena.take<std::int64_t>(h.rows);
             term.wanted = arena.take<bool>(h.rows);
             const std::int64_t row_rank = thin[t].rows.rank, col_rank = thin[t].cols.rank;
-            PackedFactor::take(arena, term.cols, thin[t].is_thin() ? col_rank : most_full, h.cols);
-            PackedFactor::take(arena, term.rows_to_ranks, row_rank, h.rows);
-            PackedFactor::take(arena, term.ranks_to_cols, most_full, col_rank);
+            PackedFactor::take(arena, term.cols, thin[t].is_thin() ? 0 : most_full, h.cols);
+            Reduction::take(arena, term.cols_to_ranks, h.cols, col_rank);
+            Reduction::take(arena, term.rows_to_ranks, h.rows, row_rank);
+            Expansion::take(arena, term.ranks_to_cols, h.cols, col_rank);
             if (taken) taken[t] = term;
         }
         terms = taken;
@@ -108,7 +115,8 @@ struct Forward {
         for (int thread = 0; thread < threads; ++thread) {
             ForwardScratch s{};
             PackedFactor::take(arena, s.rows, smaller(h.rows, p.batch), h.rows);
-            s.packed = arena.take<float>(CHUNKS_AT_ONCE * h.cols * TILE_COLS);
+            s.packed = arena.take<float>(CHUNKS_AT_ONCE * 2 * h.cols * TILE_COLS);
+            s.folded = arena.take<float>(2 * h.rows * TILE_COLS);
             s.ranks = arena.take<float>(ranks_size);
             s.group = arena.take<std::int64_t>(h.rows);
             s.group_row = arena.take<std::int64_t>(h.rows);
@@ -130,6 +138,8 @@ struct Forward {
         samples.sort(bmu, p.batch, h.rows, h.cols);
         for (std::int64_t g = 0; g < samples.groups; ++g) weight[g] = 0;
         for (std::int64_t i = 0; i < larger(h.rows, h.cols); ++i) every[i] = i;
+        for (std::int64_t c = 0; c < h.cols; ++c) full_index[c] = -1;
+        for (std::int64_t full = 0; full < samples.full_count; ++full) full_index[samples.full[full]] = full;
         for (std::int64_t t = 0; t < h.terms; ++t) {
             Term& term = terms[t];
             const Factor rows = factor(h.row_factors, h.rows, t, false), cols = factor(h.col_factors, h.cols, t, false);
@@ -139,9 +149,11 @@ struct Forward {
             term.is_thin = thin[t].is_thin();
             if (term.is_thin) {
                 const LowRank &thin_rows = thin[t].rows, &thin_cols = thin[t].cols;
-                term.cols.pack(thin_cols.reduce(), every, thin_cols.rank, every, h.cols);
-                term.rows_to_ranks.pack(thin_rows.reduce(), every, thin_rows.rank, term.in_rows, term.entering);
-                term.ranks_to_cols.pack(thin_cols.expand(), samples.full, samples.full_count, every, thin_cols.rank);
+                term.entering = h.rows;
+                for (std::int64_t r = 0; r < h.rows; ++r) term.in_rows[r] = r;
+                term.cols_to_ranks.pack(thin_cols, [](std::int64_t c) { return c; });
+                term.rows_to_ranks.pack(thin_rows, [](std::int64_t r) { return r; });
+                term.ranks_to_cols.pack(thin_cols, [&](std::int64_t c) { return full_index[c]; });
                 term.combine = thin_rows.expand();
                 term.combine_in = every;
                 term.combine_count = thin_rows.rank;
@@ -179,7 +191,50 @@ struct Tasks {
     std::int64_t chunk(std::int64_t task) const { return slice.first + task % a_row * CHUNKS_AT_ONCE; }
 };
 
-// A row of the grid times the factor of the columns. The prototypes of the next task are fetched meanwhile.
+// A few chunks of a grid row of prototypes `w` times the factor of the columns; `fetch(column)` is called as each is read.
+template <class T, class Fetch, class Write>
+void smooth_row(
+    const Problem& p, const PackedFactor& cols, const T* w, const float* inverse, std::int64_t first_chunk, std::int64_t last_chunk,
+    float* packed, const Fetch& fetch, const Write& write) {
+    const std::int64_t stride = p.prototypes.stride, packed_size = cols.ins * TILE_COLS;
+    for (std::int64_t c = 0; c < cols.ins; ++c) {
+        fetch(c);
+        for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+            const std::int64_t d = chunk * TILE_COLS;
+            const Features x = load_features(w + c * stride + d, p.dim - d);
+            store_row(packed + (chunk - first_chunk) * packed_size + c * TILE_COLS, inverse[c] * x.low, inverse[c] * x.high);
+        }
+    }
+    for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+        cols.apply(packed + (chunk - first_chunk) * packed_size, [&](std::int64_t c, Vec low, Vec high) { write(chunk, c, low, high); });
+    }
+}
+
+// The same, reduced to the ranks of the columns.
+template <class T, class Fetch, class Write>
+void reduce_row(
+    const Problem& p, const Reduction& cols, const T* w, const float* inverse, std::int64_t first_chunk, std::int64_t last_chunk,
+    float* packed, const Fetch& fetch, const Write& write) {
+    const std::int64_t stride = p.prototypes.stride, packed_size = 2 * cols.pairs.count * TILE_COLS;
+    for (std::int64_t pair = 0; pair < cols.pairs.count; ++pair) {
+        const std::int64_t near = cols.pairs.near[pair], far = cols.pairs.far[pair];
+        fetch(near);
+        if (far >= 0) fetch(far);
+        for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+            const std::int64_t d = chunk * TILE_COLS;
+            const auto at = [&](std::int64_t c) {
+                const Features x = load_features(w + c * stride + d, p.dim - d);
+                return Features{inverse[c] * x.low, inverse[c] * x.high};
+            };
+            cols.fold(pair, at(near), far >= 0 ? at(far) : Features{}, packed + (chunk - first_chunk) * packed_size);
+        }
+    }
+    for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+        cols.apply(packed + (chunk - first_chunk) * packed_size, [&](std::int64_t c, Vec low, Vec high) { write(chunk, c, low, high); });
+    }
+}
+
+// A task of a term. The prototypes of the next one are fetched meanwhile: no prefetcher follows so many rows at a time.
 template <class T>
 void smooth_along_columns(
     const Problem& p, const Neighborhood& h, const Term& term, const Tasks& tasks, std::int64_t task, const float* inverse,
@@ -187,38 +242,38 @@ void smooth_along_columns(
     const Slice slice = tasks.slice;
     const std::int64_t in = tasks.row(task), first_chunk = tasks.chunk(task);
     const std::int64_t last_chunk = smaller(slice.last, first_chunk + CHUNKS_AT_ONCE), next = smaller(task + 1, tasks.count - 1);
-    const T* w = row<T>(p.prototypes, term.in_rows[in] * h.cols);
+    const std::int64_t row_start = term.in_rows[in] * h.cols;
+    const T* w = row<T>(p.prototypes, row_start);
     const T* next_w = row<T>(p.prototypes, term.in_rows[tasks.row(next)] * h.cols) + tasks.chunk(next) * TILE_COLS;
-    for (std::int64_t c = 0; c < h.cols; ++c, w += p.prototypes.stride, next_w += p.prototypes.stride) {
-        const std::int64_t k = term.in_rows[in] * h.cols + c;
-        for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-            const std::int64_t d = chunk * TILE_COLS, place = chunk - first_chunk;
-            pack_chunk(w + d, p.dim - d, inverse[k], packed + (place * h.cols + c) * TILE_COLS);
-            __builtin_prefetch(next_w + place * TILE_COLS);
-            __builtin_prefetch(next_w + place * TILE_COLS + WIDTH);
+    const auto fetch = [&](std::int64_t column) {
+        const T* x = next_w + column * p.prototypes.stride;
+        for (std::int64_t place = 0; place < last_chunk - first_chunk; ++place) {
+            __builtin_prefetch(x + place * TILE_COLS);
+            __builtin_prefetch(x + place * TILE_COLS + WIDTH);
         }
-    }
-    float* smoothed = term.is_thin ? workspace.reduced : workspace.smoothed;
-    for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-        float* out = smoothed + ((chunk - slice.first) * term.cols.outs * term.entering + in) * TILE_COLS;
-        term.cols.apply(packed + (chunk - first_chunk) * h.cols * TILE_COLS, [&](std::int64_t c, Vec low, Vec high) {
-            store_row(out + c * term.entering * TILE_COLS, low, high);
-        });
-    }
+    };
+    float* out = (term.is_thin ? workspace.reduced : workspace.smoothed) + in * TILE_COLS;
+    const auto write = [&](std::int64_t chunk, std::int64_t c, Vec low, Vec high) {
+        store_row(out + ((chunk - slice.first) * term.col_outs() + c) * term.entering * TILE_COLS, low, high);
+    };
+    if (term.is_thin) reduce_row(p, term.cols_to_ranks, w, inverse + row_start, first_chunk, last_chunk, packed, fetch, write);
+    else smooth_row(p, term.cols, w, inverse + row_start, first_chunk, last_chunk, packed, fetch, write);
 }
 
-// The rows of the grid reduced to ranks, then the ranks of the columns expanded to those that hold a BMU.
-inline void pass_through_ranks(const Term& term, std::int64_t chunk_of_slice, float* ranks, const Workspace& workspace) {
-    const std::int64_t row_ranks = term.rows_to_ranks.outs, col_ranks = term.cols.outs;
+// One chunk of the rows of the grid reduced to ranks, then the ranks of the columns expanded to those that hold a BMU.
+inline void pass_through_ranks(
+    const Term& term, std::int64_t full_count, std::int64_t chunk_of_slice, ForwardScratch& s, const Workspace& workspace) {
+    const std::int64_t row_ranks = term.rows_to_ranks.ranks(), col_ranks = term.cols_to_ranks.ranks();
     for (std::int64_t j = 0; j < col_ranks; ++j) {
         const float* x = workspace.reduced + (chunk_of_slice * col_ranks + j) * term.entering * TILE_COLS;
-        term.rows_to_ranks.apply(x, [&](std::int64_t i, Vec low, Vec high) {
-            store_row(ranks + (i * col_ranks + j) * TILE_COLS, low, high);
+        term.rows_to_ranks.fold_all([&](std::int64_t r) { return load_row(x + r * TILE_COLS); }, s.folded);
+        term.rows_to_ranks.apply(s.folded, [&](std::int64_t i, Vec low, Vec high) {
+            store_row(s.ranks + (i * col_ranks + j) * TILE_COLS, low, high);
         });
     }
     for (std::int64_t i = 0; i < row_ranks; ++i) {
-        float* out = workspace.smoothed + (chunk_of_slice * term.ranks_to_cols.outs * row_ranks + i) * TILE_COLS;
-        term.ranks_to_cols.apply(ranks + i * col_ranks * TILE_COLS, [&](std::int64_t full, Vec low, Vec high) {
+        float* out = workspace.smoothed + (chunk_of_slice * full_count * row_ranks + i) * TILE_COLS;
+        term.ranks_to_cols.apply(s.ranks + i * col_ranks * TILE_COLS, [&](std::int64_t full, Vec low, Vec high) {
             store_row(out + full * row_ranks * TILE_COLS, low, high);
         });
     }
@@ -279,7 +334,9 @@ void smooth_slice(
             for (std::int64_t task = 0; task < tasks.count; ++task) {
                 smooth_along_columns<T>(p, h, term, tasks, task, inverse, s.packed, workspace);
             }
-            for (std::int64_t chunk = 0; chunk < chunks; ++chunk) pass_through_ranks(term, chunk, s.ranks, workspace);
+            for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+                pass_through_ranks(term, f.samples.full_count, chunk, s, workspace);
+            }
             for (std::int64_t full = 0; full < f.samples.full_count; ++full) combine(full);
         } else {
 #pragma omp for schedule(static)
@@ -287,7 +344,9 @@ void smooth_slice(
                 smooth_along_columns<T>(p, h, term, tasks, task, inverse, s.packed, workspace);
             }
 #pragma omp for schedule(static)
-            for (std::int64_t chunk = 0; chunk < chunks; ++chunk) pass_through_ranks(term, chunk, s.ranks, workspace);
+            for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+                pass_through_ranks(term, f.samples.full_count, chunk, s, workspace);
+            }
 #pragma omp for schedule(static)
             for (std::int64_t full = 0; full < f.samples.full_count; ++full) combine(full);
         }

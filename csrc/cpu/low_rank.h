@@ -21,14 +21,19 @@ constexpr std::int64_t LARGEST_REDUCED = 1024;
 constexpr std::int64_t SMALLEST_REDUCED = 1 << 18;
 
 // factor(out, in) = sum over k of left[k][out] * right[k][in]
+//
+// The factor of a regular axis looks the same from both of its ends. Its vectors are then symmetric, the first `even` of them, or
+// antisymmetric: products need half of each (folded.h).
 struct LowRank {
     std::int64_t rank, size;
+    std::int64_t even;  // all ranks, if the factor is not folded
+    bool is_folded;
     float* left;   // [rank][size]
     float* right;  // [rank][size]
 
     Factor reduce() const { return {right, size, 1}; }  // out: ranks
     Factor expand() const { return {left, 1, size}; }   // in: ranks
-    LowRank transposed() const { return {rank, size, right, left}; }
+    LowRank transposed() const { return {rank, size, even, is_folded, right, left}; }
 };
 
 // The row sums, of the weights that the products use; `of_ranks` is scratch of the same length.
@@ -54,32 +59,63 @@ public:
     }
 
     // A rank of 0 where two thirds of the mean number of weights a row do not suffice, or where a weight is not finite.
-    void run(Factor factor, std::int64_t size, LowRank& result) {
-        size_ = size;
-        stride_ = ceil_div(size, LANES) * LANES;
+    void run(Factor factor, std::int64_t size, bool fold, LowRank& result) {
+        std::int64_t weights = 0;
+        for (std::int64_t i = 0; i < size * size; ++i) weights += matters(factor(i / size, i % size));
+        const std::int64_t most = 2 * weights / (3 * size);
         result.rank = 0;
         result.size = size;
-        std::int64_t weights = 0;
-        for (std::int64_t r = 0; r < size; ++r) {
-            double* row = residual_ + r * stride_;
-            for (std::int64_t c = 0; c < stride_; ++c) row[c] = c < size ? static_cast<double>(factor(r, c)) : 0.0;
-            for (std::int64_t c = 0; c < size; ++c) weights += matters(factor(r, c));
-            largest_[r] = subtract(row, row, 0.0);
-            if (!(largest_[r] <= __DBL_MAX__)) return;
+        result.is_folded = fold;
+        const auto entry = [&](std::int64_t r, std::int64_t c) { return static_cast<double>(factor(r, c)); };
+        if (!fold) {
+            const std::int64_t rank = eliminate_all(size, entry, RANK_TOLERANCE, most, size, result.left, result.right);
+            result.even = result.rank = larger(0, rank);
+            return;
         }
-        const std::int64_t most = 2 * weights / (3 * size);
-        for (std::int64_t rank = 0; rank <= most; ++rank) {
-            const std::int64_t pivot = largest_row();
-            if (largest_[pivot] <= RANK_TOLERANCE) {
-                result.rank = rank;
-                return;
-            }
-            if (rank < most) eliminate(pivot, result.left + rank * size, result.right + rank * size);
+        // The sum of the parts, each off by half the tolerance at most, is the factor.
+        const auto part = [&](double sign) {
+            return [=](std::int64_t r, std::int64_t c) { return (entry(r, c) + sign * entry(r, size - 1 - c)) / 2; };
+        };
+        result.even = eliminate_all((size + 1) / 2, part(1), RANK_TOLERANCE / 2, most, size, result.left, result.right);
+        if (result.even < 0) return;
+        float *left = result.left + result.even * size, *right = result.right + result.even * size;
+        const std::int64_t odd = eliminate_all(size / 2, part(-1), RANK_TOLERANCE / 2, most - result.even, size, left, right);
+        if (odd < 0) return;
+        result.rank = result.even + odd;
+        for (std::int64_t k = 0; k < result.rank; ++k) {
+            reflect(result.left + k * size, size, k < result.even);
+            reflect(result.right + k * size, size, k < result.even);
         }
     }
 
 private:
     static constexpr std::int64_t LANES = WIDTH / 2;
+
+    static void reflect(float* half, std::int64_t size, bool is_even) {
+        if (!is_even && size % 2 == 1) half[size / 2] = 0;
+        for (std::int64_t i = 0; i < size / 2; ++i) half[size - 1 - i] = is_even ? half[i] : -half[i];
+    }
+
+    // entry(r, c) for r, c < size as outer products of vectors that are `spacing` apart; returns their number, -1 if above `most`.
+    template <class Entry>
+    std::int64_t eliminate_all(
+        std::int64_t size, const Entry& entry, double tolerance, std::int64_t most, std::int64_t spacing, float* left,
+        float* right) {
+        size_ = size;
+        stride_ = ceil_div(size, LANES) * LANES;
+        for (std::int64_t r = 0; r < size; ++r) {
+            double* row = residual_ + r * stride_;
+            for (std::int64_t c = 0; c < stride_; ++c) row[c] = c < size ? entry(r, c) : 0.0;
+            largest_[r] = subtract(row, row, 0.0);
+            if (!(largest_[r] <= __DBL_MAX__)) return -1;
+        }
+        for (std::int64_t rank = 0; rank <= most; ++rank) {
+            const std::int64_t pivot = largest_row();
+            if (size == 0 || largest_[pivot] <= tolerance) return rank;
+            if (rank < most) eliminate(pivot, left + rank * spacing, right + rank * spacing);
+        }
+        return -1;
+    }
 
     std::int64_t largest_row() const {
         std::int64_t found = 0;
@@ -129,6 +165,15 @@ private:
     double* largest_;    // [size] magnitude in each row of the residual
 };
 
+// Whether a factor looks the same from both ends of its axis.
+inline bool is_symmetric_under_reflection(Factor f, std::int64_t size) {
+    bool same = true;
+    for (std::int64_t r = 0; r < (size + 1) / 2; ++r) {
+        for (std::int64_t c = 0; c < size; ++c) same &= f(r, c) == f(size - 1 - r, size - 1 - c);
+    }
+    return same;
+}
+
 // The factors of one separable term, both thin or neither.
 struct ThinTerm {
     LowRank rows, cols;
@@ -150,6 +195,9 @@ public:
             rows_ = arena.take<float>(2 * h.terms * h.rows * h.rows);
             cols_ = arena.take<float>(2 * h.terms * h.cols * h.cols);
         });
+        // One neighborhood is folded as a whole or not at all: all terms share the order in which units are visited.
+        is_folded_ = worthwhile && h.terms == 1 && is_symmetric_under_reflection(factor(h.row_factors, h.rows, 0, false), h.rows) &&
+                          is_symmetric_under_reflection(factor(h.col_factors, h.cols, 0, false), h.cols);
         for (std::int64_t t = 0; t < h.terms; ++t) {
             terms_[t] = {};
             if (!worthwhile) continue;
@@ -160,18 +208,21 @@ public:
             cols.left = cols_ + 2 * t * h.cols * h.cols;
             cols.right = cols.left + h.cols * h.cols;
             const Factor row_factor = factor(h.row_factors, h.rows, t, false), col_factor = factor(h.col_factors, h.cols, t, false);
-            decomposition.run(row_factor, h.rows, rows);
+            decomposition.run(row_factor, h.rows, is_folded_, rows);
             const std::size_t bytes = static_cast<std::size_t>(h.rows * h.rows) * sizeof(float);
             if (h.rows == h.cols && std::memcmp(row_factor.data, col_factor.data, bytes) == 0) cols = rows;
-            else if (rows.rank > 0) decomposition.run(col_factor, h.cols, cols);
+            else if (rows.rank > 0) decomposition.run(col_factor, h.cols, is_folded_, cols);
             if (cols.rank == 0) rows.rank = 0;
+            is_folded_ = is_folded_ && terms_[t].is_thin();
         }
     }
 
+    bool is_folded() const { return is_folded_; }
     const ThinTerm& operator[](std::int64_t term) const { return terms_[term]; }
 
 private:
     Arena arena_;
+    bool is_folded_ = false;
     ThinTerm* terms_;
     float* rows_;
     float* cols_;

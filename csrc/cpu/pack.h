@@ -94,12 +94,19 @@ void pack_tile_rows(
     }
 }
 
-// The first `count` elements of a row, up to TILE_COLS, times `scale`; zero beyond.
+// TILE_COLS features of one row.
+struct Features {
+    Vec low, high;
+};
+
+inline Features load_row(const float* x) { return {load(x), load(x + WIDTH)}; }
+
+// The first `count` elements of a row; zero beyond.
 template <class T>
-inline void pack_chunk(const T* x, std::int64_t count, float scale, float* out) {
-    for (int half = 0; half < 2; ++half, x += WIDTH, out += WIDTH, count -= WIDTH) {
-        store(out, count >= WIDTH ? scale * load(x) : count > 0 ? scale * load_partial(x, count) : Vec{});
-    }
+inline Features load_features(const T* x, std::int64_t count) {
+    if (count >= TILE_COLS) return {load(x), load(x + WIDTH)};
+    if (count > WIDTH) return {load(x), load_partial(x + WIDTH, count - WIDTH)};
+    return {count == WIDTH ? load(x) : load_partial(x, count), Vec{}};
 }
 
 // One row of a tile written to `count` <= TILE_COLS elements of a row.

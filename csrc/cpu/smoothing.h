@@ -35,22 +35,20 @@ struct PackedFactor {
     std::int64_t* end;
     std::int64_t outs, ins, tile_rows;
 
-    static void take(Arena& arena, PackedFactor& f, std::int64_t max_outs, std::int64_t max_ins, int copies = 1) {
-        f.data = arena.take<float>(max_outs * max_ins * copies);
-        f.begin = arena.take<std::int64_t>(max_outs * copies);
-        f.end = arena.take<std::int64_t>(max_outs * copies);
+    static void take(Arena& arena, PackedFactor& f, std::int64_t max_outs, std::int64_t max_ins) {
+        f.data = arena.take<float>(max_outs * max_ins);
+        f.begin = arena.take<std::int64_t>(max_outs);
+        f.end = arena.take<std::int64_t>(max_outs);
     }
 
-    PackedFactor copy(std::int64_t max_outs, std::int64_t max_ins, int index) const {
-        return {data + index * max_outs * max_ins, begin + index * max_outs, end + index * max_outs, 0, 0, 0};
-    }
-
-    // Tiles of at most `most_rows` rows, all of about the same size: a tile of 1 waits for its only chain of additions.
+    // Tiles of at most `most_rows` rows, all of about the same size: a tile of 1 waits for its only chain of additions. A selection
+    // that is nullptr takes the first ones.
     void pack(
         Factor factor, const std::int64_t* out, std::int64_t out_count, const std::int64_t* in, std::int64_t in_count,
         std::int64_t most_rows = TILE_ROWS) {
         outs = out_count;
         ins = in_count;
+        const auto selected = [](const std::int64_t* selection, std::int64_t i) { return selection ? selection[i] : i; };
         tile_rows = outs > 0 ? ceil_div(outs, ceil_div(outs, most_rows)) : 1;
         for (std::int64_t first = 0; first < outs; first += tile_rows) {
             const std::int64_t rows = smaller(tile_rows, outs - first);
@@ -59,7 +57,7 @@ struct PackedFactor {
             for (std::int64_t i = 0; i < ins; ++i) {
                 bool any = false;
                 for (std::int64_t r = 0; r < rows; ++r) {
-                    const float weight = factor(out[first + r], in[i]);
+                    const float weight = factor(selected(out, first + r), selected(in, i));
                     const bool kept = matters(weight);
                     tile[i * rows + r] = kept ? weight : 0.0f;
                     any |= kept;
@@ -74,13 +72,20 @@ struct PackedFactor {
         }
     }
 
+    // One tile, of ROWS rows from `first` on, of the product with x [ins][TILE_COLS].
+    template <int ROWS>
+    inline __attribute__((always_inline)) Tile<ROWS> product(std::int64_t first, const float* x) const {
+        const std::int64_t from = begin[first / tile_rows], to = end[first / tile_rows];
+        return multiply<ROWS>(to - from, data + first * ins + from * ROWS, x + from * TILE_COLS);
+    }
+
     // One tile's rows, from `first` on, of the product with x [ins][TILE_COLS]; `write(out, low, high)` gets each.
     template <class Write>
     void apply_tile(std::int64_t first, const float* x, const Write& write) const {
-        const std::int64_t from = begin[first / tile_rows], to = end[first / tile_rows];
         with_tile_rows(smaller(tile_rows, outs - first), [&](auto constant) {
             constexpr int ROWS = decltype(constant)::value;
-            const Tile<ROWS> tile = multiply<ROWS>(to - from, data + first * ins + from * ROWS, x + from * TILE_COLS);
+            const Tile<ROWS> tile = product<ROWS>(first, x);
+#pragma GCC unroll 16
             for (int r = 0; r < ROWS; ++r) write(first + r, tile.low[r], tile.high[r]);
         });
     }

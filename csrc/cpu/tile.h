@@ -35,13 +35,13 @@ inline __attribute__((always_inline)) Tile<ROWS> multiply(std::int64_t count, co
     return tile;
 }
 
-// Calls `body` with the number of rows, at most TILE_ROWS, as a constant.
-template <class Body>
-inline __attribute__((always_inline)) void with_tile_rows(std::int64_t rows, const Body& body) {
+// Calls `body` with the number of rows, at most MOST, as a constant.
+template <int MOST, class Body>
+inline __attribute__((always_inline)) void with_constant(std::int64_t rows, const Body& body) {
     switch (rows) {
 #define VITSOM_CASE(N) \
     case N: \
-        if constexpr (N <= TILE_ROWS) body(Constant<N>{}); \
+        if constexpr (N <= MOST) body(Constant<N>{}); \
         break;
         VITSOM_CASE(1)
         VITSOM_CASE(2)
@@ -57,6 +57,17 @@ inline __attribute__((always_inline)) void with_tile_rows(std::int64_t rows, con
         VITSOM_CASE(12)
 #undef VITSOM_CASE
     }
+}
+
+template <class Body>
+inline __attribute__((always_inline)) void with_tile_rows(std::int64_t rows, const Body& body) {
+    with_constant<TILE_ROWS>(rows, body);
+}
+
+// Of two tiles at a time.
+template <class Body>
+inline __attribute__((always_inline)) void with_half_tile_rows(std::int64_t rows, const Body& body) {
+    with_constant<TILE_ROWS / 2>(rows, body);
 }
 
 }  // namespace VITSOM_ISA
