@@ -119,6 +119,8 @@ class Grid:
             raise ValueError(f"neighborhood must be one of {NEIGHBORHOODS}, got {kind!r}")
         table = _squared_offsets(self, torch.device(device), dtype)
         factors = (weigh or gaussian_weights)(table, temperature)  # one call for both axes
+        if _axes_are_equal(self):
+            return Neighborhood(factors, factors)
         terms = 3 if self.topology == "hexagonal" else 1
         split = terms * self.rows * self.rows
         return Neighborhood(
@@ -135,7 +137,7 @@ def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Te
         exponent = -0.5 / radius.square()
     else:
         exponent = -0.5 / min(max(temperature, _SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE) ** 2
-    return torch.exp(squared_offsets * exponent)
+    return (squared_offsets * exponent).exp_()
 
 
 # 1024 x 1024 units on a hexagonal grid: 25 MB in fp32. A table of one very long row is made anew instead.
@@ -144,8 +146,13 @@ _LARGEST_KEPT_TABLE = 6 << 20
 _offset_tables: dict[tuple[Grid, torch.device, torch.dtype], Tensor] = {}
 
 
+def _axes_are_equal(grid: Grid) -> bool:
+    return grid.rows == grid.cols and grid.topology == "rectangular"
+
+
 def _squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Squared distances along each axis, flat: (terms, R, R) then (terms, C, C); +inf where a term does not apply."""
+    """Squared distances along each axis, flat: (terms, R, R) then (terms, C, C); +inf where a term does not apply. Of two equal
+    axes only one, (1, R, R)."""
     if torch.compiler.is_compiling():  # a compiled graph folds the table into the factors' own kernel
         return _build_squared_offsets(grid, device, dtype)
     key = (grid, device, dtype)
@@ -169,6 +176,8 @@ def _build_squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype)
     row_extent, col_extent = grid.extent
     across = _squared((row[:, None] - row[None, :]).to(dtype) * grid.row_pitch, row_extent, grid.periodic)
     along = (col[:, None] - col[None, :]).to(dtype)
+    if _axes_are_equal(grid):
+        return across[None]
     if grid.topology == "rectangular":
         rows, cols = across[None], _squared(along, col_extent, grid.periodic)[None]
     else:

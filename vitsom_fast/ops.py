@@ -124,7 +124,7 @@ class _SOMForward(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str, backend: str
     ) -> tuple[Tensor, ...]:
-        outputs = _som_forward_only(z, prototypes, row_factors, col_factors, reduction, backend)
+        outputs = _run("som_forward", z, prototypes, row_factors, col_factors, reduction, backend)
         loss, bmu, attraction, context = outputs
         ctx.mark_non_differentiable(bmu, attraction, context)
         ctx.set_materialize_grads(False)
@@ -141,7 +141,7 @@ class _SOMForward(torch.autograd.Function):
         if torch.is_grad_enabled():  # someone differentiates the gradient: write it in operations that can be
             grad_z, grad_prototypes = _differentiable_gradients(grad_loss, *saved)
         else:
-            grad_z, grad_prototypes = som_backward(grad_loss, *saved, ctx.backend)
+            grad_z, grad_prototypes = _run("som_backward", grad_loss, *saved, ctx.backend)
         return grad_z if for_z else None, grad_prototypes if for_prototypes else None, None, None, None, None
 
 
@@ -179,10 +179,31 @@ def _below_autograd(op: Any) -> Any:
 
 find_bmu = torch.ops.vitsom.find_bmu.default
 gaussian_weights = torch.ops.vitsom.gaussian_weights.default
-som_forward = torch.ops.vitsom.som_forward.default
-som_backward = torch.ops.vitsom.som_backward.default
+_operators = {"som_forward": torch.ops.vitsom.som_forward.default, "som_backward": torch.ops.vitsom.som_backward.default}
+_functions = {"som_forward": _full_precision(_som_forward), "som_backward": _full_precision(_som_backward)}
 
-_som_forward_only = _below_autograd(som_forward)
+
+def som_forward(*args: Any) -> tuple[Tensor, ...]:
+    """The operator of this name, differentiable: loss, BMU, attraction and context."""
+    return _differentiable_som_forward(*args) if _is_unobserved(args[0]) else _operators["som_forward"](*args)
+
+
+def _run(name: str, *args: Any) -> Any:
+    """An operator, recording nothing. Where nobody could tell, its function is called without the dispatcher, which boxes all
+    arguments twice: a sixth of a step on a 4 x 4 map."""
+    return _functions[name](*args) if _is_unobserved(args[1]) else _below_autograd(_operators[name])(*args)
+
+
+def _is_unobserved(x: Tensor) -> bool:
+    """Whether no compiler, tracer, transform or mode sees the operators that x goes through."""
+    return (
+        type(x) in (Tensor, torch.nn.Parameter)
+        and not x.is_meta
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
 
 
 def _differentiable_som_forward(*args: Any) -> tuple[Tensor, ...]:
@@ -194,7 +215,7 @@ def _differentiable_som_forward(*args: Any) -> tuple[Tensor, ...]:
         return loss, bmu, attraction.detach(), z.new_empty(0, dtype=torch.float32)
     if torch.is_grad_enabled() and (z.requires_grad or prototypes.requires_grad):
         return _SOMForward.apply(*args)
-    return _som_forward_only(*args)
+    return _run("som_forward", *args)
 
 
 def _plain_loss(z: Tensor, bmu: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -217,4 +238,4 @@ def gaussian_weights_of(backend: str) -> Callable[[Tensor, float | Tensor], Tens
 _library.impl("gaussian_weights", _gaussian_weights, "CompositeExplicitAutograd")
 _library.impl("find_bmu", _below_autograd(find_bmu), "Autograd")
 _library.impl("som_forward", _differentiable_som_forward, "Autograd")
-_library.impl("som_backward", _below_autograd(som_backward), "Autograd")
+_library.impl("som_backward", _below_autograd(_operators["som_backward"]), "Autograd")
