@@ -62,13 +62,18 @@ def skip_unless_supported(backend: str, dtype: torch.dtype) -> None:
         pytest.skip(str(error))
 
 
+def is_emulated(backend: str) -> bool:
+    """Whether the kernels are made for a GPU and run without one."""
+    return backend in ("triton", "cuda") and BACKENDS[backend] == "cpu"
+
+
 def _skip_unless_quick(backend: str, batch: int, grid: Grid, dim: int) -> None:
     """Skip what an interpreter would take long for: 10 ms a program, each of some rows or columns and 64 features."""
     if backend != "triton" or BACKENDS[backend] != "cpu":
         return
     terms = 3 if grid.topology == "hexagonal" else 1
     programs = (batch / 16 + grid.rows + terms * (grid.rows + grid.cols)) * math.ceil(dim / 64) + grid.cols
-    if programs > 500:
+    if programs > 400:
         pytest.skip(f"{programs:.0f} programs take an interpreter long")
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from helpers import (
     Result,
     check,
     check_bmu,
+    is_emulated,
     low_precision_products,
     relative_error,
     run,
@@ -199,8 +201,7 @@ def test_several_threads(backend: str, shape: tuple[int, int, int, int], threads
     check(run(backend, z, prototypes, grid, 2.5), z, prototypes, grid, 2.5)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
-@given(
+_small_cases = given(
     batch=st.integers(1, 40),
     rows=st.integers(1, 12),
     cols=st.integers(1, 12),
@@ -210,7 +211,26 @@ def test_several_threads(backend: str, shape: tuple[int, int, int, int], threads
     reduction=st.sampled_from(("mean", "batchmean", "sum")),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_small_case(
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@_small_cases
+def test_any_small_case(backend: str, **case: Any) -> None:
+    if is_emulated(backend):
+        pytest.skip("fewer of them will do: the next test")
+    _check_small_case(backend, **case)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@_small_cases
+def test_some_small_case(backend: str, **case: Any) -> None:
+    """For kernels of a GPU that run without one, a thousand times as long."""
+    if not is_emulated(backend):
+        pytest.skip("more of them: the test before")
+    _check_small_case(backend, **case)
+
+
+def _check_small_case(
     backend: str,
     batch: int,
     rows: int,

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import BACKENDS, LOW_PRECISION, low_precision_products, matmul_setting, relative_error, skip_unless_supported
+from helpers import (
+    BACKENDS,
+    LOW_PRECISION,
+    is_emulated,
+    low_precision_products,
+    matmul_setting,
+    relative_error,
+    skip_unless_supported,
+)
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -53,6 +61,28 @@ def test_opcheck(backend: str, operator: str, requires_grad: bool, dtype: torch.
         calls = [(*saved, *wanted, backend) for wanted in ((True, True), (True, False), (False, True))]
     for arguments in calls:
         torch.library.opcheck(getattr(torch.ops.vitsom, operator).default, arguments, test_utils=CHECKS)
+
+
+def test_factors_of_an_irregular_grid(backend: str) -> None:
+    """Smooth factors that no regular grid has: they differ from their reflection, and from one axis to the other."""
+    rows, cols, dim = 34, 27, 20 if is_emulated(backend) else 307
+
+    def gaussian(size: int) -> Tensor:
+        position = torch.arange(size, dtype=torch.float64) ** 1.1
+        return torch.exp(-((position[:, None] - position) ** 2) / 200)[None]
+
+    factors = [gaussian(size) for size in (rows, cols)]
+    results = []
+    for dtype, name in ((torch.float32, backend), (torch.float64, "torch")):
+        torch.manual_seed(0)
+        inputs = [torch.randn(shape).to(BACKENDS[name], dtype).requires_grad_() for shape in ((40, dim), (rows * cols, dim))]
+        own_factors = [factor.to(BACKENDS[name], dtype) for factor in factors]
+        loss, bmu, *_ = torch.ops.vitsom.som_forward(*inputs, *own_factors, "sum", name)
+        results.append([x.cpu() for x in (bmu, loss.detach(), *torch.autograd.grad(loss, inputs))])
+    (bmu, *ours), (true_bmu, *truth) = results
+    assert torch.equal(bmu, true_bmu)
+    for x, true in zip(ours, truth, strict=True):
+        assert relative_error(x, true) < 2e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
