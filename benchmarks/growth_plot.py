@@ -106,7 +106,7 @@ def _draw(axes: Axes, points: Sequence[Point], quantity: str, least: float, rema
     axes.set_yscale("log")
     axes.set_xlim(sizes[0] / 1.3, sizes[-1] * (sizes[-1] / sizes[0]) ** _LABELS_WIDTH)
     low, high = axes.get_ylim()
-    axes.set_ylim(least or low, high)
+    axes.set_ylim(least or low, 2 * high)  # room for names above the highest line
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(
