@@ -85,6 +85,29 @@ def test_factors_of_an_irregular_grid(backend: str) -> None:
         assert relative_error(x, true) < 2e-6
 
 
+class _Operators(TorchDispatchMode):
+    """The operators of this package that a mode sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "vitsom":
+            self.seen.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_mode_sees_the_operators() -> None:
+    """They are left out only where nobody looks."""
+    grid = Grid(3, 4)
+    z, prototypes = _inputs("torch", grid, requires_grad=True)
+    with _Operators() as operators:
+        loss, _ = som_loss(z, prototypes, grid, 1.3, backend="torch")
+        loss.backward()
+    assert operators.seen == ["vitsom::som_forward", "vitsom::som_backward"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_fake_kernels_tell_shapes_and_dtypes(backend: str, dtype: torch.dtype) -> None:
     """Of the real outputs, on tensors without data."""

@@ -48,7 +48,7 @@ struct BackwardScratch {
     Expansion rows_from_ranks;
     std::int64_t* place;       // [rows] of a grid row in the slab, or -1
     float* reduced;            // [rank of the rows][full column][TILE_COLS]
-    float* folded;             // [cols][TILE_COLS]
+    float* folded;             // [2 * cols][TILE_COLS]
     float* spread;             // [term][slab row][chunk][source][TILE_COLS]
     float* gradient;           // [columns_at_once][dim]
 };
@@ -57,8 +57,6 @@ struct Backward {
     std::int64_t chunks, slab_rows, spread_size, columns_at_once;
     int slab_threads;          // as many as there are slabs for
     std::int64_t* order;       // [rows] the grid rows, as slabs take them: each followed by its mirror image where axes are folded
-    std::int64_t* every;       // [rows] 0, 1, 2, ...
-    std::int64_t* full_index;  // [cols] of each among the full columns, or -1
     Sources* sources;          // [terms]
     float* sums;               // [full column][chunk][its BMUs][TILE_COLS]
     BackwardScratch* scratch;  // [threads]
@@ -81,8 +79,6 @@ struct Backward {
         const std::int64_t prototype_bytes = p.dim * static_cast<std::int64_t>(sizeof(float));
         columns_at_once = smaller(TILE_ROWS, larger(4, PROJECTED_BYTES / prototype_bytes));
         order = arena.take<std::int64_t>(h.rows);
-        every = arena.take<std::int64_t>(h.rows);
-        full_index = arena.take<std::int64_t>(h.cols);
         Sources* taken = arena.take<Sources>(h.terms);
         for (std::int64_t t = 0; t < h.terms; ++t) {
             const std::int64_t row_rank = thin[t].rows.rank, col_rank = thin[t].cols.rank;
@@ -121,11 +117,8 @@ struct Backward {
 
     void prepare(const Neighborhood& h, const ThinTerms& thin, const Samples& samples) {
         for (std::int64_t i = 0; i < h.rows; ++i) {
-            every[i] = i;
             order[i] = !thin.is_folded() ? i : i % 2 == 0 ? i / 2 : h.rows - 1 - i / 2;
         }
-        for (std::int64_t c = 0; c < h.cols; ++c) full_index[c] = -1;
-        for (std::int64_t full = 0; full < samples.full_count; ++full) full_index[samples.full[full]] = full;
         for (std::int64_t t = 0; t < h.terms; ++t) {
             Sources& s = sources[t];
             const Factor rows = factor(h.row_factors, h.rows, t, true);
@@ -141,7 +134,7 @@ struct Backward {
             s.row_ranks = thin_rows.rank;
             s.rows_from_ranks = thin_rows;
             s.cols.pack(thin_cols, [](std::int64_t c) { return c; }, columns_at_once);
-            s.cols_to_ranks.pack(thin_cols, [&](std::int64_t c) { return full_index[c]; });
+            s.cols_to_ranks.pack(thin_cols, [&](std::int64_t c) { return samples.full_index[c]; });
             for (std::int64_t full = 0; full < samples.full_count; ++full) {
                 const std::int64_t column = samples.full[full];
                 s.rows_to_ranks[full].pack(

@@ -72,7 +72,6 @@ struct Forward {
     double* column_sums;      // [cols]
     double* rank_sums;        // [max(rows, cols)]
     std::int64_t* every;      // [max(rows, cols)] 0, 1, 2, ...
-    std::int64_t* full_index; // [cols] of each among the full columns, or -1
     Term* terms;              // [terms]
     ForwardScratch* scratch;  // [threads]
     Workspace* workspace;     // [threads], or one
@@ -97,7 +96,6 @@ struct Forward {
         column_sums = arena.take<double>(h.cols);
         rank_sums = arena.take<double>(larger(h.rows, h.cols));
         every = arena.take<std::int64_t>(larger(h.rows, h.cols));
-        full_index = arena.take<std::int64_t>(h.cols);
         Term* taken = arena.take<Term>(h.terms);
         for (std::int64_t t = 0; t < h.terms; ++t) {
             Term term{};
@@ -138,8 +136,6 @@ struct Forward {
         samples.sort(bmu, p.batch, h.rows, h.cols);
         for (std::int64_t g = 0; g < samples.groups; ++g) weight[g] = 0;
         for (std::int64_t i = 0; i < larger(h.rows, h.cols); ++i) every[i] = i;
-        for (std::int64_t c = 0; c < h.cols; ++c) full_index[c] = -1;
-        for (std::int64_t full = 0; full < samples.full_count; ++full) full_index[samples.full[full]] = full;
         for (std::int64_t t = 0; t < h.terms; ++t) {
             Term& term = terms[t];
             const Factor rows = factor(h.row_factors, h.rows, t, false), cols = factor(h.col_factors, h.cols, t, false);
@@ -153,7 +149,7 @@ struct Forward {
                 for (std::int64_t r = 0; r < h.rows; ++r) term.in_rows[r] = r;
                 term.cols_to_ranks.pack(thin_cols, [](std::int64_t c) { return c; });
                 term.rows_to_ranks.pack(thin_rows, [](std::int64_t r) { return r; });
-                term.ranks_to_cols.pack(thin_cols, [&](std::int64_t c) { return full_index[c]; });
+                term.ranks_to_cols.pack(thin_cols, [&](std::int64_t c) { return samples.full_index[c]; });
                 term.combine = thin_rows.expand();
                 term.combine_in = every;
                 term.combine_count = thin_rows.rank;

@@ -1,4 +1,4 @@
-// In which order the coded search visits the prototypes.
+// An order of visits whose first ones are a fair sample, whatever is organised.
 #pragma once
 
 #include <cstdint>
@@ -6,8 +6,8 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Steps of a golden section of the map never dwell in one part of it. Any of its first prototypes are a fair sample, whose best
-// score is close to the best of all: on a trained map, half as many become candidates as in the order of the index.
+// Steps of a golden section of the map never dwell in one part of it: the best score of the first prototypes is close to that of
+// all, and rules out most of what comes after.
 struct Order {
     std::int64_t step, size;
 

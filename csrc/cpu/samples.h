@@ -18,6 +18,7 @@ struct Samples {
     std::int64_t* column;  // [cols + 1] into row and start
     std::int64_t full_count;
     std::int64_t* full;    // [full_count] columns that hold a BMU
+    std::int64_t* full_index;  // [cols] of each among these, or -1
     std::int64_t* next;    // [num_prototypes + 1] scratch
 
     std::int64_t bmus_of(std::int64_t c) const { return column[c + 1] - column[c]; }
@@ -30,6 +31,7 @@ struct Samples {
         s.start = arena.take<std::int64_t>(most + 1);
         s.column = arena.take<std::int64_t>(cols + 1);
         s.full = arena.take<std::int64_t>(cols);
+        s.full_index = arena.take<std::int64_t>(cols);
         s.next = arena.take<std::int64_t>(rows * cols + 1);
     }
 
@@ -52,6 +54,7 @@ struct Samples {
                 next[c * rows + r] = position;
                 position += count;
             }
+            full_index[c] = column[c] < groups ? full_count : -1;
             if (column[c] < groups) full[full_count++] = c;
         }
         column[cols] = groups;
