@@ -422,7 +422,7 @@ def test_inputs_that_depend_on_one_another(any_backend: str, relation: str) -> N
 def test_function_transforms(any_backend: str, transform: str) -> None:
     """Forward derivatives and torch.func agree with the reference in fp64; a tangent is never dropped in silence."""
     grid = Grid(3, 4)
-    z, prototypes, tangent = torch.randn(8, 5), torch.randn(12, 5), torch.randn(8, 5)
+    z, prototypes, tangent = (torch.randn(count, 5, device=BACKENDS[any_backend]) for count in (8, 12, 8))
 
     def derivative(loss: Callable[..., tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
         def of_z(z: Tensor) -> Tensor:

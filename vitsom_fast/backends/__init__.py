@@ -85,16 +85,22 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
     if name == "auto":
         return next(
             name
-            for name, module in _modules.items()
-            if module.unavailable() is None
-            and module.unsupported(device, dtype) is None
-            and not (device.type == "cpu" and name in _GPU_ONLY)
+            for name in _modules
+            if _reason_against(name, device, dtype) is None and not (device.type == "cpu" and name in _GPU_ONLY)
         )
     if name not in NAMES:
         raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
     if name == "reference":
         return name
-    reason = _modules[name].unavailable() or _modules[name].unsupported(device, dtype)
-    if reason:
+    if reason := _reason_against(name, device, dtype):
         raise ValueError(f"backend {name!r} cannot be used: {reason}")
     return name
+
+
+def _reason_against(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    return _modules[name].unavailable() or _modules[name].unsupported(device, dtype)
+
+
+# A compiler need not look into modules and drivers. This is torch.compiler.assume_constant_result without what that imports:
+# all of torch._dynamo, and Triton with it.
+_reason_against._dynamo_marked_constant = True  # type: ignore[attr-defined]
