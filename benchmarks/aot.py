@@ -91,10 +91,14 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
         if split:
             yield case("certified.group_maxima_kernel", configs.group_maxima(family, dim))
             yield case("certified.rescore_kernel", configs.rescore())
-        yield case("gradients.project_kernel", configs.project(), **precision)
-        yield case("attraction.attraction_kernel", configs.attraction(family, dim), **precision)
+        yield case("weights.weights_kernel", configs.weights(), "fp32")
+        yield case("dense_attraction.dense_attraction_kernel", configs.dense_attraction(dim), SPLIT=split)
+        yield case("dense_gradients.dense_pull_kernel", configs.dense_pull(family, dim))
+        yield case("dense_gradients.dense_project_kernel", configs.dense_project(dim))
+        yield case("gradients.project_kernel", configs.project(family), **precision)
+        yield case("attraction.attraction_kernel", configs.attraction(family, dim))
         for side in SIDES:
-            yield case("smooth.smooth_columns_kernel", configs.smooth(side, dim), **precision)
+            yield case("smooth.smooth_columns_kernel", configs.smooth(family, side, dim), SPLIT=split)
             yield case("gradients.spread_kernel", configs.spread(side, dim), **precision)
 
 
@@ -142,12 +146,22 @@ def _backend_and_architecture(target: str) -> tuple[str, int | str]:
     return ("cuda", int(target.removeprefix("sm_"))) if target.startswith("sm_") else ("hip", target)
 
 
-_ALIGNED_SIZES = ("padded_dim", "features_a_split", "dim", "z_stride", "prototypes_stride", "stride", "rows", "cols")
+_ALIGNED_SIZES = (
+    "padded_dim",
+    "weights_pitch",
+    "features_a_split",
+    "dim",
+    "z_stride",
+    "prototypes_stride",
+    "stride",
+    "rows",
+    "cols",
+)
 
 # What a kernel's arguments point to; all others are sizes and strides.
 _POINTERS = {
     "fp32": "norm norm_z norm_prototypes prototype_scale partial smoothed row_factors col_factors factors squared_offsets"
-    " attraction loss grad_loss spread pulled along distance temperature maxima",
+    " attraction loss grad_loss spread pulled along distance temperature maxima weights",
     "i64": "row_keys bmu",
     "i32": "tickets ticket order starts",
 }
@@ -158,8 +172,8 @@ def _type(argument: str, case: Case, constants: dict[str, Any]) -> str:
     if argument in ("z", "prototypes", "grad_z", "grad_prototypes"):
         return f"*{case.dtype}"
     if argument.endswith(("_high", "_low")):
-        return "*bf16" if case.dtype == "bf16" else "*fp16"
-    if argument == "partial" and case.kernel.startswith("attraction"):
+        return "*fp16"
+    if argument == "partial" and "attraction" in case.kernel:
         return "*fp64"
     if argument == "temperature" and not constants["ON_DEVICE"]:
         return "fp32"

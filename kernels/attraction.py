@@ -1,7 +1,8 @@
 """The attraction S_b of every sample and the loss: smoothing along the rows of the grid, only where a sample's BMU is.
 
 Samples come in the order of their column. A program takes some of them and a block of features, and multiplies their rows of
-the row factor with each column of the map that they are in.
+the row factor with each column of the map that they are in: in fp32 itself, for what tensor cores cut off here (1e-7 with three
+TF32 products) would add to what the smoothing along the columns has lost already, and the loss is held to 1e-7.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs
+from vitsom_fast.kernels import loss as losses
 from vitsom_fast.kernels.device import blocks, family
-from vitsom_fast.kernels.smooth import EPS, NEGLIGIBLE
+from vitsom_fast.kernels.smooth import band
 
 
 @triton.jit(do_not_specialize=["batch", "terms"])
@@ -37,7 +39,6 @@ def attraction_kernel(
     z_stride,
     z_step,
     terms,
-    PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -60,81 +61,47 @@ def attraction_kernel(
     while column < cols:
         here = col == column
         for term in range(terms):
-            factor = row_factors + tl.cast(term, tl.int64) * rows * rows + row[:, None] * rows
-            low = rows
-            high = 0
-            for first in range(0, rows, BLOCK_R):
-                inputs = first + tl.arange(0, BLOCK_R)
-                weight = tl.load(factor + inputs[None, :], mask=here[:, None] & (inputs < rows)[None, :], other=0.0)
-                if tl.max(tl.where(tl.abs(weight) <= NEGLIGIBLE, 0, 1)) > 0:
-                    low = tl.minimum(low, first)
-                    high = first + BLOCK_R
+            factor = row_factors + tl.cast(term, tl.int64) * rows * rows
+            low, high = band(factor, rows, row, here, 1, rows, BLOCK_R)
             column_of_map = smoothed + (tl.cast(term, tl.int64) * rows * cols + column) * dim + features[None, :]
-            for first in range(low, tl.minimum(high, rows), BLOCK_R):
+            for first in range(low, high, BLOCK_R):
                 inputs = first + tl.arange(0, BLOCK_R)
                 is_input = inputs < rows
-                weight = tl.load(factor + inputs[None, :], mask=here[:, None] & is_input[None, :], other=0.0)
+                at = factor + row[:, None] * rows + inputs[None, :]
+                weight = tl.load(at, mask=here[:, None] & is_input[None, :], other=0.0)
                 x = tl.load(
                     column_of_map + inputs.to(tl.int64)[:, None] * cols * dim,
                     mask=is_input[:, None] & is_feature[None, :],
                     other=0.0,
                 )
-                total = tl.dot(weight, x, total, input_precision=PRECISION)
+                total += tl.dot(weight, x, input_precision="ieee")
         column = tl.min(tl.where(col > column, col, cols))  # the next one that a sample is in
 
     kept = is_sample[:, None] & is_feature[None, :]
     tl.store(attraction + samples[:, None] * dim + features[None, :], total, mask=kept)
-    latents = tl.load(z + samples[:, None] * z_stride + features[None, :] * z_step, mask=kept, other=0.0).to(tl.float32)
-    length = tl.maximum(tl.load(norm_z + samples), EPS, propagate_nan=tl.PropagateNan.ALL)
-    # fp64: the loss is the small difference of two large sums.
-    lost = -tl.sum((latents / length[:, None]).to(tl.float64) * total.to(tl.float64))
-    if dim_block == 0:
-        weight = _total_weight(row_factors, col_factors, row, col, rows, cols, terms, BLOCK_B, BLOCK_R)
-        lost += tl.sum(tl.where(is_sample, weight, 0.0))
-    lost += _zero_unless_infinite(norm_prototypes, rows * cols)
-    tl.store(partial + program, lost)
-
-    tl.debug_barrier()
-    programs = tl.num_programs(0)
-    if tl.atomic_add(ticket, 1) == programs - 1:  # the last one adds up what all have stored
-        tl.debug_barrier()
-        parts = tl.zeros([1024], tl.float64)
-        for first in range(0, programs, 1024):
-            at = first + tl.arange(0, 1024)
-            parts += tl.load(partial + at, mask=at < programs, other=0.0, cache_modifier=".cg")
-        tl.store(loss, (tl.sum(parts) * scale).to(tl.float32))
-
-
-@triton.jit
-def _total_weight(row_factors, col_factors, row, col, rows, cols, terms, BLOCK_B: tl.constexpr, BLOCK: tl.constexpr):
-    """``n_i``, the sum of the weights of all units as seen from a sample's BMU: [BLOCK_B] fp64."""
-    weight = tl.zeros([BLOCK_B], tl.float64)
-    for term in range(terms):
-        along_rows = _sum_of_rows(row_factors + tl.cast(term, tl.int64) * rows * rows, row, rows, BLOCK_B, BLOCK)
-        along_cols = _sum_of_rows(col_factors + tl.cast(term, tl.int64) * cols * cols, col.to(tl.int64), cols, BLOCK_B, BLOCK)
-        weight += along_rows * along_cols
-    return weight
-
-
-@triton.jit
-def _sum_of_rows(factor, index, count, BLOCK_B: tl.constexpr, BLOCK: tl.constexpr):
-    total = tl.zeros([BLOCK_B, BLOCK], tl.float64)
-    for first in range(0, count, BLOCK):
-        at = first + tl.arange(0, BLOCK)[None, :]
-        total += tl.load(factor + index[:, None] * count + at, mask=at < count, other=0.0).to(tl.float64)
-    return tl.sum(total, axis=1)
-
-
-@triton.jit
-def _zero_unless_infinite(norm_prototypes, count):
-    """NaN where a prototype is not finite, though its weight may be nothing. Every program looks at its share of them."""
-    share = tl.cdiv(count, tl.num_programs(0))
-    begin = tl.program_id(0) * share
-    products = tl.zeros([256], tl.float32)
-    for first in range(begin, tl.minimum(begin + share, count), 256):
-        at = first + tl.arange(0, 256)
-        products += 0.0 * tl.load(norm_prototypes + at, mask=at < tl.minimum(begin + share, count), other=0.0)
-    return tl.sum(products).to(tl.float64)
+    lost = losses.lost(
+        z,
+        norm_z,
+        norm_prototypes,
+        row_factors,
+        col_factors,
+        samples,
+        is_sample,
+        row,
+        col,
+        features,
+        dim_block,
+        total,
+        rows,
+        cols,
+        dim,
+        z_stride,
+        z_step,
+        terms,
+        BLOCK_B,
+        BLOCK_R,
+    )
+    losses.add_up(lost, partial, ticket, loss, scale)
 
 
 def attraction_and_loss(
@@ -175,7 +142,6 @@ def attraction_and_loss(
         dim,
         *z.stride(),
         terms,
-        PRECISION=configs.precision(family(z.device)),
         **config.options(),
     )
     return attraction, loss

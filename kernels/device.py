@@ -30,6 +30,11 @@ def family(device: torch.device) -> str:
     return configs.family(target.backend, target.arch)
 
 
+def precision(device: torch.device) -> str:
+    """How its fp32 operands are multiplied; an interpreter knows no more than one way."""
+    return "ieee" if interprets() else configs.precision(family(device))
+
+
 @functools.cache
 def multiprocessors(device: torch.device) -> int:
     """How many programs of the larger kernels run at the same time."""

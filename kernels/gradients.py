@@ -11,10 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs
-from vitsom_fast.kernels.device import blocks, family, multiprocessors
-from vitsom_fast.kernels.smooth import EPS, band
-
-SAMPLES_A_SUM = tl.constexpr(256)  # sums of this many start from zero: tensor cores cut off low bits of long sums
+from vitsom_fast.kernels.device import blocks, family, multiprocessors, precision
+from vitsom_fast.kernels.latents import latent_gradient
+from vitsom_fast.kernels.prepare import EPS
+from vitsom_fast.kernels.smooth import band
 
 
 @triton.jit(do_not_specialize=["batch", "num_tickets", "latent_programs"])
@@ -55,7 +55,7 @@ def spread_kernel(
     if program < latent_programs:
         samples = program * LATENTS + tl.arange(0, LATENTS)
         factor = tl.load(grad_loss).to(tl.float32) * scale
-        _latent_gradient(factor, z, norm_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS, FEATURES)
+        latent_gradient(factor, z, norm_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS, FEATURES)
     else:
         _spread(
             program - latent_programs,
@@ -76,30 +76,6 @@ def spread_kernel(
             BLOCK_B,
             BLOCK_D,
         )
-
-
-@triton.jit
-def _latent_gradient(
-    factor, z, norm_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS: tl.constexpr, FEATURES: tl.constexpr
-):
-    is_sample = samples < batch
-    norm = tl.load(norm_z + samples, mask=is_sample, other=1.0)
-    length = tl.maximum(norm, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
-    at = samples.to(tl.int64)[:, None]
-    product = tl.zeros([LATENTS, FEATURES], tl.float32)
-    for first in range(0, dim, FEATURES):
-        features = (first + tl.arange(0, FEATURES)[None, :]).to(tl.int64)
-        inside = is_sample[:, None] & (features < dim)
-        unit = tl.load(z + at * z_stride + features * z_step, mask=inside, other=0.0).to(tl.float32) / length
-        product += unit * (tl.load(attraction + at * dim + features, mask=inside, other=0.0) * factor)
-    # Below eps x / max(|x|, eps) is linear: nothing is projected away.
-    along = tl.where(norm < EPS, 0.0, tl.sum(product, axis=1))[:, None]
-    for first in range(0, dim, FEATURES):
-        features = (first + tl.arange(0, FEATURES)[None, :]).to(tl.int64)
-        inside = is_sample[:, None] & (features < dim)
-        unit = tl.load(z + at * z_stride + features * z_step, mask=inside, other=0.0).to(tl.float32) / length
-        pull = tl.load(attraction + at * dim + features, mask=inside, other=0.0) * factor
-        tl.store(grad_z + at * dim + features, ((pull - unit * along) / length).to(grad_z.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -137,24 +113,21 @@ def _spread(
     end = tl.load(starts + column + 1)
 
     total = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
-    for start in range(begin, end, SAMPLES_A_SUM):
-        part = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
-        for first in range(start, tl.minimum(start + SAMPLES_A_SUM, end), BLOCK_B):
-            places = first + tl.arange(0, BLOCK_B)
-            is_sample = places < end
-            samples = tl.load(order + tl.minimum(places, end - 1)).to(tl.int64)
-            row = tl.load(bmu + samples) // cols
-            weight = tl.load(
-                factor + row[None, :] * rows + targets[:, None], mask=is_target[:, None] & is_sample[None, :], other=0.0
-            )
-            length = tl.maximum(tl.load(norm_z + samples), EPS, propagate_nan=tl.PropagateNan.ALL)
-            latents = tl.load(
-                z + samples[:, None] * z_stride + features[None, :] * z_step,
-                mask=is_sample[:, None] & is_feature[None, :],
-                other=0.0,
-            ).to(tl.float32)
-            part = tl.dot(weight, latents / length[:, None], part, input_precision=PRECISION)
-        total += part
+    for first in range(begin, end, BLOCK_B):
+        places = first + tl.arange(0, BLOCK_B)
+        is_sample = places < end
+        samples = tl.load(order + tl.minimum(places, end - 1)).to(tl.int64)
+        row = tl.load(bmu + samples) // cols
+        weight = tl.load(
+            factor + row[None, :] * rows + targets[:, None], mask=is_target[:, None] & is_sample[None, :], other=0.0
+        )
+        length = tl.maximum(tl.load(norm_z + samples), EPS, propagate_nan=tl.PropagateNan.ALL)
+        latents = tl.load(
+            z + samples[:, None] * z_stride + features[None, :] * z_step,
+            mask=is_sample[:, None] & is_feature[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        total += tl.dot(weight, latents / length[:, None], input_precision=PRECISION)
     at = (((term * rows + targets).to(tl.int64) * cols + column) * dim)[:, None] + features[None, :]
     tl.store(spread + at, total, mask=is_target[:, None] & is_feature[None, :])
 
@@ -197,6 +170,13 @@ def project_kernel(
     length = tl.maximum(norms, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
     factor = tl.load(grad_loss).to(tl.float32) * scale
 
+    low = cols  # of all terms together: for three of them as good as each one's own
+    high = 0
+    for term in range(terms):
+        factors = col_factors + tl.cast(term, tl.int64) * cols * cols
+        low_of_term, high_of_term = band(factors, 1, outputs, is_output, cols, cols, BLOCK_IN)
+        low = tl.minimum(low, low_of_term)
+        high = tl.maximum(high, high_of_term)
     product = tl.zeros([BLOCK_OUT], tl.float32)
     first_feature = dim_split * features_a_split
     for start in range(first_feature, tl.minimum(first_feature + features_a_split, dim), BLOCK_D):
@@ -205,7 +185,6 @@ def project_kernel(
         total = tl.zeros([BLOCK_OUT, BLOCK_D], tl.float32)
         for term in range(terms):
             factors = col_factors + tl.cast(term, tl.int64) * cols * cols
-            low, high = band(factors, 1, outputs, is_output, cols, cols, BLOCK_IN)
             source = spread + (tl.cast(term, tl.int64) * rows + row) * cols * dim + features[None, :]
             for first in range(low, high, BLOCK_IN):
                 inputs = first + tl.arange(0, BLOCK_IN)
@@ -218,7 +197,7 @@ def project_kernel(
                 x = tl.load(
                     source + inputs.to(tl.int64)[:, None] * dim, mask=is_input[:, None] & (features < dim)[None, :], other=0.0
                 )
-                total = tl.dot(weight, x, total, input_precision=PRECISION)
+                total += tl.dot(weight, x, input_precision=PRECISION)
         total *= factor
         unit = tl.load(prototypes + units[:, None] * stride + features[None, :] * step, mask=inside, other=0.0)
         product += tl.sum(unit.to(tl.float32) / length * total, axis=1)
@@ -270,9 +249,8 @@ def gradients(
     (batch, dim), (terms, rows, _), cols, device = z.shape, row_factors.shape, col_factors.shape[1], z.device
     grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=device)
     grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=device)
-    precision = configs.precision(family(device))
 
-    projection = configs.project()
+    projection = configs.project(family(device))
     unit_blocks = rows * blocks(cols, projection["BLOCK_OUT"])
     # Features are split where units alone would leave multiprocessors idle.
     dim_blocks = blocks(dim, projection["BLOCK_D"])
@@ -304,7 +282,7 @@ def gradients(
         dim,
         unit_blocks,
         *z.stride(),
-        PRECISION=precision,
+        PRECISION=precision(device),
         **config.options(),
     )
     if for_prototypes:
@@ -327,7 +305,7 @@ def gradients(
             blocks_a_split * projection["BLOCK_D"],
             *prototypes.stride(),
             terms,
-            PRECISION=precision,
+            PRECISION=precision(device),
             **projection.options(),
         )
     return grad_z, grad_prototypes

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs, keys
-from vitsom_fast.kernels.device import blocks, interprets
+from vitsom_fast.kernels.device import blocks
 
 # fp16 keeps 11 bits of what is at least 2^-14: of an element 2^-13 times its row's norm both halves keep theirs.
 UNIT = tl.constexpr(4096.0)
@@ -28,7 +28,7 @@ def prepare_kernel(
     prototypes,  # [K, D]
     norm_z,  # [B] fp32, as are all norms
     norm_prototypes,  # [K]
-    z_high,  # [B, padded D] fp16, or bf16 for bf16 rows
+    z_high,  # [B, padded D] fp16
     z_low,  # [B, padded D] fp16; not used for bf16 and fp16 rows
     prototypes_high,  # [K, padded D]
     prototypes_low,
@@ -100,18 +100,24 @@ def _prepare_rows(
     # Finite rows have a finite norm: what fp32 cannot hold is cut off. inf and NaN stay.
     norm = tl.where(exact_norm < 1e300, tl.minimum(exact_norm, 3e38), exact_norm).to(tl.float32)
     length = tl.maximum(norm, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
+    scale = _power_of_two(length)
+    # 1 / |x| in two parts, of the exact norm: a factor that is rounded is off alike in all features.
+    exact_length = tl.maximum(exact_norm, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
+    inverse = UNIT / (exact_length * scale.to(tl.float64))
+    inverse_high = inverse.to(tl.float32)
+    inverse_low = (inverse - inverse_high.to(tl.float64)).to(tl.float32)
     for first in range(0, padded_dim, BLOCK_D):
         features = first + tl.arange(0, BLOCK_D)[None, :]
         part = tl.load(source + features.to(tl.int64) * step, mask=is_row & (features < dim), other=0.0).to(tl.float32)
         keep = is_row & (features < padded_dim)
+        scaled = part * scale
         if SPLIT:
-            unit = part / length * UNIT
+            unit = scaled * inverse_high + scaled * inverse_low
             upper = unit.to(tl.float16)
             tl.store(high + target + features, upper, mask=keep)
             tl.store(low + target + features, (unit - upper.to(tl.float32)).to(tl.float16), mask=keep)
         else:
-            scaled = part * _power_of_two(length) * UNIT
-            tl.store(high + target + features, scaled.to(high.dtype.element_ty), mask=keep)
+            tl.store(high + target + features, (scaled * UNIT).to(tl.float16), mask=keep)
     return norm
 
 
@@ -143,14 +149,11 @@ def prepare(
     """Operands for z (B, D) and prototypes (K, D); fills in the norms (B,) and (K,), the keys (B,) and the tickets."""
     (batch, dim), count, device = z.shape, prototypes.shape[0], z.device
     split = z.dtype == torch.float32
-    dtype = torch.float16 if split else z.dtype
-    if dtype == torch.bfloat16 and interprets():
-        dtype = torch.float32  # the interpreter's tl.dot takes the bits of bf16 for integers
     shape = batch + count, configs.padded_dim(dim)
-    z_high, prototypes_high = torch.empty(shape, dtype=dtype, device=device).split([batch, count])
+    z_high, prototypes_high = torch.empty(shape, dtype=torch.float16, device=device).split([batch, count])
     z_low, prototypes_low = z_high, prototypes_high
     if split:
-        z_low, prototypes_low = torch.empty(shape, dtype=dtype, device=device).split([batch, count])
+        z_low, prototypes_low = torch.empty(shape, dtype=torch.float16, device=device).split([batch, count])
     prototype_scale = torch.empty(0 if split else count, dtype=torch.float32, device=device)
     config = configs.prepare(dim)
     prepare_kernel[blocks(batch, config["ROWS"]) + blocks(count, config["ROWS"]),](

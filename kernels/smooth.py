@@ -11,40 +11,49 @@ import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs
 from vitsom_fast.kernels.device import blocks, family
+from vitsom_fast.kernels.prepare import Operands
+from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, weigh
 
 NEGLIGIBLE = tl.constexpr(2.0**-24)
-EPS = tl.constexpr(1e-12)
 
 
 @triton.jit
 def band(factor, stride, outputs, is_output, step, count, BLOCK: tl.constexpr):
     """From where to where, in blocks, a factor's rows ``outputs`` differ from 0. A NaN does."""
-    low = count
-    high = 0
-    for first in range(0, count, BLOCK):
-        inputs = first + tl.arange(0, BLOCK)
-        inside = is_output[:, None] & (inputs < count)[None, :]
-        weight = tl.load(factor + outputs[:, None] * stride + inputs[None, :] * step, mask=inside, other=0.0)
-        if tl.max(tl.where(tl.abs(weight) <= NEGLIGIBLE, 0, 1)) > 0:
-            low = tl.minimum(low, first)
-            high = first + BLOCK
-    return low, tl.minimum(high, count)
+    first_block = 0
+    last = count
+    if count > 8 * BLOCK:  # to look for it takes as long as to multiply half as many zeros
+        low = tl.zeros_like(outputs)[:, None] + tl.zeros([1, BLOCK], tl.int32) + count
+        high = tl.zeros_like(low)
+        for first in range(0, count, BLOCK):  # nothing is reduced across threads in here: no load waits for another
+            inputs = first + tl.arange(0, BLOCK)
+            inside = is_output[:, None] & (inputs < count)[None, :]
+            weight = tl.load(factor + outputs[:, None] * stride + inputs[None, :] * step, mask=inside, other=0.0)
+            matters = tl.where(tl.abs(weight) <= NEGLIGIBLE, 0, 1)
+            low = tl.minimum(low, tl.where(matters > 0, first, count))
+            high = tl.maximum(high, matters * (first + BLOCK))
+        first_block = tl.min(low).to(tl.int32)
+        last = tl.minimum(tl.max(high).to(tl.int32), count)
+    return first_block, last
 
 
 @triton.jit
 def smooth_columns_kernel(
     prototypes,  # [R * C, D], any strides
-    norm,  # [R * C] fp32
+    norm_prototypes,  # [R * C] fp32
+    prototypes_high,  # [R * C, padded D] fp16
+    prototypes_low,
+    prototype_scale,  # [R * C] fp32
     col_factors,  # [terms, C, C] fp32
     smoothed,  # [terms, R, C, D] fp32
     rows,
     cols,
     dim,
-    stride,
-    step,
-    PRECISION: tl.constexpr,
+    padded_dim,
+    prototypes_stride,
+    prototypes_step,
+    SPLIT: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
-    BLOCK_IN: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """``smoothed[t, r, c'] = sum_c col_factors[t, c', c] * w^[r, c]`` with w^ the normalised prototypes."""
@@ -59,46 +68,61 @@ def smooth_columns_kernel(
     term = program // rows
     factor = col_factors + tl.cast(term, tl.int64) * cols * cols
     is_output = outputs < cols
-    is_feature = features < dim
     outputs = outputs.to(tl.int64)
 
-    low, high = band(factor, cols, outputs, is_output, 1, cols, BLOCK_IN)
+    first_unit = row.to(tl.int64) * cols
+    low, high = band(factor, cols, outputs, is_output, 1, cols, 2 * ROWS_A_SUM)
     total = tl.zeros([BLOCK_OUT, BLOCK_D], tl.float32)
-    for first in range(low, high, BLOCK_IN):
-        inputs = first + tl.arange(0, BLOCK_IN)
-        is_input = inputs < cols
-        units = row.to(tl.int64) * cols + inputs
-        weight = tl.load(
-            factor + outputs[:, None] * cols + inputs[None, :], mask=is_output[:, None] & is_input[None, :], other=0.0
-        )
-        length = tl.load(norm + units, mask=is_input, other=1.0)
-        x = tl.load(
-            prototypes + units[:, None] * stride + features.to(tl.int64)[None, :] * step,
-            mask=is_input[:, None] & is_feature[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        total = tl.dot(weight, x / tl.maximum(length, EPS)[:, None], total, input_precision=PRECISION)
+    for start in range(low, high, 2 * ROWS_A_SUM):
+        for half in tl.static_range(2):  # two products that do not wait for each other
+            first = start + half * ROWS_A_SUM
+            inputs = first + tl.arange(0, ROWS_A_SUM)
+            inside = is_output[:, None] & (inputs < cols)[None, :]
+            weight = tl.load(factor + outputs[:, None] * cols + inputs[None, :], mask=inside, other=0.0)
+            units = first_unit + tl.minimum(inputs, cols - 1)
+            if not SPLIT:
+                weight *= tl.load(prototype_scale + units)[None, :]
+            at = units[:, None] * padded_dim + features[None, :]
+            upper = tl.load(prototypes_high + at)
+            total += weigh(weight, upper, tl.load(prototypes_low + at) if SPLIT else upper, SPLIT)
+    total = add_short(
+        total,
+        factor + outputs * cols,
+        1,
+        prototypes + first_unit * prototypes_stride,
+        prototypes_stride,
+        prototypes_step,
+        norm_prototypes + first_unit,
+        cols,
+        is_output,
+        features.to(tl.int64),
+        features < dim,
+    )
     target = ((term * rows + row).to(tl.int64) * cols + outputs)[:, None] * dim + features[None, :]
-    tl.store(smoothed + target, total, mask=is_output[:, None] & is_feature[None, :])
+    tl.store(smoothed + target, total * UNITS_BACK, mask=is_output[:, None] & (features < dim)[None, :])
 
 
-def smooth_columns(prototypes: Tensor, norm: Tensor, col_factors: Tensor) -> Tensor:
+def smooth_columns(prototypes: Tensor, norm_prototypes: Tensor, operands: Operands, col_factors: Tensor) -> Tensor:
     """The normalised prototypes (R C, D), smoothed by each term of the column factors (terms, C, C): (terms, R C, D) fp32."""
     (count, dim), (terms, cols, _) = prototypes.shape, col_factors.shape
     rows = count // cols
-    smoothed = torch.empty((terms, count, dim), dtype=torch.float32, device=prototypes.device)
-    config = configs.smooth(cols, dim)
+    smoothed = torch.empty((terms, count, dim), dtype=torch.float32, device=col_factors.device)
+    config = configs.smooth(family(prototypes.device), cols, dim)
     programs = terms * rows * blocks(cols, config["BLOCK_OUT"]) * blocks(dim, config["BLOCK_D"])
     smooth_columns_kernel[programs,](
         prototypes,
-        norm,
+        norm_prototypes,
+        operands.prototypes_high,
+        operands.prototypes_low,
+        operands.prototype_scale,
         col_factors,
         smoothed,
         rows,
         cols,
         dim,
+        operands.prototypes_high.shape[1],
         *prototypes.stride(),
-        PRECISION=configs.precision(family(prototypes.device)),
+        SPLIT=operands.is_split,
         **config.options(),
     )
     return smoothed

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import BACKENDS, GPU, check_bmu, run
+from helpers import BACKENDS, GPU, check, check_bmu, run
 from torch import Tensor
 
 from vitsom_fast import Grid, available_backends, find_bmu
@@ -92,9 +92,20 @@ def test_certified_search(monkeypatch: pytest.MonkeyPatch, dim: int, near: float
     assert distance[3] == 1
 
 
+@pytest.fixture(params=["dense", "factorised"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the neighborhood is applied: by the weights of all pairs, or along one axis of the grid after the other."""
+    if request.param == "factorised":
+        monkeypatch.setattr(importlib.import_module("vitsom_fast.backends.triton"), "_MOST_WEIGHTS", 0)
+    return request.param
+
+
+LAUNCHES = {"dense": 7, "factorised": 8}
+
+
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
 @pytest.mark.parametrize("temperature", [2.5, torch.tensor(2.5)], ids=["float", "tensor"])
-def test_a_step_takes_eight_launches(monkeypatch: pytest.MonkeyPatch, temperature: float | Tensor, topology: str) -> None:
+def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch, form: str, temperature: float | Tensor, topology: str) -> None:
     launched = []
     kernel_type = type(kernels("search").search_streaming_kernel)
     original = kernel_type.run
@@ -105,7 +116,39 @@ def test_a_step_takes_eight_launches(monkeypatch: pytest.MonkeyPatch, temperatur
 
     monkeypatch.setattr(kernel_type, "run", counting)
     run("triton", torch.randn(9, 8), torch.randn(12, 8), Grid(3, 4, topology), temperature)
-    assert len(launched) == 8, launched
+    assert len(launched) == LAUNCHES[form], launched
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("data", ["random", "organised", "in strides", "not finite"])
+@pytest.mark.parametrize(
+    ("grid", "batch", "dim"),
+    [
+        (Grid(3, 4), 1, 3),
+        (Grid(1, 40), 17, 3),
+        (Grid(5, 3, "hexagonal"), 33, 40),
+        (Grid(4, 6, periodic=True), 40, 127),
+        (Grid(4, 6, "hexagonal", periodic=True), 70, 65),
+    ],
+    ids=str,
+)
+def test_both_forms(form: str, grid: Grid, batch: int, dim: int, data: str, dtype: torch.dtype) -> None:
+    """The contract once more: sizes alone decide which form the other tests run."""
+    prototypes = torch.randn(grid.num_prototypes, dim)
+    z = torch.randn(batch, dim)
+    if data == "organised":  # the loss is the small difference of two large sums
+        prototypes = prototypes[:1] + 0.01 * prototypes
+        z = prototypes[torch.randint(grid.num_prototypes, (batch,))] + 0.001 * z
+    z, prototypes = z.to(dtype), prototypes.to(dtype)
+    if data == "in strides":
+        z, prototypes = z.T.contiguous().T, prototypes.repeat_interleave(2, dim=1)[:, ::2]
+    for temperature in (0.4, 2.5, 100.0):
+        if data == "not finite":
+            prototypes[-1, 0] = torch.nan
+            assert run("triton", z, prototypes, grid, temperature).loss.isnan()
+        else:  # sums: means of gradients would be subnormal in fp16
+            result = run("triton", z, prototypes, grid, temperature, reduction="sum")
+            check(result, z, prototypes, grid, temperature, reduction="sum", cancels=True)
 
 
 def _fresh_autotune(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:

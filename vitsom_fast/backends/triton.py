@@ -1,7 +1,8 @@
 """The Triton kernels: cosine distance on GPU tensors in fp32, bf16 and fp16, eight launches a step.
 
-gaussian_weights; prepare, search, smooth columns, group, attraction; spread, project. What the forward keeps for the backward,
-its context, is the norms and the order of the samples.
+gaussian_weights; prepare, search, smooth columns, group, attraction; spread, project. Where batch and map are small, in seven:
+gaussian_weights; prepare, search, weights, attraction; pull, project. What the forward keeps for the backward, its context, is
+the norms and the order of the samples, or else the weights.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def context_size(batch: int, rows: int, cols: int) -> int:
-    return 2 * batch + rows * cols + cols + 1
+    count = rows * cols
+    return batch + count + (batch * _pitch(count) if _keeps_weights(batch, count) else batch + cols + 1)
 
 
 def attraction_rows(batch: int, num_prototypes: int) -> int:
@@ -58,13 +60,32 @@ class _Context(NamedTuple):
 
     norm_z: Tensor  # [B] fp32
     norm_prototypes: Tensor  # [K] fp32
+    weights: Tensor | None  # [B, pitch of K] fp32, or else the next two
     order: Tensor  # [B] int32, samples sorted by the column of their BMU
     starts: Tensor  # [C + 1] int32, where each column's samples begin
 
 
+# 4 MB of weights at most: with 40 x 40 units and 128 samples a step takes half the time of smoothing along both axes.
+_MOST_WEIGHTS = 1 << 20
+
+
+def _keeps_weights(batch: int, count: int) -> bool:
+    return batch * count <= _MOST_WEIGHTS
+
+
+def _pitch(count: int) -> int:
+    """Numbers from one row of the weights to the next: a kernel that knows it to be a multiple of 16 loads 16 bytes at a time."""
+    return -(-count // 16) * 16
+
+
 def _split_context(context: Tensor, batch: int, rows: int, cols: int) -> _Context:
-    norm_z, norm_prototypes, order, starts = context.split([batch, rows * cols, batch, cols + 1])
-    return _Context(norm_z, norm_prototypes, order.view(torch.int32), starts.view(torch.int32))
+    count = rows * cols
+    rest, norm_z, norm_prototypes = context.split([context.shape[0] - batch - count, batch, count])
+    if _keeps_weights(batch, count):
+        nothing = rest[:0].view(torch.int32)
+        return _Context(norm_z, norm_prototypes, rest.view(batch, _pitch(count)), nothing, nothing)
+    order, starts = rest.view(torch.int32).split([batch, cols + 1])
+    return _Context(norm_z, norm_prototypes, None, order, starts)
 
 
 def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
@@ -81,7 +102,7 @@ def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     norms = torch.empty(batch + count, dtype=torch.float32, device=z.device)
     norm_z, norm_prototypes = norms.split([batch, count])
     with _launching_on(z):
-        row_keys, _ = _search(z, prototypes, norm_z, norm_prototypes)
+        row_keys, _, _ = _search(z, prototypes, norm_z, norm_prototypes)
         return _kernels().distance.distance(z, prototypes, norm_z, norm_prototypes, row_keys)
 
 
@@ -94,25 +115,24 @@ def som_forward(
     context = torch.empty(context_size(batch, rows, cols), dtype=torch.float32, device=z.device)
     if batch == 0:
         return context.new_zeros(()), bmu, context.new_empty(z.shape), context
-    norm_z, norm_prototypes, order, starts = _split_context(context, batch, rows, cols)
+    norm_z, norm_prototypes, weights, order, starts = _split_context(context, batch, rows, cols)
     row_factors, col_factors = row_factors.contiguous(), col_factors.contiguous()
+    scale = reduction_scale(reduction, batch, rows * cols)
     kernels = _kernels()
     with _launching_on(z):
-        row_keys, ticket = _search(z, prototypes, norm_z, norm_prototypes)
-        smoothed = kernels.smooth.smooth_columns(prototypes, norm_prototypes, col_factors)
-        kernels.group.group(row_keys, bmu, order, starts)
-        attraction, loss = kernels.attraction.attraction_and_loss(
-            z,
-            norm_z,
-            norm_prototypes,
-            row_factors,
-            col_factors,
-            smoothed,
-            bmu,
-            order,
-            ticket,
-            reduction_scale(reduction, batch, rows * cols),
-        )
+        row_keys, operands, ticket = _search(z, prototypes, norm_z, norm_prototypes)
+        factors = (row_factors, col_factors)
+        if weights is not None:
+            kernels.weights.weigh_units(row_keys, *factors, bmu, weights)
+            attraction, loss = kernels.dense_attraction.attraction_and_loss(
+                z, norm_z, prototypes, norm_prototypes, *factors, bmu, weights, operands, ticket, scale
+            )
+        else:
+            smoothed = kernels.smooth.smooth_columns(prototypes, norm_prototypes, operands, col_factors)
+            kernels.group.group(row_keys, bmu, order, starts)
+            attraction, loss = kernels.attraction.attraction_and_loss(
+                z, norm_z, norm_prototypes, *factors, smoothed, bmu, order, ticket, scale
+            )
     return loss, bmu, attraction, context
 
 
@@ -133,35 +153,28 @@ def som_backward(
     batch, rows, cols = z.shape[0], row_factors.shape[1], col_factors.shape[1]
     if batch == 0:
         return z.new_empty(z.shape if for_z else 0), prototypes.new_zeros(prototypes.shape if for_prototypes else 0)
-    norm_z, norm_prototypes, order, starts = _split_context(context.contiguous(), batch, rows, cols)
+    norm_z, norm_prototypes, weights, order, starts = _split_context(context.contiguous(), batch, rows, cols)
+    attraction, scale = attraction.contiguous(), reduction_scale(reduction, batch, rows * cols)
+    inputs = (grad_loss, z, prototypes, norm_z, norm_prototypes)
+    kernels = _kernels()
     with _launching_on(z):
-        return _kernels().gradients.gradients(
-            grad_loss,
-            z,
-            prototypes,
-            norm_z,
-            norm_prototypes,
-            row_factors.contiguous(),
-            col_factors.contiguous(),
-            bmu.contiguous(),
-            order,
-            starts,
-            attraction.contiguous(),
-            reduction_scale(reduction, batch, rows * cols),
-            for_z,
-            for_prototypes,
+        if weights is not None:
+            return kernels.dense_gradients.gradients(*inputs, weights, attraction, scale, for_z, for_prototypes)
+        row_factors, col_factors = row_factors.contiguous(), col_factors.contiguous()
+        return kernels.gradients.gradients(
+            *inputs, row_factors, col_factors, bmu.contiguous(), order, starts, attraction, scale, for_z, for_prototypes
         )
 
 
-def _search(z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys of the BMUs (B,) int64, and a ticket (1,) int32 that is zero. Fills in the norms."""
+def _search(z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tensor) -> tuple[Tensor, Any, Tensor]:
+    """Keys of the BMUs (B,) int64, the operands, and a ticket (1,) int32 that is zero. Fills in the norms."""
     kernels = _kernels()
     configs = kernels.configs
     (batch, dim), count, device, split = z.shape, prototypes.shape[0], z.device, z.dtype == torch.float32
     family, multiprocessors = kernels.device.family(device), kernels.device.multiprocessors(device)
     config = configs.search(family, split, batch, count, dim, multiprocessors)
 
-    def launch(config: Any) -> tuple[Tensor, Tensor]:
+    def launch(config: Any) -> tuple[Tensor, Any, Tensor]:
         plan = kernels.search.plan_search(config, batch, count, dim, device)
         row_keys = torch.empty(batch, dtype=torch.int64, device=device)
         tickets = torch.empty(1 + plan.num_tickets, dtype=torch.int32, device=device)
@@ -170,7 +183,7 @@ def _search(z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tens
             kernels.certified.search_certified(operands, row_keys)
         else:
             kernels.search.search(plan, operands, row_keys, tickets[1:])
-        return row_keys, tickets[:1]
+        return row_keys, operands, tickets[:1]
 
     if kernels.autotune.is_on():
         key = kernels.autotune.key(device, z.dtype, batch, count, dim)
@@ -193,6 +206,9 @@ class _Kernels(NamedTuple):
     group: ModuleType
     attraction: ModuleType
     gradients: ModuleType
+    weights: ModuleType
+    dense_attraction: ModuleType
+    dense_gradients: ModuleType
 
 
 @functools.cache

@@ -1,0 +1,182 @@
+"""The backward pass where the weights are at hand: the pull on the prototypes is one matrix product, weights by latents."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from vitsom_fast.kernels import configs
+from vitsom_fast.kernels.device import blocks, family
+from vitsom_fast.kernels.latents import latent_gradient
+from vitsom_fast.kernels.prepare import EPS, UNIT
+from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, halves, weigh
+
+
+@triton.jit(do_not_specialize=["batch", "latent_programs"])
+def dense_pull_kernel(
+    grad_loss,  # fp32
+    z,  # [B, D], any strides
+    norm_z,  # [B] fp32
+    prototypes,  # [K, D], any strides
+    norm_prototypes,  # [K] fp32
+    weights,  # [B, weights_pitch] fp32
+    attraction,  # [B, D] fp32
+    grad_z,  # [B, D] in z's dtype
+    pulled,  # [K, D] fp32: the gradient of the prototypes before its projection
+    along,  # [blocks of features, K] fp32: its product with them
+    scale,  # minus that of the reduction
+    latent_programs,  # the first so many programs take the latents, the others the prototypes
+    batch,
+    count,
+    dim,
+    weights_pitch,
+    z_stride,
+    z_step,
+    prototypes_stride,
+    prototypes_step,
+    LATENTS: tl.constexpr,
+    FEATURES: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Gradients of the latents; ``pulled[k] = sum_i weights[i, k] * z^_i``, times the gradient of the loss."""
+    program = tl.program_id(0)
+    factor = tl.load(grad_loss).to(tl.float32) * scale
+    if program < latent_programs:
+        samples = program * LATENTS + tl.arange(0, LATENTS)
+        latent_gradient(factor, z, norm_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS, FEATURES)
+    else:
+        program -= latent_programs
+        unit_blocks = tl.cdiv(count, BLOCK_K)
+        units = program % unit_blocks * BLOCK_K + tl.arange(0, BLOCK_K)
+        is_unit = units < count
+        dim_block = program // unit_blocks
+        features = (dim_block * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
+        is_feature = features < dim
+        total = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
+        for start in range(0, batch, 2 * ROWS_A_SUM):
+            for half in tl.static_range(2):  # products that do not wait for each other
+                first = start + half * ROWS_A_SUM
+                samples = first + tl.arange(0, ROWS_A_SUM)
+                is_sample = samples < batch
+                samples = tl.minimum(samples, batch - 1).to(tl.int64)
+                weight = tl.load(
+                    weights + samples[None, :] * weights_pitch + units[:, None],
+                    mask=is_unit[:, None] & is_sample[None, :],
+                    other=0.0,
+                )
+                latents = tl.load(
+                    z + samples[:, None] * z_stride + features[None, :] * z_step, mask=is_feature[None, :], other=0.0
+                ).to(tl.float32)
+                length = tl.maximum(tl.load(norm_z + samples), EPS, propagate_nan=tl.PropagateNan.ALL)
+                high, low = halves(latents / length[:, None] * UNIT)
+                total += weigh(weight, high, low, True)
+        total = add_short(
+            total, weights + units, weights_pitch, z, z_stride, z_step, norm_z, batch, is_unit, features, is_feature
+        )
+        total *= factor * UNITS_BACK
+
+        inside = is_unit[:, None] & is_feature[None, :]
+        rows = units.to(tl.int64)[:, None]
+        tl.store(pulled + rows * dim + features[None, :], total, mask=inside)
+        length = tl.maximum(tl.load(norm_prototypes + units, mask=is_unit, other=1.0), EPS, propagate_nan=tl.PropagateNan.ALL)
+        x = tl.load(prototypes + rows * prototypes_stride + features[None, :] * prototypes_step, mask=inside, other=0.0)
+        product = tl.sum(x.to(tl.float32) / length[:, None] * total, axis=1)
+        tl.store(along + tl.cast(dim_block, tl.int64) * count + units, product, mask=is_unit)
+
+
+@triton.jit(do_not_specialize=["dim_blocks"])
+def dense_project_kernel(
+    prototypes,  # [K, D], any strides
+    norm_prototypes,  # [K] fp32
+    pulled,  # [K, D] fp32; grad_prototypes itself where that is fp32
+    along,  # [dim_blocks, K] fp32
+    grad_prototypes,  # [K, D] in the prototypes' dtype
+    count,
+    dim,
+    dim_blocks,
+    prototypes_stride,
+    prototypes_step,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """``(pulled - w^ (w^ . pulled)) / |w|``"""
+    row_blocks = tl.cdiv(count, ROWS)
+    units = tl.program_id(0) % row_blocks * ROWS + tl.arange(0, ROWS)
+    features = (tl.program_id(0) // row_blocks * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)[None, :]
+    is_unit = units < count
+    norm = tl.load(norm_prototypes + units, mask=is_unit, other=1.0)
+    length = tl.maximum(norm, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
+    parts = tl.zeros([ROWS, 64], tl.float32)
+    for first in range(0, dim_blocks, 64):
+        at = first + tl.arange(0, 64)
+        keep = is_unit[:, None] & (at < dim_blocks)[None, :]
+        parts += tl.load(along + at.to(tl.int64)[None, :] * count + units[:, None], mask=keep, other=0.0)
+    product = tl.where(norm < EPS, 0.0, tl.sum(parts, axis=1))[:, None]
+    inside = is_unit[:, None] & (features < dim)
+    rows = units.to(tl.int64)[:, None]
+    x = tl.load(prototypes + rows * prototypes_stride + features * prototypes_step, mask=inside, other=0.0).to(tl.float32)
+    pull = tl.load(pulled + rows * dim + features, mask=inside, other=0.0)
+    gradient = (pull - x / length * product) / length
+    tl.store(grad_prototypes + rows * dim + features, gradient.to(grad_prototypes.dtype.element_ty), mask=inside)
+
+
+def gradients(
+    grad_loss: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    norm_z: Tensor,
+    norm_prototypes: Tensor,
+    weights: Tensor,
+    attraction: Tensor,
+    scale: float,
+    for_z: bool,
+    for_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for."""
+    (batch, dim), count, device = z.shape, prototypes.shape[0], z.device
+    grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=device)
+    grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=device)
+    in_place = prototypes.dtype == torch.float32 or not for_prototypes
+    pulled = grad_prototypes if in_place else torch.empty(prototypes.shape, dtype=torch.float32, device=device)
+    config = configs.dense_pull(family(device), dim)
+    dim_blocks = blocks(dim, config["BLOCK_D"]) if for_prototypes else 0
+    along = torch.empty((dim_blocks, count), dtype=torch.float32, device=device)
+    latent_programs = blocks(batch, config["LATENTS"]) if for_z else 0
+    dense_pull_kernel[latent_programs + dim_blocks * blocks(count, config["BLOCK_K"]),](
+        grad_loss,
+        z,
+        norm_z,
+        prototypes,
+        norm_prototypes,
+        weights,
+        attraction,
+        grad_z,
+        pulled,
+        along,
+        -scale,
+        latent_programs,
+        batch,
+        count,
+        dim,
+        weights.shape[1],
+        *z.stride(),
+        *prototypes.stride(),
+        **config.options(),
+    )
+    if for_prototypes:
+        config = configs.dense_project(dim)
+        dense_project_kernel[blocks(count, config["ROWS"]) * blocks(dim, config["BLOCK_D"]),](
+            prototypes,
+            norm_prototypes,
+            pulled,
+            along,
+            grad_prototypes,
+            count,
+            dim,
+            dim_blocks,
+            *prototypes.stride(),
+            **config.options(),
+        )
+    return grad_z, grad_prototypes
