@@ -59,7 +59,7 @@ def find_disassembler(nvcc: str) -> str | None:
 def _compile(nvcc: str, source: Path, target: str) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernels.cubin"
-        options = ["-std=c++17", "-O3", f"-arch={target}", "-Xptxas=-v"]
+        options = ["-std=c++17", "-O3", f"-arch={target}", "-Xptxas=-v", f"-I{SOURCES}"]
         started = time.perf_counter()
         said = _run([nvcc, *options, "-cubin", str(source), "-o", str(cubin)])
         seconds = round(time.perf_counter() - started, 2)
@@ -77,13 +77,13 @@ def _row(match: re.Match[str], module: str, target: str, code: str | None, secon
     return Row(
         kernel=f"{module}.{name}",
         target=target,
-        config=_DTYPES.get(argument, "fp32 bf16 fp16"),
+        config=_DTYPES.get(argument.partition(",")[0], "fp32 bf16 fp16"),
         registers=int(match["registers"]),
         spilled_bytes=max(int(match["stack"]), int(match["spilled"])),  # none of these kernels has another use for a stack
         shared_bytes=int(shared[1]) if shared else 0,
         matrix_instructions=count("HMMA"),
         compile_seconds=seconds,
-        global_loads_16=count(r"LDG(?:\.\w+)*\.128"),
+        global_loads_16=count(r"LDG(?:STS)?(?:\.\w+)*\.128"),
         shared_loads_16=count(r"LDS(?:\.\w+)*\.128"),
     )
 

@@ -80,7 +80,7 @@ def test_contract_under_the_address_sanitizer() -> None:
 @pytest.mark.parametrize(
     ("file", "after"),
     [
-        ("search.cu", "next_prototypes.store(shared.tile.prototypes);"),
+        ("search.cu", "__pipeline_wait_prior(STAGES - 2);"),
         ("group.cu", "if (lane == WARP - 1) partial[warp] = sum;"),
         ("gradient.cu", "partial[warp][lane][j] = sum[j];"),
     ],

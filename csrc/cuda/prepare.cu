@@ -7,8 +7,8 @@ namespace {
 
 constexpr int NORM_EXPONENT = 11;
 
-__device__ void store_halves(__half* row, std::int64_t d, const __half (&v)[4]) {
-    *reinterpret_cast<Quad<__half>*>(row + d) = {v[0], v[1], v[2], v[3]};
+__device__ void store_halves(__half* to, const __half (&v)[4]) {
+    *reinterpret_cast<Quad<__half>*>(to) = {v[0], v[1], v[2], v[3]};
 }
 
 // A block a row. Scaled by a power of two nothing is rounded but the parts below 2^-36 of the norm: the products of 16-bit
@@ -24,7 +24,8 @@ __global__ void pack_rows(Rows<const T> x, Packed out, Best* best) {
     squared = block_sum(squared);
     const bool is_usable = squared > 0 && isfinite(squared);
     const double scale = is_usable ? scalbn(1.0, NORM_EXPONENT - ilogb(sqrt(squared))) : 1.0;
-    for (std::int64_t d = 4 * threadIdx.x; d < out.pitch; d += 4 * blockDim.x) {
+    const int features = PACKED_STEP / out.planes;
+    for (std::int64_t d = 4 * threadIdx.x; d < out.pitch / out.planes; d += 4 * blockDim.x) {
         const float4 v = x.load(row, d);
         const float values[4] = {v.x, v.y, v.z, v.w};
         __half hi[4], lo[4];
@@ -33,8 +34,9 @@ __global__ void pack_rows(Rows<const T> x, Packed out, Best* best) {
             hi[j] = __float2half_rn(scaled);
             lo[j] = __float2half_rn(scaled - __half2float(hi[j]));
         }
-        store_halves(out.hi + row * out.pitch, d, hi);
-        if (out.lo) store_halves(out.lo + row * out.pitch, d, lo);
+        __half* to = out.halves + row * out.pitch + d / features * PACKED_STEP + d % features;
+        store_halves(to, hi);
+        if (out.planes == 2) store_halves(to + features, lo);
     }
     if (threadIdx.x == 0) {
         const double norm = clamped_norm(squared);

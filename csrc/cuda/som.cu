@@ -31,9 +31,9 @@ Features take_features(Arena& arena, std::int64_t rows, std::int64_t dim) {
 
 Packed take_packed(Arena& arena, const Problem& p, std::int64_t rows) {
     Packed packed{};
-    packed.pitch = ceil_div(p.dim, PACKED_DEPTH) * PACKED_DEPTH;
-    packed.hi = arena.take<__half>(rows * packed.pitch);
-    packed.lo = p.dtype == DType::float32 ? arena.take<__half>(rows * packed.pitch) : nullptr;
+    packed.planes = p.dtype == DType::float32 ? 2 : 1;
+    packed.pitch = ceil_div(p.dim * packed.planes, PACKED_STEP) * PACKED_STEP;
+    packed.halves = arena.take<__half>(rows * packed.pitch);
     packed.inverse = arena.take<float>(rows);
     packed.packed_inverse = arena.take<float>(rows);
     return packed;

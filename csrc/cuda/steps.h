@@ -5,17 +5,17 @@
 
 namespace vitsom::cuda {
 
-// Rows in halves for the tensor cores, each scaled by a power of two to a norm in [2^11, 2^12): hi, and for fp32 rows lo, too,
-// with row = (hi + lo) / scale to 22 bits.
+// Rows in halves for the tensor cores, each scaled by a power of two to a norm in [2^11, 2^12): those of 16-bit numbers as they
+// are, those of fp32 in two planes, hi and lo, with row = (hi + lo) / scale to 22 bits. hi of a few features, then lo of them.
 struct Packed {
-    __half* hi;             // [rows, pitch], zero beyond the end of a row
-    __half* lo;             // [rows, pitch], nullptr for rows of 16-bit numbers
-    std::int64_t pitch;     // a multiple of PACKED_DEPTH
+    __half* halves;         // [rows, pitch], zero beyond the end of a row
+    std::int64_t pitch;     // a multiple of PACKED_STEP
+    int planes;
     float* inverse;         // [rows] 1 / max(|x|, eps), NaN for a row that is not finite
     float* packed_inverse;  // [rows] the same of the packed row
 };
 
-constexpr int PACKED_DEPTH = 32;
+constexpr int PACKED_STEP = 32;  // halves of all planes of a few features
 
 // fp32 rows in the workspace, aligned, and zero from dim to their end.
 using Features = Rows<float>;

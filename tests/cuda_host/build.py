@@ -29,7 +29,7 @@ _INCLUDES = [sysconfig.get_paths()["include"], str(Path(torch.__file__).parent /
 
 def build(sources: Path = SOURCES, flags: tuple[str, ...] = ()) -> Path:
     """The folder that holds the module ``_cuda``; what an earlier run compiled is kept. RuntimeError where that fails."""
-    headers = sorted([*sources.glob("*.h"), *sources.glob("*.cuh"), *HERE.glob("*.h")], key=lambda path: path.name)
+    headers = sorted((path for folder in (sources, HERE) for path in folder.glob("*.*h")), key=lambda path: (path.name, path))
     for_kernels = ["-O2", f"-I{HERE}", f"-I{sources}", *flags]
     for_bindings = ["-O0", "-fvisibility=hidden", '-DVITSOM_DEVICE_TYPE="cpu"', *(f"-isystem{path}" for path in _INCLUDES)]
     jobs = [(sources / "bindings.cpp", [sources / "kernels.h"], for_bindings)]

@@ -78,6 +78,10 @@ inline void __syncwarp(unsigned mask = 0xffffffffu) {
 }
 
 template <class T>
+T __shfl_sync(unsigned mask, T value, int from) {
+    return host::shuffle(mask, value, host::lane(), [from](int) { return from; });
+}
+template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int bits) {
     return host::shuffle(mask, value, host::lane(), [bits](int lane) { return lane ^ bits; });
 }
