@@ -27,14 +27,18 @@ __device__ Band find_band(int row, int rows, int depth, const Weight& weight) {
         begin = depth;
         end = 0;
     }
-    const int last = row + PRODUCT_ROWS < rows ? row + PRODUCT_ROWS : rows;
+    // The loads of 16 weights are on their way together: one after another they took as long as the product.
     int first_found = depth, end_found = 0;
+#pragma unroll (ORDER == Weights::by_row ? 16 : 1)
     for (int k = thread / ROWS_APART; k < depth; k += DEPTHS_APART) {
-        for (int m = row + thread % ROWS_APART; m < last; m += ROWS_APART) {
-            if (fabsf(weight(m, k)) <= NEGLIGIBLE) continue;
-            if (end_found == 0) first_found = k;
-            end_found = k + 1;
+        bool matters = false;
+#pragma unroll 16
+        for (int j = 0; j < PRODUCT_ROWS / ROWS_APART; ++j) {
+            const int m = row + thread % ROWS_APART + j * ROWS_APART;
+            matters |= !(fabsf(weight(m < rows ? m : rows - 1, k)) <= NEGLIGIBLE);
         }
+        first_found = matters && end_found == 0 ? k : first_found;
+        end_found = matters ? k + 1 : end_found;
     }
     __syncthreads();
     if (end_found > 0) {
@@ -49,15 +53,16 @@ __device__ Band find_band(int row, int rows, int depth, const Weight& weight) {
 // `feature` on. weight gives a float, features four of them from d on, and store takes four.
 //
 // Each of 128 threads owns 8 x 4 sums: 3 16-byte reads of shared memory for 32 multiply-adds. What the next 16 of k need is
-// on its way from memory meanwhile. 16 of k are added up before they join the sum: on a map that fits its data all features
-// round alike, and one chain of additions was 9e-7 off along 1024 units, and 4e-7 off a Gaussian that lost its tail.
+// on its way from memory meanwhile, to shared memory of its own: one barrier a step. 16 of k are added up before they join the
+// sum: on a map that fits its data all features round alike, and one chain of additions was 9e-7 off along 1024 units, and 4e-7
+// off a Gaussian that lost its tail.
 template <Weights ORDER, class Weight, class Features, class Store>
 __device__ void product_tile(
     int row, int rows, int feature, int depth, const Weight& weight, const Features& features, const Store& store) {
     constexpr int WEIGHTS = PRODUCT_ROWS * PRODUCT_DEPTH / PRODUCT_THREADS;
     constexpr int QUADS = PRODUCT_FEATURES * PRODUCT_DEPTH / 4 / PRODUCT_THREADS;
-    __shared__ __align__(16) float left[PRODUCT_DEPTH][PRODUCT_ROWS + 4];
-    __shared__ __align__(16) float right[PRODUCT_DEPTH][PRODUCT_FEATURES];
+    __shared__ __align__(16) float lefts[2][PRODUCT_DEPTH][PRODUCT_ROWS + 4];
+    __shared__ __align__(16) float rights[2][PRODUCT_DEPTH][PRODUCT_FEATURES];
     const int thread = static_cast<int>(threadIdx.x);
     const auto left_row = [&](int j) {
         const int at = thread + j * PRODUCT_THREADS;
@@ -89,8 +94,10 @@ __device__ void product_tile(
     float4 sum[8] = {};
     const Band band = find_band<ORDER>(row, rows, depth, weight);
     if (band.begin < band.end) fetch(band.begin);
-    for (int k = band.begin; k < band.end; k += PRODUCT_DEPTH) {
-        __syncthreads();  // the tiles before these have been read
+    int turn = 0;
+    for (int k = band.begin; k < band.end; k += PRODUCT_DEPTH, turn ^= 1) {
+        auto& left = lefts[turn];  // the tiles before these may still be read, those before them have been
+        auto& right = rights[turn];
 #pragma unroll
         for (int j = 0; j < WEIGHTS; ++j) left[left_depth(j)][left_row(j)] = next_left[j];
 #pragma unroll
