@@ -35,35 +35,40 @@ __device__ Scan block_scan(int value) {
 // `next` [cols, rows] is scratch.
 __global__ void __launch_bounds__(THREADS) group_column(
     const std::int64_t* bmu, std::int64_t batch, std::int64_t rows, std::int64_t cols, Groups groups, int* next) {
-    const std::int64_t column = blockIdx.x;
     const int thread = static_cast<int>(threadIdx.x);
+    const auto column = blockIdx.x, width = static_cast<unsigned>(cols);  // 32 bits: a division by 64 takes four times as long
+    const auto unit = [&](std::int64_t i) { return static_cast<unsigned>(bmu[i]); };
     next += column * rows;
     for (std::int64_t r = thread; r < rows; r += THREADS) next[r] = 0;
 
-    int before = 0;
-    for (std::int64_t i = thread; i < batch; i += THREADS) before += bmu[i] % cols < column;
+    // Every thread looks at a run of samples.
+    const std::int64_t run = ceil_div(batch, THREADS), first = thread * run, last = first + run < batch ? first + run : batch;
+    int before = 0, within = 0;
+#pragma unroll 8
+    for (std::int64_t i = first; i < last; ++i) {
+        const unsigned c = unit(i) % width;
+        before += c < column;
+        within += c == column;
+    }
     const int start = block_scan(before).total;
+    const Scan found = block_scan(within);
 
     // The column's samples, by index for now.
     int* mine = groups.group_start + start;
-    int count = 0;
-    for (std::int64_t first = 0; first < batch; first += THREADS) {
-        const std::int64_t i = first + thread;
-        const bool is_mine = i < batch && bmu[i] % cols == column;
-        const Scan scan = block_scan(is_mine);
-        if (is_mine) {
-            mine[count + scan.before] = static_cast<int>(i);
-            atomicAdd(&next[bmu[i] / cols], 1);
-        }
-        count += scan.total;
+    const int count = found.total;
+    int* to = mine + found.before;
+    for (std::int64_t i = first; i < last; ++i) {
+        if (unit(i) % width != column) continue;
+        *to++ = static_cast<int>(i);
+        atomicAdd(&next[unit(i) / width], 1);
     }
     __syncthreads();
 
     // Counts become positions; distinct BMUs are listed.
     int position = 0, distinct = 0;
     int* sizes = groups.group_size + start;
-    for (std::int64_t first = 0; first < rows; first += THREADS) {
-        const std::int64_t r = first + thread;
+    for (std::int64_t some = 0; some < rows; some += THREADS) {
+        const std::int64_t r = some + thread;
         const int size = r < rows ? next[r] : 0;
         const Scan samples = block_scan(size), bmus = block_scan(size > 0);
         if (r < rows) next[r] = position + samples.before;
@@ -79,10 +84,10 @@ __global__ void __launch_bounds__(THREADS) group_column(
 
     // One warp deals the samples out, 32 at a time, in their order.
     if (thread < WARP) {
-        for (int first = 0; first < count; first += WARP) {
-            const bool is_there = first + thread < count;
-            const int i = is_there ? mine[first + thread] : -1;
-            const int row = is_there ? static_cast<int>(bmu[i] / cols) : -1;
+        for (int some = 0; some < count; some += WARP) {
+            const bool is_there = some + thread < count;
+            const int i = is_there ? mine[some + thread] : -1;
+            const int row = is_there ? static_cast<int>(unit(i) / width) : -1;
             const unsigned peers = __match_any_sync(FULL_WARP, row);
             const int rank = __popc(peers & ((1u << thread) - 1));
             const int at = is_there ? next[row] + rank : 0;
