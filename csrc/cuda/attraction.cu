@@ -40,27 +40,27 @@ __device__ std::int64_t group_of(const Groups& groups, std::int64_t unit, std::i
     return start + low;
 }
 
-// A block a sample. It also looks at a share of the prototypes: one that is not finite makes the loss NaN, even where no sample
+// The threads of a sample also look at a share of the prototypes: one that is not finite makes the loss NaN, even where no sample
 // is near enough for its weight to matter.
 template <class T>
-__global__ void attract_samples(
-    Rows<const T> z, Neighborhood h, const std::int64_t* bmu, Groups groups, const double* factor_sums, Rows<float> combined,
-    const float* prototype_inverse, Rows<float> attraction, double* losses) {
-    const std::int64_t i = blockIdx.x, g = group_of(groups, bmu[i], h.cols);
+__global__ void __launch_bounds__(RowThreads::BLOCK) attract_samples(
+    RowThreads threads, Rows<const T> z, Neighborhood h, const std::int64_t* bmu, Groups groups, const double* factor_sums,
+    Rows<float> combined, const float* prototype_inverse, Rows<float> attraction, double* losses) {
+    const std::int64_t i = threads.row();
+    if (i >= threads.rows) return;
+    const std::int64_t g = group_of(groups, bmu[i], h.cols);
     double squared = 0, along = 0;
-    for (std::int64_t d = 4 * threadIdx.x; d < z.dim; d += 4 * blockDim.x) {
+    for (std::int64_t d = threads.first_feature(); d < z.dim; d += threads.apart) {
         const float4 x = z.load(i, d), pull = combined.load(g, d);
         squared += dot(x, x);
         along += dot(x, pull);
         attraction.store(i, d, pull);
     }
-    const std::int64_t apart = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
-    for (std::int64_t k = i + threadIdx.x * static_cast<std::int64_t>(gridDim.x); k < h.rows * h.cols; k += apart) {
-        along += 0.0 * prototype_inverse[k];
-    }
-    squared = block_sum(squared);
-    along = block_sum(along);
-    if (threadIdx.x == 0) losses[i] = total_weight(h, factor_sums, bmu[i]) - along / clamped_norm(squared);
+    const std::int64_t first = i + threads.first_feature() / 4 * threads.rows, apart = threads.apart / 4 * threads.rows;
+    for (std::int64_t k = first; k < h.rows * h.cols; k += apart) along += 0.0 * prototype_inverse[k];
+    squared = threads.sum(squared);
+    along = threads.sum(along);
+    if (threads.first_feature() == 0) losses[i] = total_weight(h, factor_sums, bmu[i]) - along / clamped_norm(squared);
 }
 
 __global__ void sum_losses(const double* losses, std::int64_t batch, double scale, float* loss) {
@@ -80,11 +80,13 @@ void attract(
     const Problem& p, const Neighborhood& h, const std::int64_t* bmu, const Groups& groups, const double* factor_sums,
     const Features& combined, const float* prototype_inverse, double scale, float* attraction, double* losses, float* loss,
     cudaStream_t stream) {
+    const RowThreads threads(p.batch, p.dim);
     by_dtype(p.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
-            "attract_samples", attract_samples<T>, p.batch, threads_for(p.dim), stream, make_rows<T>(p.z, p.dim), h, bmu,
-            groups, factor_sums, combined, prototype_inverse, make_rows(attraction, p.dim, p.dim), losses);
+            "attract_samples", attract_samples<T>, threads.blocks(), RowThreads::BLOCK, stream, threads,
+            make_rows<T>(p.z, p.dim), h, bmu, groups, factor_sums, combined, prototype_inverse,
+            make_rows(attraction, p.dim, p.dim), losses);
     });
     launch("sum_losses", sum_losses, 1, THREADS, stream, losses, p.batch, scale, loss);
 }

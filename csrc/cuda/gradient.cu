@@ -38,22 +38,24 @@ __global__ void __launch_bounds__(SUM_WARPS* WARP) sum_group(
     sums.store(g, d, total);
 }
 
-// A block a row; below eps the normalisation is linear and nothing is projected away.
+// Below eps the normalisation is linear and nothing is projected away.
 template <class T>
-__global__ void project_row(Rows<const T> x, Rows<const float> pull, double scale, const float* grad_loss, Rows<T> out) {
-    const std::int64_t row = blockIdx.x;
+__global__ void __launch_bounds__(RowThreads::BLOCK) project_row(
+    RowThreads threads, Rows<const T> x, Rows<const float> pull, double scale, const float* grad_loss, Rows<T> out) {
+    const std::int64_t row = threads.row();
+    if (row >= threads.rows) return;
     double squared = 0, along = 0;
-    for (std::int64_t d = 4 * threadIdx.x; d < x.dim; d += 4 * blockDim.x) {
+    for (std::int64_t d = threads.first_feature(); d < x.dim; d += threads.apart) {
         const float4 v = x.load(row, d), p = pull.load(row, d);
         squared += dot(v, v);
         along += dot(v, p);
     }
-    squared = block_sum(squared);
-    along = block_sum(along);
-    const double norm = clamped_norm(squared);
-    const float inner = squared < EPS * EPS ? 0.0f : static_cast<float>(-along / norm / norm);
-    const float outer = static_cast<float>(-scale * *grad_loss / norm);
-    for (std::int64_t d = 4 * threadIdx.x; d < x.dim; d += 4 * blockDim.x) {
+    squared = threads.sum(squared);
+    along = threads.sum(along);
+    const double inverse = 1.0 / clamped_norm(squared);
+    const float inner = squared < EPS * EPS ? 0.0f : static_cast<float>(-along * inverse * inverse);
+    const float outer = static_cast<float>(-scale * *grad_loss * inverse);
+    for (std::int64_t d = threads.first_feature(); d < x.dim; d += threads.apart) {
         out.store(row, d, outer * (pull.load(row, d) + inner * x.load(row, d)));
     }
 }
@@ -74,11 +76,12 @@ void sum_samples(
 void project(
     const Matrix& x, DType dtype, std::int64_t rows, std::int64_t dim, const Rows<const float>& pull, double scale,
     const float* grad_loss, void* out, cudaStream_t stream) {
+    const RowThreads threads(rows, dim);
     by_dtype(dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
-            "project_row", project_row<T>, rows, threads_for(dim), stream, make_rows<T>(x, dim), pull, scale, grad_loss,
-            make_rows(static_cast<T*>(out), dim, dim));
+            "project_row", project_row<T>, threads.blocks(), RowThreads::BLOCK, stream, threads, make_rows<T>(x, dim), pull,
+            scale, grad_loss, make_rows(static_cast<T*>(out), dim, dim));
     });
 }
 

@@ -94,12 +94,6 @@ void by_dtype(DType dtype, const F& f) {
     }
 }
 
-// Threads for one row: each takes four features a step.
-inline int threads_for(std::int64_t dim) {
-    const std::int64_t wanted = ceil_div(ceil_div(dim, 4), WARP) * WARP;
-    return static_cast<int>(wanted < 256 ? wanted : 256);
-}
-
 __device__ inline float4 operator*(float a, float4 v) { return {a * v.x, a * v.y, a * v.z, a * v.w}; }
 __device__ inline float4 operator+(float4 a, float4 b) { return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w}; }
 
@@ -109,10 +103,15 @@ __device__ inline double dot(float4 a, float4 b) {
            static_cast<double>(a.w) * b.w;
 }
 
-// The sum over a block of whole warps, in an order that never changes; every thread gets it.
+// The sum over a warp or a block of whole warps, in an order that never changes; every thread gets it.
+__device__ inline double warp_sum(double value) {
+    for (int apart = WARP / 2; apart > 0; apart /= 2) value += __shfl_xor_sync(FULL_WARP, value, apart);
+    return value;
+}
+
 __device__ inline double block_sum(double value) {
     __shared__ double partial[WARP];
-    for (int apart = WARP / 2; apart > 0; apart /= 2) value += __shfl_xor_sync(FULL_WARP, value, apart);
+    value = warp_sum(value);
     __syncthreads();  // an earlier sum has been read
     if (threadIdx.x % WARP == 0) partial[threadIdx.x / WARP] = value;
     __syncthreads();
@@ -120,6 +119,25 @@ __device__ inline double block_sum(double value) {
     for (unsigned warp = 0; warp < blockDim.x / WARP; ++warp) total += partial[warp];
     return total;
 }
+
+// How rows are dealt out to blocks: short ones to a warp each, for what is done once a row is then done by one warp and not by
+// all; long ones to a block each. Every thread takes four features at a time.
+struct RowThreads {
+    static constexpr int BLOCK = 256, SHORT = 512;
+
+    std::int64_t rows;
+    int apart;  // features between two that a thread takes
+
+    RowThreads(std::int64_t rows, std::int64_t dim) : rows(rows), apart(4 * (dim <= SHORT ? WARP : BLOCK)) {}
+
+    std::int64_t blocks() const { return ceil_div(rows * (apart / 4), BLOCK); }
+
+    __device__ std::int64_t row() const {
+        return apart == 4 * WARP ? blockIdx.x * static_cast<std::int64_t>(BLOCK / WARP) + threadIdx.x / WARP : blockIdx.x;
+    }
+    __device__ int first_feature() const { return static_cast<int>(4 * threadIdx.x) % apart; }
+    __device__ double sum(double value) const { return apart == 4 * WARP ? warp_sum(value) : block_sum(value); }
+};
 
 // max(|x|, eps) of a row with this squared norm, NaN where the row is not finite.
 __device__ inline double clamped_norm(double squared) {
