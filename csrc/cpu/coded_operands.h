@@ -15,6 +15,9 @@ namespace VITSOM_ISA {
 // for its prototypes as they are given (256 KB) to stay in the second-level cache, too, while candidates are scored.
 constexpr std::int64_t BLOCK_WORDS = 512, GROUP_WORDS = 1 << 14, BLOCK_TILES = 16;
 
+// Panels that the trial of a search takes.
+constexpr std::int64_t TRIAL_PANELS = 2;
+
 // Candidates of a row that wait to be scored until there are so many: the longer, the more of them are ruled out unseen.
 constexpr std::int64_t MOST_WAITING = 64;
 
@@ -38,7 +41,7 @@ struct CodedSearch : Split {
     float* z_residual;
     double* z_centre;    // [batch] what its scores lack of the cosine similarity
 
-    std::uint32_t* prototypes;    // [panels][words][TILE_COLS]
+    std::uint32_t* prototypes;    // [panels, or most_panels of each part][words][TILE_COLS]
     double* inverse;              // [num_prototypes]
     float* scale;                 // [panels * TILE_COLS]
     float* bias;                  // [panels * TILE_COLS] c . w^; -inf where there is no prototype
@@ -52,22 +55,33 @@ struct CodedSearch : Split {
     double* best;         // [prototype_parts][batch]
     std::int64_t* bmu;    // [prototype_parts][batch]
     std::int64_t* count;  // [prototype_parts][batch] candidates so far
-    Candidate* candidates;        // [parts][group_panels * TILE_COLS * TILE_ROWS] of a tile and a group of panels
+    Candidate* candidates;        // [parts][most_panels * TILE_COLS * TILE_ROWS] of a tile and a group of panels
     Candidate* waiting;           // [prototype_parts][batch][MOST_WAITING] of a row and all panels so far
     std::int64_t* waiting_count;  // [prototype_parts][batch]
-    typename Code::Sum* partial;  // [parts][block_tiles * group_panels * 2 * TILE_ROWS], where a row takes several blocks
+    typename Code::Sum* partial;  // [parts][block_tiles * most_panels * 2 * TILE_ROWS], where a row takes several blocks
 
     explicit CodedSearch(const Problem& p, std::int64_t batch)
         : Split(split_search(batch, p.num_prototypes, p.dim, p.threads)), order(ceil_div(p.num_prototypes, TILE_COLS)), batch(batch) {
         words = ceil_div(p.dim, Code::PER_WORD * WIDTH) * WIDTH;
         block_words = smaller(BLOCK_WORDS, words);
-        group_panels = smaller(panels_a_part, larger(2, GROUP_WORDS / (words * TILE_COLS)));
+        group_panels = smaller(panels_a_part, larger(1, GROUP_WORDS / (words * TILE_COLS)));
         block_tiles = words > block_words ? smaller(BLOCK_TILES, tiles_a_part) : tiles_a_part;
     }
 
+    // Where no two parts share a panel, each codes its groups of panels one by one, the next over the last: codes never leave the
+    // second-level cache. A search of 128 samples takes 0.84 of the time that it takes if all are coded first.
+    bool codes_in_turn() const { return batch_parts == 1; }
+
+    // The codes of a panel, which is visited so many after the first of its group.
+    std::uint32_t* codes(int prototype_part, std::int64_t place, std::int64_t panel) const {
+        return prototypes + (codes_in_turn() ? prototype_part * most_panels() + place : panel) * words * TILE_COLS;
+    }
+
+    std::int64_t trial_panels() const { return smaller(TRIAL_PANELS, panels_a_part); }
+    std::int64_t most_panels() const { return larger(group_panels, trial_panels()); }  // at a time
     std::int64_t padded_batch() const { return tiles * TILE_ROWS + WIDTH; }
-    std::int64_t group_candidates() const { return group_panels * TILE_COLS * TILE_ROWS; }
-    std::int64_t partial_size() const { return words > block_words ? block_tiles * group_panels * 2 * TILE_ROWS : 0; }
+    std::int64_t group_candidates() const { return most_panels() * TILE_COLS * TILE_ROWS; }
+    std::int64_t partial_size() const { return words > block_words ? block_tiles * most_panels() * 2 * TILE_ROWS : 0; }
 
     void take(Arena& arena, const Problem& p) {
         centre = arena.take<float>(p.dim);
@@ -76,7 +90,7 @@ struct CodedSearch : Split {
         z_norm = arena.take<float>(padded_batch());
         z_residual = arena.take<float>(padded_batch());
         z_centre = arena.take<double>(batch);
-        prototypes = arena.take<std::uint32_t>(panels * words * TILE_COLS);
+        prototypes = arena.take<std::uint32_t>((codes_in_turn() ? prototype_parts * most_panels() : panels) * words * TILE_COLS);
         inverse = arena.take<double>(p.num_prototypes);
         scale = arena.take<float>(panels * TILE_COLS);
         bias = arena.take<float>(panels * TILE_COLS);
@@ -124,7 +138,8 @@ void find_centre(const Problem& p, CodedSearch<Code>& s) {
 }
 
 template <class Code, class T>
-void encode_panel(const Problem& p, const Search& result, CodedSearch<Code>& s, std::int64_t panel) {
+void encode_panel(
+    const Problem& p, const Search& result, const CodedSearch<Code>& s, std::int64_t panel, std::uint32_t* codes) {
     const float rounding = 1.01f * Code::rounding(s.block_words, ceil_div(s.words, s.block_words));
     float norm = 0, residual = 0;
     for (std::int64_t half = 0; half < 2; ++half) {
@@ -134,13 +149,12 @@ void encode_panel(const Problem& p, const Search& result, CodedSearch<Code>& s, 
         const std::int64_t last = p.num_prototypes - 1;
         for (int i = 0; i < WIDTH; ++i) {
             const std::int64_t k = smaller(first + i, last);
-            const T* next = row<T>(p.prototypes, smaller(k + WIDTH, last));
-            x[i] = centred(row<T>(p.prototypes, k), next, s.centre, s.centre_squared, p.dim);
+            x[i] = centred(row<T>(p.prototypes, k), s.centre, s.centre_squared, p.dim);
             coded[i].scale = Code::scale(x[i].largest);
             s.inverse[k] = x[i].inverse;
             result.inverse_prototype[k] = static_cast<float>(x[i].inverse);
         }
-        encode<Code, WIDTH, TILE_COLS, false>(x, p.dim, coded, s.prototypes + panel * s.words * TILE_COLS + half * WIDTH);
+        encode<Code, WIDTH, TILE_COLS, false>(x, p.dim, coded, codes + half * WIDTH);
         for (int i = 0; i < WIDTH; ++i) {
             const bool exists = first + i < p.num_prototypes && x[i].inverse == x[i].inverse;
             s.scale[first + i] = exists ? coded[i].scale : 0;
@@ -164,8 +178,7 @@ void encode_samples(
     Coded<Code> coded[TILE_ROWS];
     for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
         const std::int64_t i = smaller(first + r, s.batch - 1);
-        const T* next = row<T>(p.z, rows[smaller(first + r + TILE_ROWS, s.batch - 1)]);
-        x[r] = centred(row<T>(p.z, rows[i]), next, s.centre, s.centre_squared, p.dim);
+        x[r] = centred(row<T>(p.z, rows[i]), s.centre, s.centre_squared, p.dim);
         coded[r].scale = Code::scale(x[r].largest);
         result.inverse_z[rows[i]] = x[r].inverse;
         s.z_centre[i] = x[r].along - s.centre_squared;

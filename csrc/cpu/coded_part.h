@@ -16,9 +16,16 @@ struct CodedTile {
     typename Code::Sum low[TILE_ROWS], high[TILE_ROWS];
 };
 
+// What is fetched into the second-level cache during a product, a line a word; the product itself waits for nothing.
+struct Fetch {
+    const char* line;
+    std::int64_t step;
+};
+
 template <class Code>
 inline __attribute__((always_inline)) CodedTile<Code> multiply(
-    std::int64_t words, const std::uint32_t* a, const std::uint32_t* x, typename Code::Sum low, typename Code::Sum high) {
+    std::int64_t words, const std::uint32_t* a, const std::uint32_t* x, Fetch fetch, typename Code::Sum low,
+    typename Code::Sum high) {
     CodedTile<Code> tile;
 #pragma GCC unroll 16
     for (int r = 0; r < TILE_ROWS; ++r) {
@@ -33,6 +40,8 @@ inline __attribute__((always_inline)) CodedTile<Code> multiply(
             tile.low[r] = Code::multiply_add(tile.low[r], word, x_low);
             tile.high[r] = Code::multiply_add(tile.high[r], word, x_high);
         }
+        __builtin_prefetch(fetch.line, 0, 2);
+        fetch.line += fetch.step;
         a += TILE_ROWS;
         x += TILE_COLS;
     }
@@ -45,7 +54,8 @@ struct CodedPart {
     const Problem& p;
     const CodedSearch<Code>& s;
     const std::int64_t* rows;
-    const double* inverse_z;
+    const Search& result;
+    const int prototype_part;
     std::int64_t panel_begin, panel_end, tile_begin, tile_end;
     float* threshold;
     double* best;
@@ -56,9 +66,9 @@ struct CodedPart {
     std::int64_t found[TILE_ROWS];  // candidates of the rows of a tile in a group of panels
 
     CodedPart(
-        const Problem& p, const CodedSearch<Code>& s, const std::int64_t* rows, const double* inverse_z, int prototype_part,
+        const Problem& p, const CodedSearch<Code>& s, const std::int64_t* rows, const Search& result, int prototype_part,
         int batch_part)
-        : p(p), s(s), rows(rows), inverse_z(inverse_z), panel_begin(prototype_part * s.panels_a_part),
+        : p(p), s(s), rows(rows), result(result), prototype_part(prototype_part), panel_begin(prototype_part * s.panels_a_part),
           threshold(s.threshold + prototype_part * s.padded_batch()), best(s.best + prototype_part * s.batch),
           bmu(s.bmu + prototype_part * s.batch), count(s.count + prototype_part * s.batch),
           waiting(s.waiting + prototype_part * s.batch * MOST_WAITING),
@@ -74,7 +84,7 @@ struct CodedPart {
     // Whether the bound tells prototypes apart, tried on the first of each: for a quarter of the samples it must.
     bool is_promising() {
         start();
-        const std::int64_t panels = smaller(2, s.group_panels);
+        const std::int64_t panels = s.trial_panels();
         for (std::int64_t word = 0; word < s.words; word += s.block_words) score_tile(0, panels, 0, partial, word);
         int good = 0, samples = 0;
         for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
@@ -91,6 +101,7 @@ struct CodedPart {
         start();
         for (std::int64_t panel = panel_begin; panel < panel_end; panel += s.group_panels) {
             const std::int64_t group_end = smaller(panel + s.group_panels, panel_end);
+            if (s.codes_in_turn()) encode_group(panel, group_end);
             for (std::int64_t tile = tile_begin; tile < tile_end; tile += s.block_tiles) {
                 score_block(panel, group_end, tile, smaller(tile + s.block_tiles, tile_end));
             }
@@ -113,6 +124,14 @@ private:
         }
     }
 
+    void encode_group(std::int64_t begin, std::int64_t end) {
+        for (std::int64_t visit = begin; visit < end; ++visit) {
+            if (visit < smaller(s.trial_panels(), s.group_panels)) continue;  // coded for the trial
+            const std::int64_t panel = s.order(visit);
+            encode_panel<Code, T>(p, result, s, panel, s.codes(prototype_part, visit - begin, panel));
+        }
+    }
+
     void score_block(
         std::int64_t panel_begin, std::int64_t panel_end, std::int64_t tile_begin, std::int64_t tile_end) {
         for (std::int64_t word = 0; word < s.words; word += s.block_words) {
@@ -132,6 +151,16 @@ private:
         return false;
     }
 
+    // The panel that is to be coded in place of the one that is visited; this tile fetches its share of it.
+    Fetch prototypes_to_come(std::int64_t visit, std::int64_t tile, std::int64_t word) const {
+        constexpr std::int64_t LINE = 64;
+        const char* rows = static_cast<const char*>(p.prototypes.data);
+        const std::int64_t row_bytes = p.prototypes.stride * static_cast<std::int64_t>(sizeof(T));
+        const std::int64_t next = visit + s.group_panels, offset = ((tile - tile_begin) * s.words + word) * LINE;
+        if (!s.codes_in_turn() || next >= panel_end || offset >= TILE_COLS * row_bytes) return {rows, 0};
+        return {rows + s.order(next) * TILE_COLS * row_bytes + offset, LINE};
+    }
+
     // Adds the products of a block of words to `sums`; after the last block, notes what reaches the thresholds.
     void score_tile(
         std::int64_t panel_begin, std::int64_t panel_end, std::int64_t tile, typename Code::Sum* sums, std::int64_t word) {
@@ -141,10 +170,11 @@ private:
         const float* z_scale = s.z_scale + first;
         for (std::int64_t visit = panel_begin; visit < panel_end; ++visit, sums += 2 * TILE_ROWS) {
             const std::int64_t panel = s.order(visit);
-            const std::uint32_t* x = s.prototypes + (panel * s.words + word) * TILE_COLS;
+            const std::uint32_t* x = s.codes(prototype_part, visit - panel_begin, panel) + word * TILE_COLS;
+            const Fetch fetch = prototypes_to_come(visit, tile, word);
             const typename Code::Sum zero{};
             CodedTile<Code> product =
-                multiply<Code>(count, z, x, word == 0 ? s.start[2 * panel] : zero, word == 0 ? s.start[2 * panel + 1] : zero);
+                multiply<Code>(count, z, x, fetch, word == 0 ? s.start[2 * panel] : zero, word == 0 ? s.start[2 * panel + 1] : zero);
             if (word > 0) {
                 for (int r = 0; r < TILE_ROWS; ++r) {
                     product.low[r] += sums[2 * r];
@@ -265,7 +295,7 @@ private:
     template <int MOST>
     void score(std::int64_t i, const std::int64_t* positions, std::int64_t n) {
         const Leader leader{threshold[i], best[i], bmu[i], s.z_centre[i], SLACK};
-        rescore<MOST>(p, row<T>(p.z, rows[i]), inverse_z[rows[i]], s.inverse, positions, n, leader);
+        rescore<MOST>(p, row<T>(p.z, rows[i]), result.inverse_z[rows[i]], s.inverse, positions, n, leader);
         count[i] += n;
     }
 

@@ -32,25 +32,27 @@ std::int64_t search_coded(
         find_centre<Code, T>(p, s);
 #pragma omp single
         s.centre_squared = squared_norm(s.centre, p.dim);
-        const std::int64_t first_panels = smaller(2, s.panels);
+        const std::int64_t first_panels = s.trial_panels();
 #pragma omp for schedule(static)
         for (std::int64_t i = 0; i <= first_panels; ++i) {
-            if (i < first_panels) encode_panel<Code, T>(p, result, s, s.order(i));
+            if (i < first_panels) encode_panel<Code, T>(p, result, s, s.order(i), s.codes(0, i, s.order(i)));
             else encode_samples<Code, T>(p, rows, result, s, 0);
         }
 #pragma omp single
-        promising = CodedPart<Code, T>(p, s, rows, result.inverse_z, 0, 0).is_promising();
+        promising = CodedPart<Code, T>(p, s, rows, result, 0, 0).is_promising();
         if (promising) {
+            if (!s.codes_in_turn()) {
 #pragma omp for schedule(static) nowait
-            for (std::int64_t panel = 0; panel < s.panels; ++panel) {
-                if (panel != s.order(0) && panel != s.order(1)) encode_panel<Code, T>(p, result, s, panel);
+                for (std::int64_t panel = 0; panel < s.panels; ++panel) {
+                    encode_panel<Code, T>(p, result, s, panel, s.codes(0, 0, panel));
+                }
             }
 #pragma omp for schedule(static)
             for (std::int64_t tile = 0; tile < s.tiles; ++tile) encode_samples<Code, T>(p, rows, result, s, tile);
 #pragma omp for schedule(static)
             for (int part = 0; part < threads; ++part) {
                 const int prototype_part = part % s.prototype_parts, batch_part = part / s.prototype_parts;
-                CodedPart<Code, T>(p, s, rows, result.inverse_z, prototype_part, batch_part).run();
+                CodedPart<Code, T>(p, s, rows, result, prototype_part, batch_part).run();
             }
 #pragma omp for schedule(static)
             for (std::int64_t i = 0; i < batch; ++i) {
@@ -61,7 +63,7 @@ std::int64_t search_coded(
                 }
                 for (int part = 0; part < s.prototype_parts; ++part) {
                     const auto batch_part = static_cast<int>(i / TILE_ROWS / s.tiles_a_part);
-                    reached = CodedPart<Code, T>(p, s, rows, result.inverse_z, part, batch_part).finish(i, reached);
+                    reached = CodedPart<Code, T>(p, s, rows, result, part, batch_part).finish(i, reached);
                 }
             }
         }
