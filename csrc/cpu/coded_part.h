@@ -40,7 +40,7 @@ inline __attribute__((always_inline)) CodedTile<Code> multiply(
             tile.low[r] = Code::multiply_add(tile.low[r], word, x_low);
             tile.high[r] = Code::multiply_add(tile.high[r], word, x_high);
         }
-        __builtin_prefetch(fetch.line, 0, 2);
+        fetch_line<2>(fetch.line);
         fetch.line += fetch.step;
         a += TILE_ROWS;
         x += TILE_COLS;

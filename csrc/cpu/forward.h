@@ -244,8 +244,8 @@ void smooth_along_columns(
     const auto fetch = [&](std::int64_t column) {
         const T* x = next_w + column * p.prototypes.stride;
         for (std::int64_t place = 0; place < last_chunk - first_chunk; ++place) {
-            __builtin_prefetch(x + place * TILE_COLS);
-            __builtin_prefetch(x + place * TILE_COLS + WIDTH);
+            fetch_line<2>(x + place * TILE_COLS);
+            fetch_line<2>(x + place * TILE_COLS + WIDTH);
         }
     };
     float* out = (term.is_thin ? workspace.reduced : workspace.smoothed) + in * TILE_COLS;

@@ -38,7 +38,7 @@ inline void write_member(const float* x, std::int64_t n, float* out) {
 // takes 4 % longer.
 template <class T>
 void fetch(const T* x, std::int64_t count) {
-    for (std::int64_t d = 0; d < count; d += 64 / static_cast<std::int64_t>(sizeof(T))) __builtin_prefetch(x + d, 0, 2);
+    for (std::int64_t d = 0; d < count; d += 64 / static_cast<std::int64_t>(sizeof(T))) fetch_line<2>(x + d);
 }
 
 inline float dot_padded(const float* a, const float* b, std::int64_t n) {
