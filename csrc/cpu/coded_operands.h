@@ -11,8 +11,8 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Words that a block of a tile of samples (24 KB) and of a panel of prototypes may have. A group of panels has 64 KB of codes,
-// for its prototypes as they are given (256 KB) to stay in the second-level cache, too, while candidates are scored.
+// Words that a block of a tile of samples (24 KB) and of a panel of prototypes may have. A group of panels has 64 KB of codes, or
+// is a single panel, for its prototypes as they are given (256 KB) to stay in the second-level cache, too.
 constexpr std::int64_t BLOCK_WORDS = 512, GROUP_WORDS = 1 << 14, BLOCK_TILES = 16;
 
 // Panels that the trial of a search takes.
