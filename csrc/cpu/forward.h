@@ -301,6 +301,20 @@ void combine_rows(
     }
 }
 
+// What the rows of a column write to and the loss reads: pieces that are too short for a prefetcher.
+template <class T>
+void fetch_column(const Problem& p, const Forward& f, Slice slice, std::int64_t full, const float* attraction) {
+    if (full >= f.samples.full_count) return;
+    const std::int64_t column = f.samples.full[full], begin = slice.begin(), count = slice.count(p.dim);
+    for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
+        for (std::int64_t d = begin; d < begin + count; d += WIDTH) fetch_line<2>(attraction + g * p.dim + d);
+        for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
+            const T* z = row<T>(p.z, f.samples.order[s]);
+            for (std::int64_t d = begin; d < begin + count; d += WIDTH) fetch_line<2>(z + d);
+        }
+    }
+}
+
 template <class T>
 void add_to_loss(const Problem& p, const Forward& f, Slice slice, std::int64_t full, const float* attraction, double* along) {
     const std::int64_t column = f.samples.full[full];
@@ -321,6 +335,7 @@ void smooth_slice(
         const Term& term = f.terms[t];
         const Tasks tasks(slice, term);
         const auto combine = [&](std::int64_t full) {
+            if (t == h.terms - 1) fetch_column<T>(p, f, slice, full + 1, attraction);
             if (t == 0) combine_rows<false>(p, f, term, slice, full, s, workspace, attraction);
             else combine_rows<true>(p, f, term, slice, full, s, workspace, attraction);
             if (t == h.terms - 1) add_to_loss<T>(p, f, slice, full, attraction, s.along);

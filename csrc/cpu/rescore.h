@@ -21,6 +21,9 @@ struct Leader {
     }
 };
 
+// Features that are fetched ahead of so many rows at a time: half of a page.
+constexpr std::int64_t FETCHED_AHEAD = 512;
+
 // Up to MOST prototypes, of these indices.
 template <int MOST, class T>
 void rescore(
@@ -37,7 +40,10 @@ void rescore(
     for_each_vector(p.dim, [&](std::int64_t d, auto load, auto) {
         const Vec unit = load(z + d) * 0x1p-64f * factor;  // of length 2^-32: no product overflows
 #pragma GCC unroll 16
-        for (int c = 0; c < MOST; ++c) sums[c] += unit * load(prototype[c] + d);
+        for (int c = 0; c < MOST; ++c) {
+            sums[c] += unit * load(prototype[c] + d);
+            __builtin_prefetch(prototype[c] + d + FETCHED_AHEAD, 0, 2);
+        }
     });
     // The roundings of a unit's elements, of a chain and of the sum over its lanes.
     const double bound = static_cast<double>(p.dim / WIDTH + 10) * 0x1p-24 + leader.slack;
