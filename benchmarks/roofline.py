@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.workloads import WORKLOADS, Workload
+from vitsom_fast.backends.triton import keeps_weights
 
 TERMS = {"rectangular": 1, "hexagonal": 3}  # separable terms of a Gaussian neighborhood
 INPUT_BYTES = {"fp32": 4, "bf16": 2}
@@ -21,6 +22,7 @@ FP32 = 4  # bytes
 
 # An fp32 operand is split into a high and a low half; the product of the two low ones is below fp32's last bit.
 SPLIT_PRODUCTS = 3
+PRODUCTS_OF_THIRDS = 6  # where a split in two has not the range: of bf16 thirds, those above fp32's last bit
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,6 @@ class Gpu:
     bandwidth: float
     bf16: float
     fp32: float = 60e12
-
-    @property
-    def tf32(self) -> float:
-        return self.bf16 / 2
 
 
 H200 = Gpu(bandwidth=4.3e12, bf16=790e12)
@@ -83,12 +81,11 @@ class Cost:
     kernel: str
     bytes: float
     bf16: float = 0.0
-    tf32: float = 0.0
     fp32: float = 0.0
 
     def seconds(self, gpu: Gpu) -> float:
         """Memory, tensor cores and CUDA cores work at the same time: the slowest of the three."""
-        return max(self.bytes / gpu.bandwidth, self.bf16 / gpu.bf16 + self.tf32 / gpu.tf32, self.fp32 / gpu.fp32)
+        return max(self.bytes / gpu.bandwidth, self.bf16 / gpu.bf16, self.fp32 / gpu.fp32)
 
     def bound(self, gpu: Gpu) -> str:
         return "memory" if self.seconds(gpu) == self.bytes / gpu.bandwidth else "arithmetic"
@@ -115,7 +112,7 @@ def search(s: Shape) -> Cost:
 def smooth(s: Shape) -> Cost:
     """X1 (terms, R, C, D): unit prototypes smoothed along columns."""
     bytes_moved = (s.input_bytes + FP32 * s.terms) * s.prototype_elements + FP32 * (s.prototypes + s.terms * s.cols**2)
-    return Cost("smooth", bytes_moved, tf32=_column_products(s))
+    return Cost("smooth", bytes_moved, bf16=SPLIT_PRODUCTS * _column_products(s))
 
 
 def group(s: Shape) -> Cost:
@@ -127,18 +124,46 @@ def attraction(s: Shape) -> Cost:
     """Every sample's row of the row factor times the column of X1 that its BMU is in; and the loss."""
     columns = min(s.cols, s.batch)  # that have a sample
     smoothed = FP32 * s.terms * s.rows * columns * s.dim
-    return Cost("attraction", smoothed + (s.input_bytes + FP32) * s.latent_elements, tf32=_row_products(s))
+    return Cost("attraction", smoothed + (s.input_bytes + FP32) * s.latent_elements, fp32=_row_products(s))
 
 
 def spread(s: Shape) -> Cost:
     """Gradient for z; and T1 (terms, R, C, D), the unit latents spread along the rows of their columns."""
     latents = (s.input_bytes + FP32 + s.input_bytes) * s.latent_elements  # z and attraction in, gradient out
-    return Cost("spread", latents + FP32 * s.terms * s.prototype_elements, tf32=_row_products(s))
+    moved = latents + FP32 * s.terms * s.prototype_elements
+    return Cost("spread", moved, bf16=PRODUCTS_OF_THIRDS * _row_products(s))
 
 
 def project(s: Shape) -> Cost:
     """T1 smoothed along columns, then projected through the normalisation: the gradient for the prototypes."""
-    return Cost("project", (FP32 * s.terms + 2 * s.input_bytes) * s.prototype_elements, tf32=_column_products(s))
+    moved = (FP32 * s.terms + 2 * s.input_bytes) * s.prototype_elements
+    return Cost("project", moved, bf16=PRODUCTS_OF_THIRDS * _column_products(s))
+
+
+def weights(s: Shape) -> Cost:
+    """Of all units as seen from every BMU, out of the factors; and the BMUs."""
+    pairs = s.batch * s.prototypes
+    return Cost("weights", FP32 * pairs + 16 * s.batch, fp32=2 * s.terms * pairs)
+
+
+def dense_attraction(s: Shape) -> Cost:
+    """Weights (B, K) times the packed prototypes, as many products as they have halves; and the loss."""
+    read = FP32 * s.batch * s.prototypes + s.packed_bytes * s.prototype_elements + s.input_bytes * s.latent_elements
+    products = 3 if s.packed_bytes == 4 else 2
+    return Cost("dense_attraction", read + FP32 * s.latent_elements, bf16=products * 2.0 * s.batch * s.prototype_elements)
+
+
+def dense_pull(s: Shape) -> Cost:
+    """Gradient for z; and weights (K, B) times the unit latents, with its product with the prototypes."""
+    latents = (s.input_bytes + FP32 + s.input_bytes) * s.latent_elements  # z and attraction in, gradient out
+    read = FP32 * s.batch * s.prototypes + s.input_bytes * s.prototype_elements
+    moved = latents + read + FP32 * s.prototype_elements
+    return Cost("dense_pull", moved, bf16=SPLIT_PRODUCTS * 2.0 * s.batch * s.prototype_elements)
+
+
+def dense_project(s: Shape) -> Cost:
+    """The pull and the prototypes in, the gradient for the prototypes out."""
+    return Cost("dense_project", (FP32 + 2 * s.input_bytes) * s.prototype_elements)
 
 
 def distance(s: Shape) -> Cost:
@@ -148,17 +173,17 @@ def distance(s: Shape) -> Cost:
 
 
 def _column_products(s: Shape) -> float:
-    return SPLIT_PRODUCTS * 2.0 * s.terms * s.cols * s.prototype_elements
+    return 2.0 * s.terms * s.cols * s.prototype_elements
 
 
 def _row_products(s: Shape) -> float:
-    return SPLIT_PRODUCTS * 2.0 * s.terms * s.rows * s.latent_elements
+    return 2.0 * s.terms * s.rows * s.latent_elements
 
 
-OPERATIONS: dict[str, tuple[Callable[[Shape], Cost], ...]] = {
-    "search": (prepare, search, distance),
-    "step": (gaussian, prepare, search, smooth, group, attraction, spread, project),
-}
+SEARCH: tuple[Callable[[Shape], Cost], ...] = (prepare, search, distance)
+FACTORISED = (gaussian, prepare, search, smooth, group, attraction, spread, project)
+DENSE = (gaussian, prepare, search, weights, dense_attraction, dense_pull, dense_project)
+OPERATIONS = ("search", "step")
 
 
 def shape_of(workload: Workload, dtype: str, topology: str = "rectangular", certified: bool = False) -> Shape:
@@ -168,7 +193,8 @@ def shape_of(workload: Workload, dtype: str, topology: str = "rectangular", cert
 
 def costs(operation: str, shape: Shape) -> list[Cost]:
     """Of every launch of "search" or "step", in their order."""
-    return [kernel(shape) for kernel in OPERATIONS[operation]]
+    step = DENSE if keeps_weights(shape.batch, shape.prototypes) else FACTORISED
+    return [kernel(shape) for kernel in (SEARCH if operation == "search" else step)]
 
 
 def floor(operation: str, shape: Shape, gpu: Gpu) -> float:
@@ -180,11 +206,11 @@ def render(name: str, shape: Shape, gpu: Gpu) -> str:
     """The step of one workload, a line for each launch, and the totals of search and step."""
     step = costs("step", shape)
     lines = [f"{name}: B {shape.batch}, {shape.rows} x {shape.cols} x {shape.dim}, {len(step)} launches"]
-    lines.append(f"  {'kernel':<12}{'MB':>10}{'bf16 GFLOP':>13}{'tf32 GFLOP':>13}{'fp32 GFLOP':>13}{'floor us':>11}  bound")
+    lines.append(f"  {'kernel':<18}{'MB':>10}{'bf16 GFLOP':>13}{'fp32 GFLOP':>13}{'floor us':>11}  bound")
     for cost in step:
-        gflop = "".join(f"{flop / 1e9:>13.2f}" for flop in (cost.bf16, cost.tf32, cost.fp32))
+        gflop = "".join(f"{flop / 1e9:>13.2f}" for flop in (cost.bf16, cost.fp32))
         microseconds = cost.seconds(gpu) * 1e6
-        lines.append(f"  {cost.kernel:<12}{cost.bytes / 1e6:>10.2f}{gflop}{microseconds:>11.1f}  {cost.bound(gpu)}")
+        lines.append(f"  {cost.kernel:<18}{cost.bytes / 1e6:>10.2f}{gflop}{microseconds:>11.1f}  {cost.bound(gpu)}")
     totals = (f"{operation} {floor(operation, shape, gpu) * 1e6:.1f} us" for operation in OPERATIONS)
     return "\n".join([*lines, f"  total: {', '.join(totals)}"])
 
@@ -200,9 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bf16", type=float, default=H200.bf16 / 1e12, help="TFLOP/s (default: %(default)s, an H200)")
     options = parser.parse_args(arguments)
     gpu = Gpu(options.bandwidth * 1e12, options.bf16 * 1e12)
-    print(
-        f"{gpu.bandwidth / 1e12:g} TB/s, TFLOP/s: bf16 {gpu.bf16 / 1e12:g}, tf32 {gpu.tf32 / 1e12:g}, fp32 {gpu.fp32 / 1e12:g}"
-    )
+    print(f"{gpu.bandwidth / 1e12:g} TB/s, TFLOP/s: bf16 {gpu.bf16 / 1e12:g}, fp32 {gpu.fp32 / 1e12:g}")
     for name in [options.workload] if options.workload else workloads:
         for dtype in [options.dtype] if options.dtype else INPUT_BYTES:
             shape = shape_of(workloads[name], dtype, options.topology, options.certified)

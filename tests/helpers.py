@@ -152,7 +152,8 @@ def check(
     grad_output: float = 1.0,
     cancels: bool = False,
 ) -> None:
-    """The contract, for 16-bit inputs plus one rounding of each gradient; ``cancels`` where gradients are small differences and held to ``GRADIENT_FLOOR``, too."""
+    """The contract, for 16-bit inputs plus a rounding of each gradient; ``cancels`` where gradients are small differences and
+    held to ``GRADIENT_FLOOR``, too."""
     check_bmu(result.bmu, z, prototypes)
     true = truth(z, prototypes, grid, temperature, result.bmu, reduction=reduction, grad_output=grad_output)
     error = abs(result.loss.item() - true.loss)
@@ -161,7 +162,8 @@ def check(
         ("z", result.grad_z, true.grad_z, true.pull_z),
         ("prototypes", result.grad_prototypes, true.grad_prototypes, true.pull_prototypes),
     ):
-        rounding = torch.finfo(grad.dtype).eps if grad.element_size() == 2 else 0.0  # Triton's interpreter cuts off
+        # eps is twice a rounding: Triton's interpreter cuts bf16 off
+        rounding = torch.finfo(grad.dtype).eps if grad.element_size() == 2 else 0.0
         tolerance = (RELATIVE_TOLERANCE + rounding) * true_grad.norm().item() + (GRADIENT_FLOOR * pull if cancels else 0.0)
         error = (grad.double() - true_grad).norm().item()
         assert error <= tolerance, f"gradient of {name}: error {error:.3g}, allowed {tolerance:.3g}"

@@ -35,8 +35,8 @@ STEP, SEARCH = (Case(TINY, "fp32", operation) for operation in ("step", "search"
 
 def test_floor_is_the_slowest_unit() -> None:
     gpu = Gpu(bandwidth=10.0, bf16=100.0, fp32=5.0)
-    assert Cost("k", bytes=80.0, bf16=100.0, tf32=50.0).seconds(gpu) == 8
-    assert Cost("k", bytes=8.0, bf16=300.0, tf32=50.0).seconds(gpu) == 4  # tensor cores do one kind after the other
+    assert Cost("k", bytes=80.0, bf16=100.0).seconds(gpu) == 8
+    assert Cost("k", bytes=8.0, bf16=300.0).seconds(gpu) == 3
     assert Cost("k", bytes=8.0, bf16=300.0, fp32=100.0).seconds(gpu) == 20
 
 
@@ -51,15 +51,23 @@ def test_search_on_paper() -> None:
 
 
 def test_step_on_paper() -> None:
-    """Eight launches, the smoothing three products in tf32 for each term; fewer columns are read than there are samples for."""
+    """Eight launches; fewer columns are read than there are samples for."""
     shape = Shape(4096, 128, 64, 192, terms=3)
     by_name = {cost.kernel: cost for cost in costs("step", shape)}
     assert len(by_name) == 8
-    assert by_name["smooth"].tf32 == by_name["project"].tf32 == 3 * 3 * 2 * 128 * 64 * 192 * 64
-    assert by_name["attraction"].tf32 == by_name["spread"].tf32 == 3 * 3 * 2 * 4096 * 192 * 128
+    columns, rows = 3 * 2 * 128 * 64 * 192 * 64, 3 * 2 * 4096 * 192 * 128
+    assert (by_name["smooth"].bf16, by_name["project"].bf16) == (3 * columns, 6 * columns)
+    assert (by_name["attraction"].fp32, by_name["spread"].bf16) == (rows, 6 * rows)
     assert floor("step", shape, H200) == pytest.approx(sum(cost.seconds(H200) for cost in by_name.values()))
     one, all_columns = (roofline.attraction(Shape(batch, 128, 64, 192)).bytes for batch in (1, 64))
     assert all_columns == 64 * one
+
+
+def test_dense_step_on_paper() -> None:
+    """Seven launches, as many products as the search takes in each of two."""
+    by_name = {cost.kernel: cost for cost in costs("step", Shape(128, 40, 40, 3136))}
+    assert len(by_name) == 7
+    assert by_name["dense_attraction"].bf16 == by_name["dense_pull"].bf16 == by_name["search"].bf16
 
 
 def test_model_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +75,9 @@ def test_model_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "large bf16: B 4096, 128 x 128 x 192, 8 launches" in said
     assert "fp32: B" not in said
-    assert [line.split()[0] for line in said.splitlines()[4:-1]] == [cost.kernel for cost in costs("step", Shape(1, 1, 1, 1))]
+    assert [line.split()[0] for line in said.splitlines()[4:-1]] == [
+        cost.kernel for cost in costs("step", Shape(4096, 128, 128, 192))
+    ]
 
 
 # The plan

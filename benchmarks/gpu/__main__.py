@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 BUILD_SECONDS, TEST_SECONDS = 120.0, 170.0
 LAST_SECONDS = 8.0  # kept for the end of a process and the table
-TESTED = ("tests/test_contract.py", "tests/test_golden.py", "tests/test_ops.py", "tests/test_gpu.py")
+TESTED = ("tests/test_contract.py", "tests/test_golden.py", "tests/test_ops.py", "tests/test_triton.py", "tests/test_gpu.py")
+MOST_WORKERS = 14  # of the tests: each has a context of its own on the GPU
 PHASES = ("build", "tests", "measure")
 
 
@@ -76,7 +77,8 @@ class Run:
     def tests(self) -> None:
         """Everything that is asked of the GPU backends, on the GPU; several at a time where pytest-xdist is installed."""
         environment = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # the tests are enough processes
-        parallel = ["-n", "8"] if not self.dry and importlib.util.find_spec("xdist") else []
+        workers = min(MOST_WORKERS, os.cpu_count() or 1)
+        parallel = ["-n", str(workers)] if not self.dry and importlib.util.find_spec("xdist") else []
         files = TESTED[-1:] if self.dry else TESTED
         command = ["-m", "pytest", "-v", "-p", "no:cacheprovider", *parallel, *files, "-k", "triton or cuda or test_gpu"]
         status = self._python("tests", command, TEST_SECONDS, environment)

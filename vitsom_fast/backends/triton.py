@@ -48,7 +48,7 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def context_size(batch: int, rows: int, cols: int) -> int:
     count = rows * cols
-    return batch + count + (batch * _pitch(count) if _keeps_weights(batch, count) else batch + cols + 1)
+    return batch + count + (batch * _pitch(count) if keeps_weights(batch, count) else batch + cols + 1)
 
 
 def attraction_rows(batch: int, num_prototypes: int) -> int:
@@ -69,19 +69,20 @@ class _Context(NamedTuple):
 _MOST_WEIGHTS = 1 << 20
 
 
-def _keeps_weights(batch: int, count: int) -> bool:
+def keeps_weights(batch: int, count: int) -> bool:
+    """Whether a step applies the neighborhood by the weights of all pairs, not along one axis of the grid after the other."""
     return batch * count <= _MOST_WEIGHTS
 
 
 def _pitch(count: int) -> int:
-    """Numbers from one row of the weights to the next: a kernel that knows it to be a multiple of 16 loads 16 bytes at a time."""
+    """Numbers from one row of the weights to the next: where that is known to be a multiple of 16, loads take 16 bytes each."""
     return -(-count // 16) * 16
 
 
 def _split_context(context: Tensor, batch: int, rows: int, cols: int) -> _Context:
     count = rows * cols
     rest, norm_z, norm_prototypes = context.split([context.shape[0] - batch - count, batch, count])
-    if _keeps_weights(batch, count):
+    if keeps_weights(batch, count):
         nothing = rest[:0].view(torch.int32)
         return _Context(norm_z, norm_prototypes, rest.view(batch, _pitch(count)), nothing, nothing)
     order, starts = rest.view(torch.int32).split([batch, cols + 1])
