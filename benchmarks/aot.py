@@ -173,7 +173,7 @@ def _type(argument: str, case: Case, constants: dict[str, Any]) -> str:
         return f"*{case.dtype}"
     if argument.endswith(("_high", "_low")):
         return "*fp16"
-    if argument == "partial" and "attraction" in case.kernel:
+    if argument == "inverse_z" or (argument == "partial" and "attraction" in case.kernel):
         return "*fp64"
     if argument == "temperature" and not constants["ON_DEVICE"]:
         return "fp32"

@@ -20,7 +20,7 @@ from vitsom_fast.kernels.smooth import band
 @triton.jit(do_not_specialize=["batch", "terms"])
 def attraction_kernel(
     z,  # [B, D], any strides
-    norm_z,  # [B] fp32
+    inverse_z,  # [B] fp64
     norm_prototypes,  # [K] fp32
     row_factors,  # [terms, R, R] fp32
     col_factors,  # [terms, C, C] fp32
@@ -81,7 +81,7 @@ def attraction_kernel(
     tl.store(attraction + samples[:, None] * dim + features[None, :], total, mask=kept)
     lost = losses.lost(
         z,
-        norm_z,
+        inverse_z,
         norm_prototypes,
         row_factors,
         col_factors,
@@ -106,7 +106,7 @@ def attraction_kernel(
 
 def attraction_and_loss(
     z: Tensor,
-    norm_z: Tensor,
+    inverse_z: Tensor,
     norm_prototypes: Tensor,
     row_factors: Tensor,
     col_factors: Tensor,
@@ -124,7 +124,7 @@ def attraction_and_loss(
     programs = blocks(batch, config["BLOCK_B"]) * blocks(dim, config["BLOCK_D"])
     attraction_kernel[programs,](
         z,
-        norm_z,
+        inverse_z,
         norm_prototypes,
         row_factors,
         col_factors,

@@ -10,13 +10,13 @@ from vitsom_fast.kernels import configs
 from vitsom_fast.kernels import loss as losses
 from vitsom_fast.kernels.device import blocks
 from vitsom_fast.kernels.prepare import Operands
-from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, weigh
+from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, is_short, weigh
 
 
 @triton.jit(do_not_specialize=["batch", "terms"])
 def dense_attraction_kernel(
     z,  # [B, D], any strides
-    norm_z,  # [B] fp32
+    inverse_z,  # [B] fp64
     prototypes,  # [K, D], any strides
     norm_prototypes,  # [K] fp32
     row_factors,  # [terms, R, R] fp32
@@ -65,6 +65,7 @@ def dense_attraction_kernel(
                 weights + samples[:, None] * weights_pitch + units[None, :], mask=(units < count)[None, :], other=0.0
             )
             units = tl.minimum(units, count - 1)
+            weight = tl.where(is_short(tl.load(norm_prototypes + units))[None, :], 0.0, weight)
             if not SPLIT:
                 weight *= tl.load(prototype_scale + units)[None, :]
             at = units.to(tl.int64)[:, None] * padded_dim + features[None, :]
@@ -90,7 +91,7 @@ def dense_attraction_kernel(
     unit = tl.load(bmu + samples)
     lost = losses.lost(
         z,
-        norm_z,
+        inverse_z,
         norm_prototypes,
         row_factors,
         col_factors,
@@ -115,7 +116,6 @@ def dense_attraction_kernel(
 
 def attraction_and_loss(
     z: Tensor,
-    norm_z: Tensor,
     prototypes: Tensor,
     norm_prototypes: Tensor,
     row_factors: Tensor,
@@ -134,7 +134,7 @@ def attraction_and_loss(
     programs = blocks(batch, config["BLOCK_B"]) * blocks(dim, config["BLOCK_D"])
     dense_attraction_kernel[programs,](
         z,
-        norm_z,
+        operands.inverse_z,
         prototypes,
         norm_prototypes,
         row_factors,

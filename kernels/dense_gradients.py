@@ -10,7 +10,7 @@ from vitsom_fast.kernels import configs
 from vitsom_fast.kernels.device import blocks, family
 from vitsom_fast.kernels.latents import latent_gradient
 from vitsom_fast.kernels.prepare import EPS, UNIT
-from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, halves, weigh
+from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, halves, is_short, weigh
 
 
 @triton.jit(do_not_specialize=["batch", "latent_programs"])
@@ -69,7 +69,9 @@ def dense_pull_kernel(
                 latents = tl.load(
                     z + samples[:, None] * z_stride + features[None, :] * z_step, mask=is_feature[None, :], other=0.0
                 ).to(tl.float32)
-                length = tl.maximum(tl.load(norm_z + samples), EPS, propagate_nan=tl.PropagateNan.ALL)
+                norm = tl.load(norm_z + samples)
+                weight = tl.where(is_short(norm)[None, :], 0.0, weight)
+                length = tl.maximum(norm, EPS, propagate_nan=tl.PropagateNan.ALL)
                 high, low = halves(latents / length[:, None] * UNIT)
                 total += weigh(weight, high, low, True)
         total = add_short(

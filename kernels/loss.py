@@ -2,13 +2,12 @@
 
 import triton
 import triton.language as tl
-from vitsom_fast.kernels.prepare import EPS
 
 
 @triton.jit
 def lost(
     z,
-    norm_z,
+    inverse_z,  # [B] fp64
     norm_prototypes,
     row_factors,
     col_factors,
@@ -31,9 +30,8 @@ def lost(
     """``sum of n_i - z^_i . S_i`` over these samples and features, ``n_i`` in the first block of features."""
     kept = is_sample[:, None] & (features < dim)[None, :]
     latents = tl.load(z + samples[:, None] * z_stride + features[None, :] * z_step, mask=kept, other=0.0).to(tl.float32)
-    length = tl.maximum(tl.load(norm_z + samples), EPS, propagate_nan=tl.PropagateNan.ALL)
-    # fp64: the loss is the small difference of two large sums. A division rounded otherwise is off alike in all features.
-    result = -tl.sum(tl.div_rn(latents, length[:, None]).to(tl.float64) * total.to(tl.float64))
+    # fp64: the loss is the small difference of two large sums. A length that is rounded is off alike in all features.
+    result = -tl.sum(latents.to(tl.float64) * tl.load(inverse_z + samples)[:, None] * total.to(tl.float64))
     if dim_block == 0:
         weight = _total_weight(row_factors, col_factors, row, col, rows, cols, terms, BLOCK_B, BLOCK_R)
         result += tl.sum(tl.where(is_sample, weight, 0.0))

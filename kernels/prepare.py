@@ -28,6 +28,7 @@ def prepare_kernel(
     prototypes,  # [K, D]
     norm_z,  # [B] fp32, as are all norms
     norm_prototypes,  # [K]
+    inverse_z,  # [B] fp64, 1 / max(|z|, eps)
     z_high,  # [B, padded D] fp16
     z_low,  # [B, padded D] fp16; not used for bf16 and fp16 rows
     prototypes_high,  # [K, padded D]
@@ -58,11 +59,12 @@ def prepare_kernel(
     if program < latent_programs:
         rows = program * ROWS + tl.arange(0, ROWS)
         tl.store(row_keys + rows, keys.lowest(rows), mask=rows < batch)
-        norm = _prepare_rows(z, rows, batch, dim, padded_dim, z_stride, z_step, z_high, z_low, ROWS, BLOCK_D, SPLIT)
+        norm, inverse = _prepare_rows(z, rows, batch, dim, padded_dim, z_stride, z_step, z_high, z_low, ROWS, BLOCK_D, SPLIT)
         tl.store(norm_z + rows, norm, mask=rows < batch)
+        tl.store(inverse_z + rows, inverse, mask=rows < batch)
     else:
         rows = (program - latent_programs) * ROWS + tl.arange(0, ROWS)
-        norm = _prepare_rows(
+        norm, inverse = _prepare_rows(
             prototypes,
             rows,
             num_prototypes,
@@ -78,15 +80,15 @@ def prepare_kernel(
         )
         tl.store(norm_prototypes + rows, norm, mask=rows < num_prototypes)
         if not SPLIT:
-            length = tl.maximum(norm, EPS)
-            tl.store(prototype_scale + rows, 1.0 / (length * _power_of_two(length)), mask=rows < num_prototypes)
+            stored = _power_of_two(tl.maximum(norm, EPS)).to(tl.float64)
+            tl.store(prototype_scale + rows, (inverse / stored).to(tl.float32), mask=rows < num_prototypes)
 
 
 @triton.jit
 def _prepare_rows(
     x, rows, count, dim, padded_dim, stride, step, high, low, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr
 ):
-    """Stores the operands of these rows and returns their norms [ROWS]."""
+    """Stores the operands of these rows; returns their norms [ROWS] fp32, and 1 / max(norm, eps) [ROWS] fp64."""
     is_row = (rows < count)[:, None]
     source = x + rows.to(tl.int64)[:, None] * stride  # [ROWS, 1]
     target = rows.to(tl.int64)[:, None] * padded_dim
@@ -102,23 +104,23 @@ def _prepare_rows(
     length = tl.maximum(norm, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
     scale = _power_of_two(length)
     # 1 / |x| in two parts, of the exact norm: a factor that is rounded is off alike in all features.
-    exact_length = tl.maximum(exact_norm, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
-    inverse = UNIT / (exact_length * scale.to(tl.float64))
-    inverse_high = inverse.to(tl.float32)
-    inverse_low = (inverse - inverse_high.to(tl.float64)).to(tl.float32)
+    inverse = 1.0 / tl.maximum(exact_norm, EPS, propagate_nan=tl.PropagateNan.ALL)
+    factor = UNIT * inverse[:, None] / scale.to(tl.float64)
+    factor_high = factor.to(tl.float32)
+    factor_low = (factor - factor_high.to(tl.float64)).to(tl.float32)
     for first in range(0, padded_dim, BLOCK_D):
         features = first + tl.arange(0, BLOCK_D)[None, :]
         part = tl.load(source + features.to(tl.int64) * step, mask=is_row & (features < dim), other=0.0).to(tl.float32)
         keep = is_row & (features < padded_dim)
         scaled = part * scale
         if SPLIT:
-            unit = scaled * inverse_high + scaled * inverse_low
+            unit = scaled * factor_high + scaled * factor_low
             upper = unit.to(tl.float16)
             tl.store(high + target + features, upper, mask=keep)
             tl.store(low + target + features, (unit - upper.to(tl.float32)).to(tl.float16), mask=keep)
         else:
             tl.store(high + target + features, (scaled * UNIT).to(tl.float16), mask=keep)
-    return norm
+    return norm, inverse
 
 
 @triton.jit
@@ -136,6 +138,7 @@ class Operands(NamedTuple):
     prototypes_high: Tensor  # [K, padded D]
     prototypes_low: Tensor
     prototype_scale: Tensor  # [K] fp32, empty for fp32 prototypes
+    inverse_z: Tensor  # [B] fp64
 
     @property
     def is_split(self) -> bool:
@@ -155,12 +158,14 @@ def prepare(
     if split:
         z_low, prototypes_low = torch.empty(shape, dtype=torch.float16, device=device).split([batch, count])
     prototype_scale = torch.empty(0 if split else count, dtype=torch.float32, device=device)
+    inverse_z = torch.empty(batch, dtype=torch.float64, device=device)
     config = configs.prepare(dim)
     prepare_kernel[blocks(batch, config["ROWS"]) + blocks(count, config["ROWS"]),](
         z,
         prototypes,
         norm_z,
         norm_prototypes,
+        inverse_z,
         z_high,
         z_low,
         prototypes_high,
@@ -178,4 +183,4 @@ def prepare(
         SPLIT=split,
         **config.options(),
     )
-    return Operands(z_high, z_low, prototypes_high, prototypes_low, prototype_scale)
+    return Operands(z_high, z_low, prototypes_high, prototypes_low, prototype_scale, inverse_z)

@@ -36,18 +36,24 @@ def weigh(weight, high, low, SPLIT: tl.constexpr):
 
 
 @triton.jit
+def is_short(norm):
+    """Whether a row of this norm is so short that x / max(|x|, eps) may be below the range of fp16. Its weight in products of
+    halves has to be 0."""
+    return norm < EPS
+
+
+@triton.jit
 def add_short(total, weights, weights_step, x, x_stride, x_step, norms, count, is_output, features, is_feature):
-    """Adds to sums ``total`` [M, N] what rows x / max(|x|, eps) below the range of fp16 add to them, in fp32 and one at a time:
-    there are hardly ever any. ``weights`` [M] points to each output's weight of row 0."""
+    """Adds to sums ``total`` [M, N] what short rows add to them, in fp32 and one at a time: there are hardly ever any.
+    ``weights`` [M] points to each output's weight of row 0."""
     for first in range(0, count, 256):
         rows = first + tl.arange(0, 256)
-        norm = tl.load(norms + rows, mask=rows < count, other=0.0)
-        if tl.max(((norm > 0) & (norm < 2 * EPS)).to(tl.int32)) > 0:
+        norm = tl.load(norms + rows, mask=rows < count, other=1.0)
+        if tl.max((is_short(norm) & (norm > 0)).to(tl.int32)) > 0:
             for row in range(first, tl.minimum(first + 256, count)):
-                length = tl.load(norms + row)
-                if (length > 0) & (length < 2 * EPS):
+                if is_short(tl.load(norms + row)):
                     weight = tl.load(weights + tl.cast(row, tl.int64) * weights_step, mask=is_output, other=0.0)
                     at = x + tl.cast(row, tl.int64) * x_stride + features * x_step
-                    unit = tl.load(at, mask=is_feature, other=0.0).to(tl.float32) / tl.maximum(length, EPS)
+                    unit = tl.load(at, mask=is_feature, other=0.0).to(tl.float32) / EPS
                     total += (weight / UNITS_BACK)[:, None] * unit[None, :]
     return total

@@ -213,13 +213,13 @@ def search(plan: Plan, operands: Operands, row_keys: Tensor, tickets: Tensor) ->
     count, split, config = operands.prototypes_high.shape[0], operands.is_split, plan.config
     if config.is_resident:
         search_resident_kernel[plan.batch_tiles * blocks(plan.tiles, plan.tiles_a_split),](
-            *operands, row_keys, batch, count, padded_dim, plan.tiles_a_split, SPLIT=split, **config.options()
+            *operands[:5], row_keys, batch, count, padded_dim, plan.tiles_a_split, SPLIT=split, **config.options()
         )
         return
     scores = plan.batch_tiles * plan.tiles * config["BLOCK_B"] * config["BLOCK_K"]
     partial = torch.empty((plan.dim_splits if plan.dim_splits > 1 else 0, scores), dtype=torch.float32, device=row_keys.device)
     search_streaming_kernel[plan.batch_tiles * plan.tiles * plan.dim_splits,](
-        *operands,
+        *operands[:5],
         row_keys,
         tickets,
         partial,

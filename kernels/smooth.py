@@ -12,7 +12,7 @@ from torch import Tensor
 from vitsom_fast.kernels import configs
 from vitsom_fast.kernels.device import blocks, family
 from vitsom_fast.kernels.prepare import Operands
-from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, weigh
+from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, is_short, weigh
 
 NEGLIGIBLE = tl.constexpr(2.0**-24)
 
@@ -80,6 +80,7 @@ def smooth_columns_kernel(
             inside = is_output[:, None] & (inputs < cols)[None, :]
             weight = tl.load(factor + outputs[:, None] * cols + inputs[None, :], mask=inside, other=0.0)
             units = first_unit + tl.minimum(inputs, cols - 1)
+            weight = tl.where(is_short(tl.load(norm_prototypes + units))[None, :], 0.0, weight)
             if not SPLIT:
                 weight *= tl.load(prototype_scale + units)[None, :]
             at = units[:, None] * padded_dim + features[None, :]

@@ -42,7 +42,8 @@ def weights_kernel(
         along_rows = row_factors + term * rows * rows + (index // cols * rows)[:, None] + (units // cols)[None, :]
         along_cols = col_factors + term * cols * cols + (index % cols * cols)[:, None] + (units % cols)[None, :]
         weight += tl.load(along_rows, mask=keep, other=0.0) * tl.load(along_cols, mask=keep, other=0.0)
-    tl.store(weights + samples[:, None] * weights_pitch + units[None, :], weight, mask=keep)
+    is_stored = is_sample[:, None] & (units < weights_pitch)[None, :]  # zeros after the last unit
+    tl.store(weights + samples[:, None] * weights_pitch + units[None, :], weight, mask=is_stored)
 
 
 def weigh_units(row_keys: Tensor, row_factors: Tensor, col_factors: Tensor, bmu: Tensor, weights: Tensor) -> None:

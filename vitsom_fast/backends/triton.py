@@ -126,13 +126,13 @@ def som_forward(
         if weights is not None:
             kernels.weights.weigh_units(row_keys, *factors, bmu, weights)
             attraction, loss = kernels.dense_attraction.attraction_and_loss(
-                z, norm_z, prototypes, norm_prototypes, *factors, bmu, weights, operands, ticket, scale
+                z, prototypes, norm_prototypes, *factors, bmu, weights, operands, ticket, scale
             )
         else:
             smoothed = kernels.smooth.smooth_columns(prototypes, norm_prototypes, operands, col_factors)
             kernels.group.group(row_keys, bmu, order, starts)
             attraction, loss = kernels.attraction.attraction_and_loss(
-                z, norm_z, norm_prototypes, *factors, smoothed, bmu, order, ticket, scale
+                z, operands.inverse_z, norm_prototypes, *factors, smoothed, bmu, order, ticket, scale
             )
     return loss, bmu, attraction, context
 
