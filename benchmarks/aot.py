@@ -92,14 +92,14 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
             yield case("certified.group_maxima_kernel", configs.group_maxima(family, dim))
             yield case("certified.rescore_kernel", configs.rescore())
         yield case("weights.weights_kernel", configs.weights(), "fp32")
-        yield case("dense_attraction.dense_attraction_kernel", configs.dense_attraction(dim), SPLIT=split)
+        yield case("dense_attraction.dense_attraction_kernel", configs.dense_attraction(family, dim), SPLIT=split)
         yield case("dense_gradients.dense_pull_kernel", configs.dense_pull(family, dim))
         yield case("dense_gradients.dense_project_kernel", configs.dense_project(dim))
         yield case("gradients.project_kernel", configs.project(family), **precision)
         yield case("attraction.attraction_kernel", configs.attraction(family, dim))
         for side in SIDES:
             yield case("smooth.smooth_columns_kernel", configs.smooth(family, side, dim), SPLIT=split)
-            yield case("gradients.spread_kernel", configs.spread(side, dim), **precision)
+            yield case("gradients.spread_kernel", configs.spread(family, side, dim), **precision)
 
 
 def compile_case(case: Case) -> Row:

@@ -158,9 +158,10 @@ def weights() -> Config:
     return Config({"BLOCK_B": 4, "BLOCK_K": 256})
 
 
-def dense_attraction(dim: int) -> Config:
+def dense_attraction(family: str, dim: int) -> Config:
     """32 samples: with more of them a small batch leaves multiprocessors idle."""
-    return Config({"BLOCK_B": 32, "BLOCK_D": _features(dim), "BLOCK_R": 16}, num_stages=3)
+    blocks = {"BLOCK_B": 32, "BLOCK_D": _features(dim), "BLOCK_R": 16}
+    return Config(blocks, num_stages=3, max_registers=_all_registers(family))
 
 
 def dense_pull(family: str, dim: int) -> Config:
@@ -179,18 +180,23 @@ def _all_registers(family: str) -> int:
 
 
 def attraction(family: str, dim: int) -> Config:
-    """16 samples: with more of them most programs would read several columns of the map for a few samples each."""
-    blocks = {"BLOCK_B": 16, "BLOCK_R": 32, "BLOCK_D": _features(dim)}
+    """16 samples: with more of them most programs would read several columns of the map for a few samples each. 32 rows spill
+    on sm_100."""
+    blocks = {"BLOCK_B": 16, "BLOCK_R": 16 if family == "blackwell" else 32, "BLOCK_D": _features(dim)}
     return Config(blocks, num_stages=3, max_registers=_all_registers(family))
 
 
-def spread(rows: int, dim: int) -> Config:
+def spread(family: str, rows: int, dim: int) -> Config:
     latents = {"LATENTS": 1024 // _row_block(dim), "FEATURES": _row_block(dim)}
     # 32 rows for small grids: with 16, ptxas for sm_80 and sm_90 spills 8 bytes.
-    return Config({**latents, "BLOCK_R": max(32, _side(rows)), "BLOCK_B": 16, "BLOCK_D": _features(dim)})
+    blocks = {**latents, "BLOCK_R": max(32, _side(rows)), "BLOCK_B": 16, "BLOCK_D": _features(dim)}
+    return Config(blocks, max_registers=_all_registers(family))
 
 
 def project(family: str) -> Config:
-    """64 columns: three quarters of the time of 32 on an H200. Before Hopper they spill."""
-    wide = family != "ampere"
-    return Config({"BLOCK_OUT": 64 if wide else 32, "BLOCK_IN": 16 if family == "hopper" else 32, "BLOCK_D": 64}, num_stages=3)
+    """64 columns: three quarters of the time of 32 on an H200. On Ampere they spill, and on Hopper so do three stages."""
+    if family == "ampere":
+        return Config({"BLOCK_OUT": 32, "BLOCK_IN": 32, "BLOCK_D": 64}, num_stages=3)
+    if family == "hopper":
+        return Config({"BLOCK_OUT": 64, "BLOCK_IN": 16, "BLOCK_D": 64}, num_stages=2)
+    return Config({"BLOCK_OUT": 64, "BLOCK_IN": 32, "BLOCK_D": 64}, num_stages=3)

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs
 from vitsom_fast.kernels import loss as losses
-from vitsom_fast.kernels.device import blocks
+from vitsom_fast.kernels.device import blocks, family
 from vitsom_fast.kernels.prepare import Operands
 from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, is_short, weigh
 
@@ -130,7 +130,7 @@ def attraction_and_loss(
     (batch, dim), (terms, rows, _), cols = z.shape, row_factors.shape, col_factors.shape[1]
     attraction = torch.empty((batch, dim), dtype=torch.float32, device=z.device)
     loss = torch.empty((), dtype=torch.float32, device=z.device)
-    config = configs.dense_attraction(dim)
+    config = configs.dense_attraction(family(z.device), dim)
     programs = blocks(batch, config["BLOCK_B"]) * blocks(dim, config["BLOCK_D"])
     dense_attraction_kernel[programs,](
         z,

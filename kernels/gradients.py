@@ -258,7 +258,7 @@ def gradients(
     dim_splits = blocks(dim_blocks, blocks_a_split)
     tickets = torch.empty(unit_blocks, dtype=torch.int32, device=device)
 
-    config = configs.spread(rows, dim)
+    config = configs.spread(family(device), rows, dim)
     latent_programs = blocks(batch, config["LATENTS"]) if for_z else 0
     spread = torch.empty((terms if for_prototypes else 0, rows * cols, dim), dtype=torch.float32, device=device)
     spread_programs = spread.shape[0] * cols * blocks(rows, config["BLOCK_R"]) * blocks(dim, config["BLOCK_D"])
