@@ -119,16 +119,17 @@ def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch, form: str, temperat
     assert len(launched) == LAUNCHES[form], launched
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("data", ["random", "organised", "in strides", "not finite"])
 @pytest.mark.parametrize(
-    ("grid", "batch", "dim"),
+    ("grid", "batch", "dim", "data", "dtype"),
     [
-        (Grid(3, 4), 1, 3),
-        (Grid(1, 40), 17, 3),
-        (Grid(5, 3, "hexagonal"), 33, 40),
-        (Grid(4, 6, periodic=True), 40, 127),
-        (Grid(4, 6, "hexagonal", periodic=True), 70, 65),
+        (Grid(3, 4), 1, 3, "organised", torch.float32),
+        (Grid(3, 4), 17, 3, "random", torch.bfloat16),
+        (Grid(1, 40), 17, 3, "random", torch.float32),
+        (Grid(5, 3, "hexagonal"), 33, 40, "in strides", torch.float16),
+        (Grid(5, 3, "hexagonal"), 33, 40, "not finite", torch.bfloat16),
+        (Grid(4, 6, periodic=True), 40, 127, "organised", torch.float16),
+        (Grid(4, 6, periodic=True), 40, 65, "in strides", torch.float32),
+        (Grid(4, 6, "hexagonal", periodic=True), 70, 65, "organised", torch.float32),
     ],
     ids=str,
 )
