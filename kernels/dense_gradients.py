@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs
 from vitsom_fast.kernels.device import blocks, family
-from vitsom_fast.kernels.latents import latent_gradient
+from vitsom_fast.kernels.latent_gradient import latent_gradient
 from vitsom_fast.kernels.prepare import EPS, UNIT
 from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, halves, is_short, weigh
 

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs
 from vitsom_fast.kernels.device import blocks, family, multiprocessors, precision
-from vitsom_fast.kernels.latents import latent_gradient
+from vitsom_fast.kernels.latent_gradient import latent_gradient
 from vitsom_fast.kernels.prepare import EPS
 from vitsom_fast.kernels.smooth import band
 

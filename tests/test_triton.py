@@ -127,6 +127,7 @@ def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch, form: str, temperat
         (Grid(1, 40), 17, 3, "random", torch.float32),
         (Grid(5, 3, "hexagonal"), 33, 40, "in strides", torch.float16),
         (Grid(5, 3, "hexagonal"), 33, 40, "not finite", torch.bfloat16),
+        (Grid(3, 4), 33, 40, "short", torch.float32),
         (Grid(4, 6, periodic=True), 40, 127, "organised", torch.float16),
         (Grid(4, 6, periodic=True), 40, 65, "in strides", torch.float32),
         (Grid(4, 6, "hexagonal", periodic=True), 70, 65, "organised", torch.float32),
@@ -140,6 +141,8 @@ def test_both_forms(form: str, grid: Grid, batch: int, dim: int, data: str, dtyp
     if data == "organised":  # the loss is the small difference of two large sums
         prototypes = prototypes[:1] + 0.01 * prototypes
         z = prototypes[torch.randint(grid.num_prototypes, (batch,))] + 0.001 * z
+    if data == "short":  # x / max(|x|, eps) is in the range of fp16, below it, or a unit vector
+        z[::3], z[1::3], prototypes[::3], prototypes[1::3] = 1e-14 * z[::3], 1e-30, 1e-14 * prototypes[::3], 1e-30
     z, prototypes = z.to(dtype), prototypes.to(dtype)
     if data == "in strides":
         z, prototypes = z.T.contiguous().T, prototypes.repeat_interleave(2, dim=1)[:, ::2]

@@ -71,7 +71,7 @@ _MOST_WEIGHTS = 1 << 20
 
 def keeps_weights(batch: int, count: int) -> bool:
     """Whether a step applies the neighborhood by the weights of all pairs, not along one axis of the grid after the other."""
-    return batch * count <= _MOST_WEIGHTS
+    return batch * _pitch(count) <= _MOST_WEIGHTS  # with few units most of it is padding
 
 
 def _pitch(count: int) -> int:
