@@ -100,6 +100,14 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return request.param
 
 
+@pytest.mark.parametrize("count", [1, 3, 16, 1600])
+def test_kept_weights_are_bounded(count: int) -> None:
+    """4 MB, padding included, however many samples there are."""
+    backend = importlib.import_module("vitsom_fast.backends.triton")
+    for batch in (1 << power for power in range(24)):
+        assert backend.context_size(batch, 1, count) <= (1 << 20) + 2 * (batch + count) + 1
+
+
 LAUNCHES = {"dense": 7, "factorised": 8}
 
 
