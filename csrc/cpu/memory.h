@@ -25,7 +25,10 @@ public:
     }
 
     void allocate_taken() {
-        memory_ = allocate(used_);
+        // A name of its own: GCC takes what is assigned from a call for overwritten, and where the call throws, the destructor
+        // would release what was on the stack.
+        const Memory taken = allocate(used_);
+        memory_ = taken;
         used_ = 0;
     }
 
