@@ -55,14 +55,13 @@ struct BackwardScratch {
 
 struct Backward {
     std::int64_t chunks, slab_rows, spread_size, columns_at_once;
-    int slab_threads;          // as many as there are slabs for
+    int threads, slab_threads;  // the latter as many as there are slabs for
     std::int64_t* order;       // [rows] the grid rows, as slabs take them: each followed by its mirror image where axes are folded
     Sources* sources;          // [terms]
     float* sums;               // [full column][chunk][its BMUs][TILE_COLS]
     BackwardScratch* scratch;  // [threads]
 
-    void take(
-        Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin, const Samples& samples, int threads) {
+    void take(Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin, const Samples& samples) {
         chunks = ceil_div(p.dim, TILE_COLS);
         std::int64_t most_sources = 0, most_ranks = 0, reduced_size = 0;
         for (std::int64_t t = 0; t < h.terms; ++t) {
@@ -72,12 +71,16 @@ struct Backward {
         }
         spread_size = chunks * most_sources * TILE_COLS;
         const std::int64_t row_bytes = h.terms * spread_size * static_cast<std::int64_t>(sizeof(float));
+        const std::int64_t prototype_bytes = p.dim * static_cast<std::int64_t>(sizeof(float));
+        columns_at_once = smaller(TILE_ROWS, larger(4, PROJECTED_BYTES / prototype_bytes));
+        const std::int64_t scratch_size = reduced_size + 2 * h.cols * TILE_COLS + (TILE_ROWS + most_ranks) * h.rows +
+                                          4 * h.terms * spread_size + columns_at_once * p.dim;
+        threads = static_cast<int>(
+            smaller(smoothing_threads(p, h), affordable_pieces(p, scratch_size * static_cast<std::int64_t>(sizeof(float)))));
         // At least 4 rows, or the register tile starves; not so many that a thread idles.
         slab_rows = smaller(smaller(TILE_ROWS, larger(4, SLAB_BYTES / row_bytes)), ceil_div(h.rows, threads));
         if (thin.is_folded()) slab_rows = ceil_div(slab_rows, 2) * 2;
         slab_threads = static_cast<int>(smaller(threads, ceil_div(h.rows, slab_rows)));
-        const std::int64_t prototype_bytes = p.dim * static_cast<std::int64_t>(sizeof(float));
-        columns_at_once = smaller(TILE_ROWS, larger(4, PROJECTED_BYTES / prototype_bytes));
         order = arena.take<std::int64_t>(h.rows);
         Sources* taken = arena.take<Sources>(h.terms);
         for (std::int64_t t = 0; t < h.terms; ++t) {
@@ -115,19 +118,19 @@ struct Backward {
         scratch = own;
     }
 
-    void prepare(const Neighborhood& h, const ThinTerms& thin, const Samples& samples) {
+    void prepare(const Neighborhood& h, const ThinTerms& thin, const Samples& samples, float negligible) {
         for (std::int64_t i = 0; i < h.rows; ++i) {
             order[i] = !thin.is_folded() ? i : i % 2 == 0 ? i / 2 : h.rows - 1 - i / 2;
         }
         for (std::int64_t t = 0; t < h.terms; ++t) {
             Sources& s = sources[t];
-            const Factor rows = factor(h.row_factors, h.rows, t, true);
+            const Factor rows = factor(h.row_factors, h.rows, t, true, negligible);
             mark_active_outs(rows, h.rows, s.reached);
             s.is_thin = thin[t].is_thin();
             if (!s.is_thin) {
                 s.spread = rows;
                 s.cols.pack(
-                    factor(h.col_factors, h.cols, t, true), h.cols, samples.full, samples.full_count, columns_at_once);
+                    factor(h.col_factors, h.cols, t, true, negligible), h.cols, samples.full, samples.full_count, columns_at_once);
                 continue;
             }
             const LowRank thin_rows = thin[t].rows.transposed(), thin_cols = thin[t].cols.transposed();
@@ -163,17 +166,17 @@ void visit_samples(
         const T* z = row<T>(p.z, i) + first;
         T* out = grad_z + i * p.dim + first;
         const double inverse = context.inverse_z[i];
-        const float unit = static_cast<float>(inverse), outer = static_cast<float>(-scale * inverse);
-        const float inner = inverse >= 1 / EPS ? 0.0f : static_cast<float>(context.along[i] * inverse * inverse);
+        const Scaling unit = scaling(inverse), inner = scaling(inverse >= 1 / EPS ? 0.0 : context.along[i] * inverse * inverse);
+        const float outer = static_cast<float>(-scale * inverse);
         for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
             const Vec v = load(z + d);
             if (grad_z) {
-                const Vec result = outer * (load(pull + d) - inner * v);
+                const Vec result = outer * (load(pull + d) - inner(v));
                 if (streamed) stream(out + d, result);
                 else store(out + d, result);
             }
             if (sums) {
-                const DoublePair wide = widen(unit * v);
+                const DoublePair wide = widen(unit(v));
                 total[d / WIDTH].low += wide.low;
                 total[d / WIDTH].high += wide.high;
             }
@@ -296,10 +299,11 @@ void smooth_along_columns(
 // out = factor * (grad - w^ (w^ . grad)) / max(|w|, eps); below eps the normalisation is linear and nothing is projected away.
 template <class T>
 void project(const T* w, const float* grad, double inverse, double factor, T* out, std::int64_t n, bool streamed) {
-    const double along = inverse >= static_cast<float>(1 / EPS) ? 0.0 : quick_dot(w, grad, n) * inverse * inverse;
-    const float outer = static_cast<float>(factor * inverse), inner = static_cast<float>(along);
+    const double along = inverse >= 1 / EPS ? 0.0 : dot(w, grad, n) * inverse;
+    const float outer = static_cast<float>(factor * inverse);
+    const Scaling inner = scaling(along * inverse);
     for_each_vector(n, [&](std::int64_t i, auto load, auto store) {
-        const Vec result = outer * (load(grad + i) - inner * load(w + i));
+        const Vec result = outer * (load(grad + i) - inner(load(w + i)));
         if (streamed) stream(out + i, result);
         else store(out + i, result);
     });
@@ -334,6 +338,20 @@ void finish_row(
     }
 }
 
+// The gradient of a prototype is its pull over its length: where a far one is so much shorter than others that the smallest weights
+// make the largest gradients, these count, too. Lengths that differ 16 times leave 2^-20 of the gradients out at most.
+inline float negligible_weight(const double* inverse_prototype, std::int64_t count) {
+    constexpr double AT_EASE = 16;
+    double least = __DBL_MAX__, most = 0;
+    for (std::int64_t k = 0; k < count; ++k) {
+        least = inverse_prototype[k] < least ? inverse_prototype[k] : least;
+        most = inverse_prototype[k] > most ? inverse_prototype[k] : most;
+    }
+    if (!(AT_EASE * least < most)) return NEGLIGIBLE;
+    const double weight = NEGLIGIBLE * AT_EASE * least / most;
+    return weight > __FLT_MIN__ ? static_cast<float>(weight) : __FLT_MIN__;
+}
+
 template <class T>
 void som_backward(
     const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, const float* attraction, float* words,
@@ -359,16 +377,16 @@ void som_backward(
         return;
     }
 
-    const int threads = smoothing_threads(p, h);
-    const ThinTerms thin(p, h);
+    const float negligible = negligible_weight(context.inverse_prototype, p.num_prototypes);
+    const ThinTerms thin(p, h, negligible);
     Backward b{};
     Arena arena;
-    lay_out(arena, [&](Arena& a) { b.take(a, p, h, thin, samples, threads); });
-    b.prepare(h, thin, samples);
+    lay_out(arena, [&](Arena& a) { b.take(a, p, h, thin, samples); });
+    b.prepare(h, thin, samples, negligible);
     visit_all_samples<T>(p, samples, context, scale, attraction, grad_z, &b);
     for (std::int64_t t = 0; t < h.terms; ++t) {
         if (!b.sources[t].is_thin) continue;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+#pragma omp parallel for schedule(static) num_threads(b.threads) if (b.threads > 1)
         for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) reduce_to_ranks(b, samples, b.sources[t], chunk);
     }
     const std::int64_t slabs = ceil_div(h.rows, b.slab_rows);

@@ -89,6 +89,7 @@ PYBIND11_MODULE(_cpu, m) {
         .def_readonly("int8", &SearchCounts::int8)
         .def_readonly("bf16", &SearchCounts::bf16)
         .def_readonly("fp32", &SearchCounts::fp32)
+        .def_readonly("fp64", &SearchCounts::fp64)
         .def_readonly("candidates", &SearchCounts::candidates)
         .def_readonly("tiles", &SearchCounts::tiles);
     m.def("find_bmu", &find_bmu);

@@ -41,29 +41,6 @@ struct Coded {
     typename Code::Start start;  // of a product with it: what the offset of the other adds, taken back
 };
 
-inline Vec square_root(Vec v) { return reinterpret_cast<Vec>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(v))); }
-inline Vec larger_of(Vec a, Vec b) {  // a > b ? a : b, for which GCC takes two instructions and three times as long
-    return reinterpret_cast<Vec>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
-}
-
-inline Vec halves_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7); }
-inline Vec quarters_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11); }
-inline Vec pairs_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13); }
-
-inline float largest(Vec v) {
-    v = larger_of(v, halves_swapped(v));
-    v = larger_of(v, quarters_swapped(v));
-    v = larger_of(v, pairs_swapped(v));
-    return v[0] > v[1] ? v[0] : v[1];
-}
-
-inline float sum(Vec v) {
-    v += halves_swapped(v);
-    v += quarters_swapped(v);
-    v += pairs_swapped(v);
-    return v[0] + v[1];
-}
-
 // |x^ - c|^2 = |x^|^2 - 2 c . x^ + |c|^2 gives the product with the centre, too. 256 squares at a time are added up in fp32, in 16
 // lanes: half the time of doing so in fp64, and off by 2^-20 of their sum at most.
 template <class T>

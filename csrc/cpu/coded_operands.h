@@ -1,9 +1,9 @@
 // Samples and prototypes in codes, with all that the certificate needs to know of each.
 #pragma once
 
+#include "centre.h"
 #include "certificate.h"
 #include "memory.h"
-#include "order.h"
 #include "rescore.h"
 #include "search_result.h"
 #include "split.h"
@@ -42,7 +42,6 @@ struct CodedSearch : Split {
     double* z_centre;    // [batch] what its scores lack of the cosine similarity
 
     std::uint32_t* prototypes;    // [panels, or most_panels of each part][words][TILE_COLS]
-    double* inverse;              // [num_prototypes]
     float* scale;                 // [panels * TILE_COLS]
     float* bias;                  // [panels * TILE_COLS] c . w^; -inf where there is no prototype
     typename Code::Sum* start;    // [panels * 2]
@@ -61,7 +60,7 @@ struct CodedSearch : Split {
     typename Code::Sum* partial;  // [parts][block_tiles * most_panels * 2 * TILE_ROWS], where a row takes several blocks
 
     explicit CodedSearch(const Problem& p, std::int64_t batch)
-        : Split(split_search(batch, p.num_prototypes, p.dim, p.threads)), order(ceil_div(p.num_prototypes, TILE_COLS)), batch(batch) {
+        : Split(split_search(p, batch, MOST_WAITING * sizeof(Candidate))), order(ceil_div(p.num_prototypes, TILE_COLS)), batch(batch) {
         words = ceil_div(p.dim, Code::PER_WORD * WIDTH) * WIDTH;
         block_words = smaller(BLOCK_WORDS, words);
         group_panels = smaller(panels_a_part, larger(1, GROUP_WORDS / (words * TILE_COLS)));
@@ -91,7 +90,6 @@ struct CodedSearch : Split {
         z_residual = arena.take<float>(padded_batch());
         z_centre = arena.take<double>(batch);
         prototypes = arena.take<std::uint32_t>((codes_in_turn() ? prototype_parts * most_panels() : panels) * words * TILE_COLS);
-        inverse = arena.take<double>(p.num_prototypes);
         scale = arena.take<float>(panels * TILE_COLS);
         bias = arena.take<float>(panels * TILE_COLS);
         start = arena.take<typename Code::Sum>(panels * 2);
@@ -110,30 +108,17 @@ struct CodedSearch : Split {
     }
 };
 
-// Any centre serves; the mean of 64 prototypes is as good as that of all.
 template <class Code, class T>
-void find_centre(const Problem& p, CodedSearch<Code>& s) {
-    const std::int64_t members = smaller(64, p.num_prototypes), slice = 16 * WIDTH;
-    const Order sample(p.num_prototypes);
+void find_centre(const Problem& p, const Search& result, CodedSearch<Code>& s) {
+    constexpr std::int64_t SLICE = 16 * WIDTH;
+    const CentreMembers members(p);
 #pragma omp for schedule(static)
-    for (std::int64_t i = 0; i < members; ++i) {
-        const std::int64_t k = sample(i);
-        s.inverse[k] = inverse_norm(row<T>(p.prototypes, k), p.dim);
+    for (std::int64_t i = 0; i < members.count; ++i) {
+        result.inverse_prototype[members[i]] = inverse_norm(row<T>(p.prototypes, members[i]), p.dim);
     }
 #pragma omp for schedule(static)
-    for (std::int64_t begin = 0; begin < p.dim; begin += slice) {
-        const std::int64_t count = smaller(slice, p.dim - begin);
-        float* centre = s.centre + begin;
-        fill(centre, count, 0.0f);
-        for (std::int64_t i = 0; i < members; ++i) {
-            const std::int64_t k = sample(i);
-            if (!(s.inverse[k] == s.inverse[k])) continue;
-            const T* x = row<T>(p.prototypes, k) + begin;
-            const float factor = static_cast<float>(s.inverse[k] / static_cast<double>(members) * 0x1p32);
-            for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
-                store(centre + d, load(centre + d) + load(x + d) * 0x1p-32f * factor);
-            });
-        }
+    for (std::int64_t begin = 0; begin < p.dim; begin += SLICE) {
+        write_centre<T>(p, result.inverse_prototype, begin, smaller(SLICE, p.dim - begin), s.centre + begin);
     }
 }
 
@@ -151,8 +136,7 @@ void encode_panel(
             const std::int64_t k = smaller(first + i, last);
             x[i] = centred(row<T>(p.prototypes, k), s.centre, s.centre_squared, p.dim);
             coded[i].scale = Code::scale(x[i].largest);
-            s.inverse[k] = x[i].inverse;
-            result.inverse_prototype[k] = static_cast<float>(x[i].inverse);
+            result.inverse_prototype[k] = x[i].inverse;
         }
         encode<Code, WIDTH, TILE_COLS, false>(x, p.dim, coded, codes + half * WIDTH);
         for (int i = 0; i < WIDTH; ++i) {

@@ -214,12 +214,6 @@ private:
         }
     }
 
-    static unsigned lanes_reaching(Vec low, Vec high, Vec floor) {
-        const unsigned low_lanes = _mm512_cmp_ps_mask(low, floor, _CMP_GE_OQ);
-        const unsigned high_lanes = _mm512_cmp_ps_mask(high, floor, _CMP_GE_OQ);
-        return low_lanes | high_lanes << WIDTH;
-    }
-
     Candidate* candidates_of(std::int64_t r) const { return candidates + r * s.group_panels * TILE_COLS; }
 
     // The bounds of single prototypes are tighter than that of their panel. The best score less its bound is a new threshold,
@@ -295,7 +289,7 @@ private:
     template <int MOST>
     void score(std::int64_t i, const std::int64_t* positions, std::int64_t n) {
         const Leader leader{threshold[i], best[i], bmu[i], s.z_centre[i], SLACK};
-        rescore<MOST>(p, row<T>(p.z, rows[i]), result.inverse_z[rows[i]], s.inverse, positions, n, leader);
+        rescore<MOST>(p, row<T>(p.z, rows[i]), result.inverse_z[rows[i]], result.inverse_prototype, positions, n, leader);
         count[i] += n;
     }
 

@@ -1,5 +1,7 @@
 // Loss and attraction: loss = scale * sum over i of (n_b - z^_i . S_b), S = G W^, n = G 1, b the BMU of sample i.
 //
+// The prototypes are seen from a centre, W^ = c + X, and S_b = n_b c + (G X)_b: what is smoothed is short where n_b - z^ . S_b is.
+//
 // S is wanted at the BMUs only, once for all samples of a BMU. Per term of the neighborhood: smooth the prototypes along the
 // columns of the grid, then combine rows for the distinct BMUs of each column; a slice of the features at a time, so that the
 // smoothed map never leaves the cache, each on one thread where there are features for all. Where the factors are thin, both axes
@@ -9,6 +11,7 @@
 // at most a row a prototype, and read back in cache.
 #pragma once
 
+#include "centre.h"
 #include "context.h"
 #include "folded.h"
 #include "samples.h"
@@ -60,12 +63,14 @@ struct ForwardScratch {
     float* ranks;             // [rank of the rows][rank of the columns][TILE_COLS]
     std::int64_t* group;      // [rows] groups of a column that the current term reaches
     std::int64_t* group_row;  // [rows] and their grid rows
-    double* along;            // [batch] z . S_b of its slices
+    double* along;            // [batch] z . S_b of its slices; of slices that all threads share, one for all of them
 };
 
 struct Forward {
     std::int64_t chunks, slice_chunks;
     bool own_slices;          // a thread each, or each slice by all threads
+    int threads;
+    float* centre;            // [chunks * TILE_COLS], zero beyond dim
     Samples samples;
     double* weight;           // [groups] n
     double* row_sums;         // [rows]
@@ -76,7 +81,7 @@ struct Forward {
     ForwardScratch* scratch;  // [threads]
     Workspace* workspace;     // [threads], or one
 
-    void take(Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin, int threads) {
+    void take(Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin) {
         const std::int64_t most_full = smaller(h.cols, p.batch);
         std::int64_t reduced_rows = 0, smoothed_rows = 0, ranks_size = 0;
         for (std::int64_t t = 0; t < h.terms; ++t) {
@@ -86,10 +91,15 @@ struct Forward {
             ranks_size = larger(ranks_size, row_rank * col_rank * TILE_COLS);
         }
         chunks = ceil_div(p.dim, TILE_COLS);
+        const std::int64_t packed_size = CHUNKS_AT_ONCE * 2 * h.cols * TILE_COLS, most_outs = smaller(h.rows, p.batch);
+        const std::int64_t scratch_bytes = static_cast<std::int64_t>(sizeof(float)) *
+                                           (packed_size + 2 * h.rows * TILE_COLS + most_outs * h.rows + ranks_size + 2 * p.batch);
+        threads = static_cast<int>(smaller(smoothing_threads(p, h), affordable_pieces(p, scratch_bytes)));
         const std::int64_t chunk_bytes = (reduced_rows + smoothed_rows) * TILE_COLS * static_cast<std::int64_t>(sizeof(float));
         own_slices = chunks >= threads && chunk_bytes <= OWN_SLICE_BYTES;
         slice_chunks = smaller(chunks, larger(1, (own_slices ? OWN_SLICE_BYTES : SLICE_BYTES) / chunk_bytes));
         if (own_slices) slice_chunks = smaller(slice_chunks, ceil_div(chunks, threads));
+        centre = arena.take<float>(chunks * TILE_COLS);
         Samples::take(arena, samples, p.batch, h.rows, h.cols);
         weight = arena.take<double>(smaller(p.batch, p.num_prototypes));
         row_sums = arena.take<double>(h.rows);
@@ -110,15 +120,16 @@ struct Forward {
         }
         terms = taken;
         ForwardScratch* own = arena.take<ForwardScratch>(threads);
+        double* shared_along = own_slices ? nullptr : arena.take<double>(p.batch);
         for (int thread = 0; thread < threads; ++thread) {
             ForwardScratch s{};
-            PackedFactor::take(arena, s.rows, smaller(h.rows, p.batch), h.rows);
-            s.packed = arena.take<float>(CHUNKS_AT_ONCE * 2 * h.cols * TILE_COLS);
+            PackedFactor::take(arena, s.rows, most_outs, h.rows);
+            s.packed = arena.take<float>(packed_size);
             s.folded = arena.take<float>(2 * h.rows * TILE_COLS);
             s.ranks = arena.take<float>(ranks_size);
             s.group = arena.take<std::int64_t>(h.rows);
             s.group_row = arena.take<std::int64_t>(h.rows);
-            s.along = arena.take<double>(p.batch);
+            s.along = own_slices ? arena.take<double>(p.batch) : shared_along;
             if (own) own[thread] = s;
         }
         scratch = own;
@@ -132,7 +143,13 @@ struct Forward {
         workspace = spaces;
     }
 
+    // Threads that add up their own `along`: all that were asked for, be they there or not.
+    int sums() const { return own_slices ? threads : 1; }
+
     void prepare(const Problem& p, const Neighborhood& h, const ThinTerms& thin, const std::int64_t* bmu) {
+        for (int thread = 0; thread < sums(); ++thread) {
+            for (std::int64_t i = 0; i < p.batch; ++i) scratch[thread].along[i] = 0;
+        }
         samples.sort(bmu, p.batch, h.rows, h.cols);
         for (std::int64_t g = 0; g < samples.groups; ++g) weight[g] = 0;
         for (std::int64_t i = 0; i < larger(h.rows, h.cols); ++i) every[i] = i;
@@ -187,18 +204,33 @@ struct Tasks {
     std::int64_t chunk(std::int64_t task) const { return slice.first + task % a_row * CHUNKS_AT_ONCE; }
 };
 
-// A few chunks of a grid row of prototypes `w` times the factor of the columns; `fetch(column)` is called as each is read.
+// A grid row of prototypes, of length 1 and as seen from the centre.
+template <class T>
+struct CentredRow {
+    const T* w;
+    std::int64_t stride, dim;
+    const double* inverse;  // [cols]
+    const float* centre;
+
+    Features operator()(std::int64_t column, const Scaling& scaled, std::int64_t chunk) const {
+        const std::int64_t d = chunk * TILE_COLS;
+        const Features x = load_features(w + column * stride + d, dim - d), c = load_row(centre + d);
+        return {scaled(x.low) - c.low, scaled(x.high) - c.high};
+    }
+};
+
+// A few chunks of it times the factor of the columns; `fetch(column)` is called as each is read.
 template <class T, class Fetch, class Write>
 void smooth_row(
-    const Problem& p, const PackedFactor& cols, const T* w, const float* inverse, std::int64_t first_chunk, std::int64_t last_chunk,
-    float* packed, const Fetch& fetch, const Write& write) {
-    const std::int64_t stride = p.prototypes.stride, packed_size = cols.ins * TILE_COLS;
+    const CentredRow<T>& row, const PackedFactor& cols, std::int64_t first_chunk, std::int64_t last_chunk, float* packed,
+    const Fetch& fetch, const Write& write) {
+    const std::int64_t packed_size = cols.ins * TILE_COLS;
     for (std::int64_t c = 0; c < cols.ins; ++c) {
         fetch(c);
+        const Scaling scaled = scaling(row.inverse[c]);
         for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-            const std::int64_t d = chunk * TILE_COLS;
-            const Features x = load_features(w + c * stride + d, p.dim - d);
-            store_row(packed + (chunk - first_chunk) * packed_size + c * TILE_COLS, inverse[c] * x.low, inverse[c] * x.high);
+            const Features x = row(c, scaled, chunk);
+            store_row(packed + (chunk - first_chunk) * packed_size + c * TILE_COLS, x.low, x.high);
         }
     }
     for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
@@ -209,20 +241,17 @@ void smooth_row(
 // The same, reduced to the ranks of the columns.
 template <class T, class Fetch, class Write>
 void reduce_row(
-    const Problem& p, const Reduction& cols, const T* w, const float* inverse, std::int64_t first_chunk, std::int64_t last_chunk,
-    float* packed, const Fetch& fetch, const Write& write) {
-    const std::int64_t stride = p.prototypes.stride, packed_size = 2 * cols.pairs.count * TILE_COLS;
+    const CentredRow<T>& row, const Reduction& cols, std::int64_t first_chunk, std::int64_t last_chunk, float* packed,
+    const Fetch& fetch, const Write& write) {
+    const std::int64_t packed_size = 2 * cols.pairs.count * TILE_COLS;
     for (std::int64_t pair = 0; pair < cols.pairs.count; ++pair) {
         const std::int64_t near = cols.pairs.near[pair], far = cols.pairs.far[pair];
         fetch(near);
         if (far >= 0) fetch(far);
+        const Scaling scaled_near = scaling(row.inverse[near]), scaled_far = scaling(row.inverse[far >= 0 ? far : near]);
         for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-            const std::int64_t d = chunk * TILE_COLS;
-            const auto at = [&](std::int64_t c) {
-                const Features x = load_features(w + c * stride + d, p.dim - d);
-                return Features{inverse[c] * x.low, inverse[c] * x.high};
-            };
-            cols.fold(pair, at(near), far >= 0 ? at(far) : Features{}, packed + (chunk - first_chunk) * packed_size);
+            const Features x = row(near, scaled_near, chunk), y = far >= 0 ? row(far, scaled_far, chunk) : Features{};
+            cols.fold(pair, x, y, packed + (chunk - first_chunk) * packed_size);
         }
     }
     for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
@@ -233,13 +262,13 @@ void reduce_row(
 // A task of a term. The prototypes of the next one are fetched meanwhile: no prefetcher follows so many rows at a time.
 template <class T>
 void smooth_along_columns(
-    const Problem& p, const Neighborhood& h, const Term& term, const Tasks& tasks, std::int64_t task, const float* inverse,
-    float* packed, const Workspace& workspace) {
+    const Problem& p, const Neighborhood& h, const Term& term, const Tasks& tasks, std::int64_t task, const double* inverse,
+    const float* centre, float* packed, const Workspace& workspace) {
     const Slice slice = tasks.slice;
     const std::int64_t in = tasks.row(task), first_chunk = tasks.chunk(task);
     const std::int64_t last_chunk = smaller(slice.last, first_chunk + CHUNKS_AT_ONCE), next = smaller(task + 1, tasks.count - 1);
     const std::int64_t row_start = term.in_rows[in] * h.cols;
-    const T* w = row<T>(p.prototypes, row_start);
+    const CentredRow<T> grid_row{row<T>(p.prototypes, row_start), p.prototypes.stride, p.dim, inverse + row_start, centre};
     const T* next_w = row<T>(p.prototypes, term.in_rows[tasks.row(next)] * h.cols) + tasks.chunk(next) * TILE_COLS;
     const auto fetch = [&](std::int64_t column) {
         const T* x = next_w + column * p.prototypes.stride;
@@ -252,8 +281,8 @@ void smooth_along_columns(
     const auto write = [&](std::int64_t chunk, std::int64_t c, Vec low, Vec high) {
         store_row(out + ((chunk - slice.first) * term.col_outs() + c) * term.entering * TILE_COLS, low, high);
     };
-    if (term.is_thin) reduce_row(p, term.cols_to_ranks, w, inverse + row_start, first_chunk, last_chunk, packed, fetch, write);
-    else smooth_row(p, term.cols, w, inverse + row_start, first_chunk, last_chunk, packed, fetch, write);
+    if (term.is_thin) reduce_row(grid_row, term.cols_to_ranks, first_chunk, last_chunk, packed, fetch, write);
+    else smooth_row(grid_row, term.cols, first_chunk, last_chunk, packed, fetch, write);
 }
 
 // One chunk of the rows of the grid reduced to ranks, then the ranks of the columns expanded to those that hold a BMU.
@@ -315,21 +344,29 @@ void fetch_column(const Problem& p, const Forward& f, Slice slice, std::int64_t 
     }
 }
 
+// Adds z . S_b of a slice, and then the centre to what has been made without it.
 template <class T>
-void add_to_loss(const Problem& p, const Forward& f, Slice slice, std::int64_t full, const float* attraction, double* along) {
-    const std::int64_t column = f.samples.full[full];
+void finish_column(const Problem& p, const Forward& f, Slice slice, std::int64_t full, float* attraction, double* along) {
+    const std::int64_t column = f.samples.full[full], begin = slice.begin(), count = slice.count(p.dim);
+    const float* centre = f.centre + begin;
     for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
+        float* pull = attraction + g * p.dim + begin;
+        const double weight = f.weight[g];
         for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
             const std::int64_t i = f.samples.order[s];
-            along[i] += dot(row<T>(p.z, i) + slice.begin(), attraction + g * p.dim + slice.begin(), slice.count(p.dim));
+            along[i] += dot_with_sum(row<T>(p.z, i) + begin, pull, weight, centre, count);
         }
+        const float rounded = static_cast<float>(weight);
+        for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
+            store(pull + d, load(pull + d) + rounded * load(centre + d));
+        });
     }
 }
 
 // The attraction, and z . S_b of each sample. In a parallel region, by all of its threads: each takes a share of every slice.
 template <class T>
 void smooth_slice(
-    const Problem& p, const Neighborhood& h, const Forward& f, Slice slice, const float* inverse, ForwardScratch& s,
+    const Problem& p, const Neighborhood& h, const Forward& f, Slice slice, const double* inverse, ForwardScratch& s,
     const Workspace& workspace, float* attraction) {
     for (std::int64_t t = 0; t < h.terms; ++t) {
         const Term& term = f.terms[t];
@@ -338,12 +375,12 @@ void smooth_slice(
             if (t == h.terms - 1) fetch_column<T>(p, f, slice, full + 1, attraction);
             if (t == 0) combine_rows<false>(p, f, term, slice, full, s, workspace, attraction);
             else combine_rows<true>(p, f, term, slice, full, s, workspace, attraction);
-            if (t == h.terms - 1) add_to_loss<T>(p, f, slice, full, attraction, s.along);
+            if (t == h.terms - 1) finish_column<T>(p, f, slice, full, attraction, s.along);
         };
         const std::int64_t chunks = term.is_thin ? slice.last - slice.first : 0;
         if (f.own_slices) {
             for (std::int64_t task = 0; task < tasks.count; ++task) {
-                smooth_along_columns<T>(p, h, term, tasks, task, inverse, s.packed, workspace);
+                smooth_along_columns<T>(p, h, term, tasks, task, inverse, f.centre, s.packed, workspace);
             }
             for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
                 pass_through_ranks(term, f.samples.full_count, chunk, s, workspace);
@@ -352,7 +389,7 @@ void smooth_slice(
         } else {
 #pragma omp for schedule(static)
             for (std::int64_t task = 0; task < tasks.count; ++task) {
-                smooth_along_columns<T>(p, h, term, tasks, task, inverse, s.packed, workspace);
+                smooth_along_columns<T>(p, h, term, tasks, task, inverse, f.centre, s.packed, workspace);
             }
 #pragma omp for schedule(static)
             for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -371,30 +408,28 @@ void som_forward(
     if (p.batch == 0) return;
     const Context context(words, p.batch);
     {
-        Search found{bmu, nullptr, context.inverse_z, context.inverse_prototype};
-        Arena arena;
-        lay_out(arena, [&](Arena& a) { found.score = a.take<float>(p.batch); });
+        const Search found{bmu, nullptr, context.inverse_z, context.inverse_prototype};
         search<T>(p, found);
     }
 
     const std::int64_t attraction_rows = smaller(p.batch, p.num_prototypes);
     use_huge_pages(attraction, static_cast<std::size_t>(attraction_rows * p.dim) * sizeof(float));
-    const int threads = smoothing_threads(p, h);
     const ThinTerms thin(p, h);
     Forward f{};
     Arena arena;
-    lay_out(arena, [&](Arena& a) { f.take(a, p, h, thin, threads); });
+    lay_out(arena, [&](Arena& a) { f.take(a, p, h, thin); });
     f.prepare(p, h, thin, bmu);
+    write_centre<T>(p, context.inverse_prototype, 0, p.dim, f.centre);
+    fill(f.centre + p.dim, f.chunks * TILE_COLS - p.dim, 0.0f);
     const std::int64_t slices = ceil_div(f.chunks, f.slice_chunks);
     const auto smooth = [&](std::int64_t i, ForwardScratch& s, const Workspace& workspace) {
         const Slice slice{i * f.slice_chunks, smaller(f.chunks, (i + 1) * f.slice_chunks)};
         smooth_slice<T>(p, h, f, slice, context.inverse_prototype, s, workspace, attraction);
     };
-#pragma omp parallel num_threads(threads) if (threads > 1)
+#pragma omp parallel num_threads(f.threads) if (f.threads > 1)
     {
         const int thread = omp_get_thread_num();
         ForwardScratch& s = f.scratch[thread];
-        for (std::int64_t i = 0; i < p.batch; ++i) s.along[i] = 0;
         if (f.own_slices) {
 #pragma omp for schedule(static)
             for (std::int64_t i = 0; i < slices; ++i) smooth(i, s, f.workspace[thread]);
@@ -404,7 +439,7 @@ void som_forward(
     }
     for (std::int64_t i = 0; i < p.batch; ++i) {
         context.along[i] = 0;
-        for (int thread = 0; thread < threads; ++thread) context.along[i] += f.scratch[thread].along[i];
+        for (int thread = 0; thread < f.sums(); ++thread) context.along[i] += f.scratch[thread].along[i];
     }
     fill(attraction + f.samples.groups * p.dim, (attraction_rows - f.samples.groups) * p.dim, 0.0f);
 

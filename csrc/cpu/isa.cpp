@@ -14,15 +14,18 @@ namespace {
 
 template <class T>
 SearchCounts find_bmu_in(const Problem& p, std::int64_t* bmu, float* distance) {
-    Search found{bmu, distance, nullptr, nullptr};
+    Search found{bmu, nullptr, nullptr, nullptr};
     Arena arena;
     lay_out(arena, [&](Arena& a) {
         found.inverse_z = a.take<double>(p.batch);
-        found.inverse_prototype = a.take<float>(p.num_prototypes);
+        found.inverse_prototype = a.take<double>(p.num_prototypes);
+        found.score = a.take<double>(p.batch);
     });
     const SearchCounts counts = search<T>(p, found);
     for (std::int64_t i = 0; i < p.batch; ++i) {
-        distance[i] = found.score[i] >= -__FLT_MAX__ ? 1.0f - found.score[i] : __builtin_nanf("");
+        // Of rows that are the same, or opposite, roundings leave 1e-16 below 0, or above 2.
+        const double d = 1 - found.score[i];
+        distance[i] = !(d <= 3) ? __builtin_nanf("") : d < 0 ? 0 : d > 2 ? 2 : static_cast<float>(d);
     }
     return counts;
 }

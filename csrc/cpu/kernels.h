@@ -37,7 +37,7 @@ struct Neighborhood {
 // How a search went: the samples that each pass decided, the prototypes that had to be scored anew for them, and the tiles of
 // prototypes that the first pass, which rules out the rest, had to look into.
 struct SearchCounts {
-    std::int64_t pruned, int8, bf16, fp32, candidates, tiles;
+    std::int64_t pruned, int8, bf16, fp32, fp64, candidates, tiles;
 };
 
 struct Kernels {
@@ -46,7 +46,7 @@ struct Kernels {
     SearchCounts (*find_bmu)(const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
 
     // loss = scale * sum over i of (n_b - z^_i . S_b); attraction [min(batch, num_prototypes), dim] is S_b of each distinct BMU,
-    // column by column of the grid, then zeros; context [4 * batch + num_prototypes] is for the backward pass alone.
+    // column by column of the grid, then zeros; context [4 * batch + 2 * num_prototypes] is for the backward pass alone.
     void (*som_forward)(
         const Problem&, const Neighborhood&, double scale, float* loss, std::int64_t* bmu, float* attraction, float* context);
 

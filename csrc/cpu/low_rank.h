@@ -42,7 +42,7 @@ inline void sum_rows(const LowRank& f, double* sums, double* of_ranks) {
     const Factor expand = f.expand();
     for (std::int64_t out = 0; out < f.size; ++out) {
         sums[out] = 0;
-        for (std::int64_t k = 0; k < f.rank; ++k) sums[out] += matters(expand(out, k)) ? expand(out, k) * of_ranks[k] : 0.0;
+        for (std::int64_t k = 0; k < f.rank; ++k) sums[out] += expand.matters(expand(out, k)) ? expand(out, k) * of_ranks[k] : 0.0;
     }
 }
 
@@ -61,7 +61,7 @@ public:
     // A rank of 0 where two thirds of the mean number of weights a row do not suffice, or where a weight is not finite.
     void run(Factor factor, std::int64_t size, bool fold, LowRank& result) {
         std::int64_t weights = 0;
-        for (std::int64_t i = 0; i < size * size; ++i) weights += matters(factor(i / size, i % size));
+        for (std::int64_t i = 0; i < size * size; ++i) weights += factor.matters(factor(i / size, i % size));
         const std::int64_t most = 2 * weights / (3 * size);
         result.rank = 0;
         result.size = size;
@@ -185,8 +185,10 @@ struct ThinTerm {
 // All terms of a neighborhood, decomposed where that pays.
 class ThinTerms {
 public:
-    ThinTerms(const Problem& p, const Neighborhood& h) {
-        const bool worthwhile = larger(h.rows, h.cols) <= LARGEST_REDUCED && p.num_prototypes * p.dim >= SMALLEST_REDUCED;
+    // None where weights below NEGLIGIBLE count: ranks know nothing of these.
+    ThinTerms(const Problem& p, const Neighborhood& h, float negligible = NEGLIGIBLE) {
+        const bool worthwhile = larger(h.rows, h.cols) <= LARGEST_REDUCED && p.num_prototypes * p.dim >= SMALLEST_REDUCED &&
+                                negligible == NEGLIGIBLE;
         Decomposition decomposition{};
         lay_out(arena_, [&](Arena& arena) {
             terms_ = arena.take<ThinTerm>(h.terms);

@@ -64,10 +64,10 @@ double similarity(const Problem& p, const Tiling& tiling, float* scratch) {
             const std::int64_t k = members[lane];
             const double inverse = k < 0 ? 0 : inverse_norm(row<T>(p.prototypes, k), p.dim);
             if (!(inverse > 0)) continue;
-            const float factor = static_cast<float>(inverse * 0x1p32);
+            const Scaling scaled = scaling(inverse);
             const T* x = row<T>(p.prototypes, k);
             for_each_vector(p.dim, [&](std::int64_t d, auto load, auto store) {
-                store(scratch + d, load(scratch + d) + load(x + d) * 0x1p-32f * factor);
+                store(scratch + d, load(scratch + d) + scaled(load(x + d)));
             });
         }
         total += squared_norm(scratch, p.dim);

@@ -14,17 +14,14 @@ constexpr std::int64_t SIDE_BY_SIDE = LANES * WIDTH;
 // Rows are padded with zeros to a whole number of chunks.
 inline std::int64_t padded(std::int64_t dim) { return ceil_div(dim, Int8::PER_WORD * WIDTH) * Int8::PER_WORD * WIDTH; }
 
-// A row of length 1, padded, its vectors `stride` apart. Where 1 / |x| is near the ends of fp32, it is applied in two steps.
+// A row of length 1, padded, its vectors `stride` apart.
 template <class T>
 void write_unit(const T* x, double inverse, std::int64_t count, std::int64_t dim, float* out, std::int64_t stride = WIDTH) {
-    if (inverse > 0x1p-100 && inverse < 0x1p100) {
-        const float factor = static_cast<float>(inverse);
-        for_each_vector(count, [&](std::int64_t d, auto load, auto) { store(out + d / WIDTH * stride, load(x + d) * factor); });
+    const Scaling scaled = scaling(inverse);
+    if (scaled.first == 1) {
+        for_each_vector(count, [&](std::int64_t d, auto load, auto) { store(out + d / WIDTH * stride, load(x + d) * scaled.second); });
     } else {
-        const float factor = static_cast<float>(inverse * 0x1p32);
-        for_each_vector(count, [&](std::int64_t d, auto load, auto) {
-            store(out + d / WIDTH * stride, load(x + d) * 0x1p-32f * factor);
-        });
+        for_each_vector(count, [&](std::int64_t d, auto load, auto) { store(out + d / WIDTH * stride, scaled(load(x + d))); });
     }
     for (std::int64_t v = ceil_div(count, WIDTH); v < dim / WIDTH; ++v) store(out + v * stride, Vec{});
 }

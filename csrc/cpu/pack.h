@@ -1,6 +1,7 @@
 // Operands laid out for the register tile.
 #pragma once
 
+#include "lanes.h"
 #include "rows.h"
 #include "tile.h"
 
@@ -10,12 +11,6 @@ namespace VITSOM_ISA {
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
-
-#if defined(__clang__) || __GNUC__ >= 12
-#define VITSOM_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define VITSOM_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Ints{__VA_ARGS__})
-#endif
 
 // Interleaves the lower (or upper) halves of two vectors: log2(WIDTH) rounds of it transpose WIDTH vectors.
 #if defined(__AVX512F__)
@@ -67,20 +62,22 @@ void pack_columns(
     }
 }
 
-// out[d][r] = scale[rows[r]] * matrix[rows[r]][start + d] for `num_rows` <= TILE_ROWS rows.
+// out[d][r] = factor * scale[rows[r]] * matrix[rows[r]][start + d] for `num_rows` <= TILE_ROWS rows.
 template <class T>
 void pack_tile_rows(
-    const Matrix& matrix, const std::int64_t* rows, std::int64_t num_rows, std::int64_t start, std::int64_t count,
+    const Matrix& matrix, const std::int64_t* rows, std::int64_t num_rows, std::int64_t start, std::int64_t count, double factor,
     const double* scale, float* out) {
     for (std::int64_t first = 0; first < num_rows; first += WIDTH) {
         const std::int64_t lanes = smaller(WIDTH, num_rows - first);
+        Scaling scaled[WIDTH];
+        for (std::int64_t r = 0; r < lanes; ++r) scaled[r] = scaling(factor * scale[rows[first + r]]);
         for (std::int64_t d = 0; d < count; d += WIDTH) {
             const std::int64_t rest = smaller(WIDTH, count - d);
             Vec block[WIDTH];
             for (std::int64_t r = lanes; r < WIDTH; ++r) block[r] = Vec{};
             for (std::int64_t r = 0; r < lanes; ++r) {
                 const T* x = row<T>(matrix, rows[first + r]) + start + d;
-                block[r] = static_cast<float>(scale[rows[first + r]]) * (rest == WIDTH ? load(x) : load_partial(x, rest));
+                block[r] = scaled[r](rest == WIDTH ? load(x) : load_partial(x, rest));
             }
             transpose(block);
             float* to = out + d * num_rows + first;

@@ -2,11 +2,10 @@
 #pragma once
 
 #include "certificate.h"
+#include "contenders.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
-
-constexpr float UNDECIDED = __builtin_inff();
 
 // Where the search of one sample stands.
 struct Leader {

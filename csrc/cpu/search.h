@@ -3,6 +3,7 @@
 #pragma once
 
 #include "search_fp32.h"
+#include "search_fp64.h"
 #if defined(__AVX512VNNI__)
 #include "search_coded.h"
 #include "search_pruned.h"
@@ -29,8 +30,10 @@ SearchCounts search(const Problem& p, const Search& result) {
     if (left > 0) counts.bf16 = search_coded<BFloat16, T>(p, rows, left, result, counts.candidates);
     left -= counts.bf16;
 #endif
-    if (left > 0) search_fp32<T>(p, rows, left, result);
-    counts.fp32 = left;
+    if (left > 0) counts.fp32 = search_fp32<T>(p, rows, left, result);
+    left -= counts.fp32;
+    if (left > 0) search_fp64<T>(p, rows, left, result);
+    counts.fp64 = left;
     return counts;
 }
 

@@ -29,7 +29,7 @@ std::int64_t search_coded(
     bool promising = false;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        find_centre<Code, T>(p, s);
+        find_centre<Code, T>(p, result, s);
 #pragma omp single
         s.centre_squared = squared_norm(s.centre, p.dim);
         const std::int64_t first_panels = s.trial_panels();
@@ -85,7 +85,7 @@ std::int64_t search_coded(
             }
         }
         if (decided || result.inverse_z[to] != result.inverse_z[to]) {
-            result.score[to] = static_cast<float>(best);
+            if (result.score) result.score[to] = best;
             result.bmu[to] = bmu;
             for (int part = 0; part < s.prototype_parts; ++part) candidates += s.count[part * batch + i];
         } else {

@@ -1,15 +1,15 @@
-// The search in fp32: a matrix product whose epilogue is an argmax. No score outlives its block.
+// The search in fp32: a matrix product whose epilogue notes what may be the BMU. No score outlives its block.
 //
 // Prototypes are packed a group at a time, their norms computed while they are at hand and applied to the scores; latents are
 // normalised and packed before, or where a part has but one group, a tile at a time: 512 latents of 49152 features would be
-// 100 MB to write and to read back. Threads split the prototypes, or the samples, or both, and merge in ascending order, so that
-// ties go to the lowest index however many threads there are.
+// 100 MB to write and to read back. Threads split the prototypes, or the samples, or both. What fp32 cannot tell apart is scored
+// in fp64 in ascending order, so that ties go to the lowest index however many threads there are; a sample for which that is too
+// much is left to the search in fp64.
 #pragma once
 
 #include <cstdint>
 
-#include "memory.h"
-#include "pack.h"
+#include "contenders.h"
 #include "search_result.h"
 #include "split.h"
 
@@ -19,9 +19,19 @@ namespace VITSOM_ISA {
 // A group of packed prototypes (384 KB) and its scores (512 KB) stay in the second-level cache.
 constexpr std::int64_t GROUP_PANELS = 256 / TILE_COLS, BLOCK_DIM = 384, BLOCK_BATCH = 528 / TILE_ROWS * TILE_ROWS;
 
-// Products that are added up one by one. Chains of 384 were off by 1.7e-6 where cosines are near 1, these by at most 5.2e-7;
-// they cost 3 % on 192 features.
+// Products that are added up one by one. The roundings of a chain may all go one way, as where all features are alike, and the
+// bound has to allow for that; chains of 96 cost 3 % on 192 features, those of 384 would leave three times as much in doubt.
 constexpr std::int64_t CHAIN = 96;
+
+// Samples are packed that short, for no product with a prototype to be beyond fp32, and scores are made up for it.
+constexpr double PACKED_LENGTH = 0x1p-32;
+
+// How far a score can be from the true one: a rounding of 2^-24 a product in a chain, a chain and a block, and those of the factors,
+// of the packed elements and of the floor itself. Sums of parts of a cosine are at most 1 in size.
+inline float score_error(std::int64_t dim) {
+    const std::int64_t block = smaller(dim, BLOCK_DIM);
+    return static_cast<float>(smaller(block, CHAIN) + ceil_div(block, CHAIN) + ceil_div(dim, BLOCK_DIM) + 8) * 0x1.02p-24f;
+}
 
 struct SearchPlan : Split {
     std::int64_t batch, group_panels, block_dim, block_batch;
@@ -29,8 +39,9 @@ struct SearchPlan : Split {
     float* packed_z;        // [batch * dim], or [parts][block_dim * TILE_ROWS]
     float* packed;          // [parts][block_dim * group_panels * TILE_COLS]
     float* partial;         // [parts][block_batch * group_panels * TILE_COLS], where dim takes several blocks
-    float* part_score;      // [prototype_parts][batch]
-    std::int64_t* part_bmu; // [prototype_parts][batch]
+    float* first_floor;     // [batch] below any score, or UNDECIDED for a row without a direction
+    float slack;            // twice the error of a score
+    Contenders* contenders; // [prototype_parts]
 
     std::int64_t packed_size() const { return block_dim * group_panels * TILE_COLS; }
     std::int64_t partial_size(std::int64_t dim) const {
@@ -40,8 +51,9 @@ struct SearchPlan : Split {
 
 inline SearchPlan plan_search(const Problem& p, std::int64_t batch) {
     SearchPlan plan{};
-    static_cast<Split&>(plan) = split_search(batch, p.num_prototypes, p.dim, p.threads);
+    static_cast<Split&>(plan) = split_search(p, batch, Contenders::BYTES);
     plan.batch = batch;
+    plan.slack = 2 * score_error(p.dim);
     plan.group_panels = smaller(GROUP_PANELS, plan.panels_a_part);
     plan.packs_tiles = plan.group_panels == plan.panels_a_part;
     plan.block_dim = smaller(BLOCK_DIM, p.dim);
@@ -55,14 +67,19 @@ inline void take_search(Arena& arena, const Problem& p, SearchPlan& plan) {
     plan.packed_z = arena.take<float>(plan.packs_tiles ? plan.parts() * plan.block_dim * TILE_ROWS : plan.batch * p.dim);
     plan.packed = arena.take<float>(plan.parts() * plan.packed_size());
     plan.partial = arena.take<float>(plan.parts() * plan.partial_size(p.dim));
-    plan.part_score = arena.take<float>(plan.prototype_parts * plan.batch);
-    plan.part_bmu = arena.take<std::int64_t>(plan.prototype_parts * plan.batch);
+    plan.first_floor = arena.take<float>(plan.batch);
+    Contenders* contenders = arena.take<Contenders>(plan.prototype_parts);
+    for (int part = 0; part < plan.prototype_parts; ++part) {
+        const Contenders taken = Contenders::take(arena, plan.batch);
+        if (contenders) contenders[part] = taken;
+    }
+    plan.contenders = contenders;
 }
 
 // A group of packed prototypes, for one block of features.
 struct Group {
     const float* packed;   // [panels][count][TILE_COLS]
-    const float* inverse;  // [panels * TILE_COLS], NaN beyond the last prototype: what multiplies to NaN never wins
+    const float* inverse;  // [panels * TILE_COLS], NaN beyond the last prototype: what multiplies to NaN reaches nothing
     std::int64_t first;    // index of its first prototype
     std::int64_t panels, columns, count;
     bool is_first, is_last;  // block of features
@@ -91,18 +108,11 @@ inline __attribute__((always_inline)) Tile<ROWS> multiply_in_chains(std::int64_t
     return total;
 }
 
-// Scores of ROWS samples against a group. Until the last block of features they are summed up in `partial`: a chain of at most
-// CHAIN roundings, then one a chain, keeps 49152 features within the contract.
+// Scores of ROWS samples, from sample `first` on, against a group. Until the last block of features they are summed up in `partial`:
+// a chain of at most CHAIN roundings, then one a chain, keeps 49152 features within the contract.
 template <int ROWS>
-void score_tile(const float* z, const Group& group, float* partial, float* best_score, std::int64_t* best_bmu) {
-    Vec score[ROWS];
-    Ints index[ROWS];
-    for (int r = 0; r < ROWS; ++r) {
-        score[r] = splat(-__builtin_inff());
-        index[r] = Ints{};
-    }
-    Ints lane;
-    for (int i = 0; i < WIDTH; ++i) lane[i] = i;
+void score_tile(
+    const float* z, const Group& group, float* partial, std::int64_t first, float slack, const Contenders& contenders) {
     for (std::int64_t panel = 0; panel < group.panels; ++panel) {
         const float* x = group.packed + panel * group.count * TILE_COLS;
         const bool narrow = group.columns - panel * TILE_COLS <= WIDTH;
@@ -123,31 +133,26 @@ void score_tile(const float* z, const Group& group, float* partial, float* best_
         }
         const float* inverse = group.inverse + panel * TILE_COLS;
         const Vec low_inverse = load(inverse), high_inverse = load(inverse + WIDTH);
-        const Ints low_index = lane + static_cast<std::int32_t>(group.first + panel * TILE_COLS);
-        const Ints high_index = low_index + WIDTH;
+        AnyReaching any;
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
-            const Vec low = tile.low[r] * low_inverse, high = tile.high[r] * high_inverse;
-            index[r] = low > score[r] ? low_index : index[r];
-            score[r] = low > score[r] ? low : score[r];
-            index[r] = high > score[r] ? high_index : index[r];
-            score[r] = high > score[r] ? high : score[r];
+            const Vec floor = splat(contenders.floor[first + r]);
+            tile.low[r] *= low_inverse;
+            tile.high[r] *= high_inverse;
+            any.note(tile.low[r], floor);
+            any.note(tile.high[r], floor);
         }
-    }
-    if (!group.is_last) return;
-    for (int r = 0; r < ROWS; ++r) {
-        float best = -__builtin_inff();
-        std::int32_t bmu = 0;
-        for (int i = 0; i < WIDTH; ++i) {
-            const float s = score[r][i];
-            if (s > best || (s == best && index[r][i] < bmu)) {
-                best = s;
-                bmu = index[r][i];
-            }
+        if (!any) continue;
+        float scores[ROWS][TILE_COLS];
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+            store(scores[r], tile.low[r]);
+            store(scores[r] + WIDTH, tile.high[r]);
         }
-        if (best > best_score[r]) {  // groups come in ascending order: an equal score keeps the lower index
-            best_score[r] = best;
-            best_bmu[r] = bmu;
+        for (int r = 0; r < ROWS; ++r) {
+            const Vec low = load(scores[r]), high = load(scores[r] + WIDTH);
+            if (lanes_reaching(low, high, splat(contenders.floor[first + r])) == 0) continue;
+            contenders.note(first + r, group.first + panel * TILE_COLS, low, high, slack);
         }
     }
 }
@@ -160,15 +165,14 @@ void search_part(
     const int part = batch_part * plan.prototype_parts + prototype_part;
     float* packed = plan.packed + part * plan.packed_size();
     float* partial = plan.partial + part * plan.partial_size(p.dim);
-    float* best_score = plan.part_score + prototype_part * plan.batch;
-    std::int64_t* best_bmu = plan.part_bmu + prototype_part * plan.batch;
+    const Contenders& contenders = plan.contenders[prototype_part];
     const std::int64_t batch_begin = batch_part * plan.tiles_a_part * TILE_ROWS;
     const std::int64_t batch_end = smaller(plan.batch, batch_begin + plan.tiles_a_part * TILE_ROWS);
     const std::int64_t panel_begin = prototype_part * plan.panels_a_part;
     const std::int64_t panel_end = smaller(plan.panels, panel_begin + plan.panels_a_part);
     for (std::int64_t i = batch_begin; i < batch_end; ++i) {
-        best_score[i] = -__builtin_inff();
-        best_bmu[i] = 0;
+        contenders.floor[i] = plan.first_floor[i];
+        contenders.count[i] = 0;
     }
     double squared[GROUP_PANELS * TILE_COLS];
     float inverse[GROUP_PANELS * TILE_COLS];
@@ -197,18 +201,21 @@ void search_part(
                 if (group.is_last) {
                     for (std::int64_t k = 0; k < group.panels * TILE_COLS; ++k) {
                         const bool exists = group.first + k < end;
-                        inverse[k] = exists ? static_cast<float>(inverse_norm(squared[k])) : __builtin_nanf("");
-                        if (exists && batch_part == 0) result.inverse_prototype[group.first + k] = inverse[k];
+                        const double exact = exists ? inverse_norm(squared[k]) : __builtin_nan("");
+                        inverse[k] = static_cast<float>(exact / PACKED_LENGTH);
+                        if (exists && batch_part == 0) result.inverse_prototype[group.first + k] = exact;
                     }
                 }
                 for (std::int64_t i = block; i < block_end; i += TILE_ROWS) {
                     const std::int64_t tile_rows = smaller(TILE_ROWS, block_end - i);
                     float* z = plan.packed_z;
                     z += plan.packs_tiles ? part * plan.block_dim * TILE_ROWS : d * plan.batch + i * group.count;
-                    if (plan.packs_tiles) pack_tile_rows<T>(p.z, rows + i, tile_rows, d, group.count, result.inverse_z, z);
+                    if (plan.packs_tiles) {
+                        pack_tile_rows<T>(p.z, rows + i, tile_rows, d, group.count, PACKED_LENGTH, result.inverse_z, z);
+                    }
                     float* sums = partial + (i - block) * group.panels * TILE_COLS;
                     with_tile_rows(tile_rows, [&](auto constant) {
-                        score_tile<decltype(constant)::value>(z, group, sums, best_score + i, best_bmu + i);
+                        score_tile<decltype(constant)::value>(z, group, sums, i, plan.slack, contenders);
                     });
                 }
             }
@@ -216,12 +223,59 @@ void search_part(
     }
 }
 
-// Finds the BMUs of `batch` of the samples, those that `rows` lists.
+// The BMU of sample i of the batch, row `to` of z, out of what all parts have left of the prototypes. False where that is too much.
 template <class T>
-void search_fp32(const Problem& p, const std::int64_t* rows, std::int64_t batch, const Search& result) {
+bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std::int64_t to, const Search& result) {
+    if (plan.first_floor[i] == UNDECIDED) {  // NaN, or zeros: at a distance of 1 from any prototype that is a number
+        std::int64_t k = result.inverse_z[to] == result.inverse_z[to] ? 0 : p.num_prototypes;
+        while (k < p.num_prototypes && result.inverse_prototype[k] != result.inverse_prototype[k]) ++k;
+        const bool exists = k < p.num_prototypes;
+        result.bmu[to] = exists ? k : 0;
+        if (result.score) result.score[to] = exists ? 0.0 : -__builtin_inf();
+        return true;
+    }
+    float least = -__FLT_MAX__;
+    for (int part = 0; part < plan.prototype_parts; ++part) {
+        const float floor = plan.contenders[part].floor[i];
+        least = floor > least ? floor : least;
+    }
+    if (least == UNDECIDED) return false;
+    std::int64_t count = 0;
+    for (int part = 0; part < plan.prototype_parts; ++part) {
+        plan.contenders[part].keep(i, least);
+        count += plan.contenders[part].count[i];
+    }
+    double best = -__builtin_inf();
+    std::int64_t bmu = 0;
+    const T* z = row<T>(p.z, to);
+    for (int part = 0; part < plan.prototype_parts; ++part) {
+        const Contender* contender = plan.contenders[part].list + i * MOST_CONTENDERS;
+        for (std::int32_t c = 0; c < plan.contenders[part].count[i]; ++c) {
+            const std::int64_t k = contender[c].index;
+            const bool is_scored = count > 1 || result.score;
+            const double score = is_scored ? dot(z, row<T>(p.prototypes, k), p.dim) * result.inverse_prototype[k] : 0.0;
+            if (score > best) {
+                best = score;
+                bmu = k;
+            }
+        }
+    }
+    result.bmu[to] = bmu;
+    if (result.score) result.score[to] = best * result.inverse_z[to];
+    return true;
+}
+
+// Finds the BMUs of `batch` of the samples, those that `rows` lists; those that it cannot decide are left in `rows`. Returns how
+// many it has decided.
+template <class T>
+std::int64_t search_fp32(const Problem& p, std::int64_t* rows, std::int64_t batch, const Search& result) {
     SearchPlan plan = plan_search(p, batch);
     Arena arena;
-    lay_out(arena, [&](Arena& a) { take_search(a, p, plan); });
+    bool* decided = nullptr;
+    lay_out(arena, [&](Arena& a) {
+        take_search(a, p, plan);
+        decided = a.take<bool>(batch);
+    });
     const int threads = plan.parts();
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
@@ -230,12 +284,14 @@ void search_fp32(const Problem& p, const std::int64_t* rows, std::int64_t batch,
             const std::int64_t first = tile * TILE_ROWS, tile_rows = smaller(TILE_ROWS, batch - first);
             for (std::int64_t r = 0; r < tile_rows; ++r) {
                 const std::int64_t i = rows[first + r];
-                result.inverse_z[i] = inverse_norm(row<T>(p.z, i), p.dim);
+                const double squared = squared_norm(row<T>(p.z, i), p.dim);
+                result.inverse_z[i] = inverse_norm(squared);
+                plan.first_floor[first + r] = squared > 0 && squared <= __DBL_MAX__ ? -__FLT_MAX__ : UNDECIDED;
             }
             for (std::int64_t d = 0; d < p.dim && !plan.packs_tiles; d += plan.block_dim) {
                 const std::int64_t count = smaller(plan.block_dim, p.dim - d);
                 float* out = plan.packed_z + d * batch + first * count;
-                pack_tile_rows<T>(p.z, rows + first, tile_rows, d, count, result.inverse_z, out);
+                pack_tile_rows<T>(p.z, rows + first, tile_rows, d, count, PACKED_LENGTH, result.inverse_z, out);
             }
         }
 #pragma omp for schedule(static)
@@ -243,19 +299,13 @@ void search_fp32(const Problem& p, const std::int64_t* rows, std::int64_t batch,
             search_part<T>(p, plan, rows, result, part % plan.prototype_parts, part / plan.prototype_parts);
         }
 #pragma omp for schedule(static)
-        for (std::int64_t i = 0; i < batch; ++i) {
-            float best = -__builtin_inff();
-            std::int64_t bmu = 0;
-            for (int part = 0; part < plan.prototype_parts; ++part) {
-                if (plan.part_score[part * batch + i] > best) {
-                    best = plan.part_score[part * batch + i];
-                    bmu = plan.part_bmu[part * batch + i];
-                }
-            }
-            result.score[rows[i]] = best;
-            result.bmu[rows[i]] = bmu;
-        }
+        for (std::int64_t i = 0; i < batch; ++i) decided[i] = decide<T>(p, plan, i, rows[i], result);
     }
+    std::int64_t undecided = 0;
+    for (std::int64_t i = 0; i < batch; ++i) {
+        if (!decided[i]) rows[undecided++] = rows[i];
+    }
+    return batch - undecided;
 }
 
 }  // namespace VITSOM_ISA

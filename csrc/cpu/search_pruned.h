@@ -99,7 +99,7 @@ std::int64_t search_pruned(
     BuildScratch build[MOST_WALKS];
     Arena arena;
     lay_out(arena, [&](Arena& a) {
-        tree.take(a, p);
+        tree.take(a);
         seekers = Seekers::take(a, tree, rows, batch);
         for (int thread = 0; thread < threads; ++thread) {
             scratch[thread] = WalkScratch::take(a, tree, block);
@@ -152,7 +152,7 @@ std::int64_t search_pruned(
         if (progress.threshold == UNDECIDED && result.inverse_z[to] == result.inverse_z[to]) {
             rows[undecided++] = to;
         } else {
-            result.score[to] = static_cast<float>(progress.best);
+            if (result.score) result.score[to] = progress.best;
             result.bmu[to] = progress.bmu;
         }
     }

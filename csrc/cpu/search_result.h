@@ -9,10 +9,10 @@ namespace vitsom {
 namespace VITSOM_ISA {
 
 struct Search {
-    std::int64_t* bmu;        // [batch]
-    float* score;             // [batch] cosine similarity of the BMU; -inf where no score is a number
-    double* inverse_z;        // [batch] 1 / max(|z|, eps); NaN for a row that is not finite
-    float* inverse_prototype; // [num_prototypes]
+    std::int64_t* bmu;          // [batch]
+    double* score;              // [batch] cosine similarity of the BMU; -inf where none is a number; nullptr: not wanted
+    double* inverse_z;          // [batch] 1 / max(|z|, eps); NaN for a row that is not finite
+    double* inverse_prototype;  // [num_prototypes]
 };
 
 }  // namespace VITSOM_ISA

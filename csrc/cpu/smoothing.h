@@ -13,19 +13,20 @@ namespace VITSOM_ISA {
 // A weight below this adds nothing that fp32 could see next to the weight 1 of the BMU itself.
 constexpr float NEGLIGIBLE = 0x1p-24f;
 
-inline bool matters(float weight) { return !(weight < NEGLIGIBLE && weight > -NEGLIGIBLE); }  // NaN matters
-
 // One matrix of a neighborhood; transposed by its strides.
 struct Factor {
     const float* data;
     std::int64_t out_stride, in_stride;
+    float negligible = NEGLIGIBLE;  // weights below count as 0
 
     float operator()(std::int64_t out, std::int64_t in) const { return data[out * out_stride + in * in_stride]; }
+    bool matters(float weight) const { return !(weight < negligible && weight > -negligible); }  // NaN matters
 };
 
-inline Factor factor(const float* factors, std::int64_t size, std::int64_t term, bool transposed) {
+inline Factor factor(
+    const float* factors, std::int64_t size, std::int64_t term, bool transposed, float negligible = NEGLIGIBLE) {
     const float* data = factors + term * size * size;
-    return transposed ? Factor{data, 1, size} : Factor{data, size, 1};
+    return transposed ? Factor{data, 1, size, negligible} : Factor{data, size, 1, negligible};
 }
 
 // A selection of a factor's rows and columns, packed for the register tile: [tile][in of its band][rows of the tile].
@@ -58,7 +59,7 @@ struct PackedFactor {
                 bool any = false;
                 for (std::int64_t r = 0; r < rows; ++r) {
                     const float weight = factor(selected(out, first + r), selected(in, i));
-                    const bool kept = matters(weight);
+                    const bool kept = factor.matters(weight);
                     tile[i * rows + r] = kept ? weight : 0.0f;
                     any |= kept;
                 }
@@ -105,7 +106,7 @@ inline void store_row(float* out, Vec low, Vec high) {
 inline void mark_active_outs(Factor factor, std::int64_t size, bool* active) {
     for (std::int64_t out = 0; out < size; ++out) {
         active[out] = false;
-        for (std::int64_t in = 0; in < size && !active[out]; ++in) active[out] = matters(factor(out, in));
+        for (std::int64_t in = 0; in < size && !active[out]; ++in) active[out] = factor.matters(factor(out, in));
     }
 }
 
@@ -118,7 +119,7 @@ inline std::int64_t list_marked(const bool* marked, std::int64_t size, std::int6
     return count;
 }
 
-inline Factor transposed(Factor f) { return {f.data, f.in_stride, f.out_stride}; }
+inline Factor transposed(Factor f) { return {f.data, f.in_stride, f.out_stride, f.negligible}; }
 
 inline int smoothing_threads(const Problem& p, const Neighborhood& h) {
     return useful_threads(p.num_prototypes * p.dim * h.cols + p.batch * p.dim * h.rows, p.threads);
@@ -128,7 +129,7 @@ inline int smoothing_threads(const Problem& p, const Neighborhood& h) {
 inline void sum_rows(Factor f, std::int64_t outs, std::int64_t ins, double* sums) {
     for (std::int64_t out = 0; out < outs; ++out) {
         sums[out] = 0;
-        for (std::int64_t in = 0; in < ins; ++in) sums[out] += matters(f(out, in)) ? f(out, in) : 0.0f;
+        for (std::int64_t in = 0; in < ins; ++in) sums[out] += f.matters(f(out, in)) ? f(out, in) : 0.0f;
     }
 }
 

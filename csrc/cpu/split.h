@@ -14,13 +14,15 @@ struct Split {
     int parts() const { return prototype_parts * batch_parts; }
 };
 
-inline Split split_search(std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim, int most_threads) {
+// Of `batch` of the samples; a part of the prototypes keeps so many bytes for each of them.
+inline Split split_search(const Problem& p, std::int64_t batch, std::int64_t bytes_a_sample) {
     Split split{};
-    split.panels = ceil_div(num_prototypes, TILE_COLS);
+    split.panels = ceil_div(p.num_prototypes, TILE_COLS);
     split.tiles = ceil_div(batch, TILE_ROWS);
-    const int threads = useful_threads(batch * num_prototypes * dim, most_threads);
+    const int threads = useful_threads(batch * p.num_prototypes * p.dim, p.threads);
+    const std::int64_t most_over_prototypes = smaller(split.panels, affordable_pieces(p, batch * bytes_a_sample));
     std::int64_t least = -1;
-    for (int over_prototypes = 1; over_prototypes <= smaller(threads, split.panels); ++over_prototypes) {
+    for (int over_prototypes = 1; over_prototypes <= smaller(threads, most_over_prototypes); ++over_prototypes) {
         const int over_batch = threads / over_prototypes;
         const std::int64_t load = ceil_div(split.panels, over_prototypes) * ceil_div(split.tiles, over_batch);
         if (least < 0 || load <= least) {  // of equals, the one that reads each prototype with fewest threads

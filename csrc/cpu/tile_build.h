@@ -92,8 +92,7 @@ void build_tile(
     const Vec present = read_members<T>(p, members, level.tiling.members(next), tree.dim, prototypes, inverse);
     for (int lane = 0; lane < LANES; ++lane) {
         if (members[lane] < 0) continue;
-        tree.inverse[members[lane]] = inverse[lane];
-        result.inverse_prototype[members[lane]] = static_cast<float>(inverse[lane]);
+        result.inverse_prototype[members[lane]] = inverse[lane];
     }
     level.plane[tile] =
         describe_members(tree, prototypes, present, level.axes + 3 * tile * tree.dim, axis, stride, level.radius[tile]);

@@ -38,7 +38,6 @@ struct TileTree {
     TileLevel level[MOST_LEVELS];
     float contrast[2][LANES]; // how far a lane is to the right of the middle of a tile of prototypes, and how far below it
     float* origin;            // [dim] what all are seen from
-    double* inverse;          // [num_prototypes] 1 / max(|w|, eps), NaN for a row that is not finite
     std::int64_t num_roots;   // panels of LANES tiles of the top level
     Panel* root;              // [num_roots] around the origin
     std::uint32_t* root_codes;
@@ -68,7 +67,7 @@ struct TileTree {
 
     const TileLevel& top() const { return level[num_levels - 1]; }
 
-    void take(Arena& arena, const Problem& p) {
+    void take(Arena& arena) {
         for (int l = 0; l < num_levels; ++l) {
             TileLevel& tiles = level[l];
             tiles.radius = arena.take<Radius>(tiles.count());
@@ -80,7 +79,6 @@ struct TileTree {
             tiles.codes = arena.take<std::uint32_t>(l == 0 ? 0 : tiles.count() * words * LANES);
         }
         origin = arena.take<float>(dim);
-        inverse = arena.take<double>(p.num_prototypes);
         root = arena.take<Panel>(num_roots);
         root_codes = arena.take<std::uint32_t>(num_roots * words * LANES);
     }

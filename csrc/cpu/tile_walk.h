@@ -429,9 +429,9 @@ private:
         Progress& progress = s_.progress[i];
         float threshold = s_.reach[i].threshold;
         const Leader leader{threshold, progress.best, progress.bmu, 0, 0x1p-22};
-        if (n > 8) rescore<LANES>(p_, z, inverse, tree_.inverse, index, n, leader);
-        else if (n > 4) rescore<8>(p_, z, inverse, tree_.inverse, index, n, leader);
-        else rescore<4>(p_, z, inverse, tree_.inverse, index, n, leader);
+        if (n > 8) rescore<LANES>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
+        else if (n > 4) rescore<8>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
+        else rescore<4>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
         if (threshold > s_.reach[i].threshold) set_threshold(i, threshold);
         progress.candidates += static_cast<std::int32_t>(n);
         work_left_ -= n / 4;  // a tile takes as long as four candidates

@@ -50,8 +50,8 @@ def instruction_sets() -> list[str]:
 
 
 def context_size(batch: int, rows: int, cols: int) -> int:
-    """Two doubles a sample (1 / |z| and z . S_b) and 1 / |w| of each prototype."""
-    return 4 * batch + rows * cols
+    """Doubles: two of each sample (1 / |z| and z . S_b) and 1 / |w| of each prototype."""
+    return 4 * batch + 2 * rows * cols
 
 
 def attraction_rows(batch: int, num_prototypes: int) -> int:
@@ -75,7 +75,7 @@ def search_counts(z: Tensor, prototypes: Tensor) -> dict[str, int]:
     problem, _keep = _problem(z, prototypes)
     bmu, distance = torch.empty(z.shape[0], dtype=torch.int64), torch.empty(z.shape[0])
     counts = _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
-    return {name: getattr(counts, name) for name in ("pruned", "int8", "bf16", "fp32", "candidates", "tiles")}
+    return {name: getattr(counts, name) for name in ("pruned", "int8", "bf16", "fp32", "fp64", "candidates", "tiles")}
 
 
 def som_forward(
@@ -88,7 +88,7 @@ def som_forward(
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
     attraction = torch.empty(min(batch, num_prototypes), dim, dtype=torch.float32, device=z.device)
-    context = torch.empty(4 * batch + num_prototypes, dtype=torch.float32, device=z.device)
+    context = torch.empty(context_size(batch, num_prototypes, 1), dtype=torch.float32, device=z.device)
     scale = reduction_scale(reduction, batch, num_prototypes)
     _cpu.som_forward(problem, neighborhood, scale, loss.data_ptr(), bmu.data_ptr(), attraction.data_ptr(), context.data_ptr())
     return loss, bmu, attraction, context
@@ -111,7 +111,7 @@ def som_backward(
     problem, _keep = _problem(z, prototypes)
     neighborhood, _keep_factors = neighborhood_of(_cpu, prototypes, row_factors, col_factors)
     (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
-    expected = ((batch,), (min(batch, num_prototypes), dim), (4 * batch + num_prototypes,))
+    expected = ((batch,), (min(batch, num_prototypes), dim), (context_size(batch, num_prototypes, 1),))
     if (bmu.shape, attraction.shape, context.shape) != expected:
         raise ValueError(
             f"bmu, attraction and context must be those of z {tuple(z.shape)}, got shapes {tuple(bmu.shape)},"
