@@ -27,6 +27,7 @@ BACKENDS = {
 }
 
 BMU_TOLERANCE = 1e-6  # of d[i, bmu] - min d, in fp64
+EXACT_BMU_TOLERANCE = 1e-12  # the same of the CPU kernels
 RELATIVE_TOLERANCE = 1e-5  # of the loss, and norm-wise of each gradient, for fp32 inputs
 LOSS_FLOOR = 1e-7  # of the mean weight h, where 1 - cos cancels
 # A gradient is the pull on x / |x| less its part along x. In a map that fits its data little is left: of the pull, this much

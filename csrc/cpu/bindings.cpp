@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <stdexcept>
 #include <string>
 
@@ -27,11 +28,44 @@ T* address(std::uintptr_t value) {
     return reinterpret_cast<T*>(value);
 }
 
+// Whether Python has an answer to a signal waiting, Ctrl-C above all: it is looked for ten times a second.
+class SignalWatch {
+public:
+    SignalWatch() { last_look = Clock::now(); }  // a short call never waits for the interpreter
+
+    static bool has_seen_one() {
+        const auto now = Clock::now();
+        if (now - last_look < std::chrono::milliseconds(100)) return false;
+        last_look = now;
+        py::gil_scoped_acquire locked;
+        return PyErr_CheckSignals() != 0;
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    static inline thread_local Clock::time_point last_look;
+};
+
+// Calls a kernel without the interpreter's lock; what it was interrupted for is raised.
+template <class Call>
+auto run(const Call& call) {
+    try {
+        const SignalWatch watch;
+        py::gil_scoped_release unlocked;
+        return call();
+    } catch (const vitsom::Interrupted&) {
+        throw py::error_already_set();
+    }
+}
+
 Problem problem(
     std::uintptr_t z, std::int64_t z_stride, std::uintptr_t prototypes, std::int64_t prototype_stride, int dtype,
     std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim, int threads, int pruning) {
+#if !defined(_OPENMP)
+    threads = 1;
+#endif
     return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride}, static_cast<DType>(dtype), batch,
-            num_prototypes, dim, threads, static_cast<Pruning>(pruning)};
+            num_prototypes, dim, threads, static_cast<Pruning>(pruning), SignalWatch::has_seen_one};
 }
 
 Neighborhood neighborhood(
@@ -40,25 +74,21 @@ Neighborhood neighborhood(
 }
 
 SearchCounts find_bmu(const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
-    const auto& k = kernels();
-    py::gil_scoped_release unlocked;
-    return k.find_bmu(p, address<std::int64_t>(bmu), address<float>(distance));
+    return run([&, &k = kernels()] { return k.find_bmu(p, address<std::int64_t>(bmu), address<float>(distance)); });
 }
 
 void som_forward(
     const Problem& p, const Neighborhood& h, double scale, std::uintptr_t loss, std::uintptr_t bmu,
     std::uintptr_t attraction, std::uintptr_t context) {
-    const auto& k = kernels();
-    py::gil_scoped_release unlocked;
-    k.som_forward(
-        p, h, scale, address<float>(loss), address<std::int64_t>(bmu), address<float>(attraction), address<float>(context));
+    run([&, &k = kernels()] {
+        k.som_forward(
+            p, h, scale, address<float>(loss), address<std::int64_t>(bmu), address<float>(attraction), address<float>(context));
+    });
 }
 
 void som_backward(
     const Problem& p, const Neighborhood& h, double scale, std::uintptr_t bmu, std::uintptr_t attraction,
     std::uintptr_t context, std::uintptr_t grad_z, std::uintptr_t grad_prototypes) {
-    const auto& k = kernels();
-    py::gil_scoped_release unlocked;
     const auto* units = address<const std::int64_t>(bmu);
     for (std::int64_t i = 0; i < p.batch; ++i) {
         if (units[i] < 0 || units[i] >= p.num_prototypes) {
@@ -67,9 +97,11 @@ void som_backward(
                 " prototypes, got " + std::to_string(units[i]));
         }
     }
-    k.som_backward(
-        p, h, scale, units, address<const float>(attraction), address<float>(context), address<void>(grad_z),
-        address<void>(grad_prototypes));
+    run([&, &k = kernels()] {
+        k.som_backward(
+            p, h, scale, units, address<const float>(attraction), address<float>(context), address<void>(grad_z),
+            address<void>(grad_prototypes));
+    });
 }
 
 std::vector<std::string> instruction_sets() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "coded_operands.h"
+#include "interruption.h"
 #include "rescore.h"
 
 namespace vitsom {
@@ -97,9 +98,10 @@ struct CodedPart {
         return 4 * good >= samples;
     }
 
-    void run() {
+    void run(Interruption& interruption) {
         start();
         for (std::int64_t panel = panel_begin; panel < panel_end; panel += s.group_panels) {
+            if (interruption.is_wanted()) return;
             const std::int64_t group_end = smaller(panel + s.group_panels, panel_end);
             if (s.codes_in_turn()) encode_group(panel, group_end);
             for (std::int64_t tile = tile_begin; tile < tile_end; tile += s.block_tiles) {

@@ -33,16 +33,13 @@ struct Contenders {
         return {arena.take<float>(batch), arena.take<std::int32_t>(batch), arena.take<Contender>(batch * MOST_CONTENDERS)};
     }
 
-    // Scores of the TILE_COLS prototypes from `first` on, of which some reach the floor of sample i.
-    void note(std::int64_t i, std::int64_t first, Vec low, Vec high, float slack) const {
-        low = low == low ? low : splat(-__builtin_inff());
-        high = high == high ? high : splat(-__builtin_inff());
-        const float raised = largest(larger_of(low, high)) - slack;
-        if (raised > floor[i]) floor[i] = raised;
-        float scores[TILE_COLS];
-        store(scores, low);
-        store(scores + WIDTH, high);
-        for (unsigned lanes = lanes_reaching(low, high, splat(floor[i])); lanes != 0; lanes &= lanes - 1) {
+    void raise(std::int64_t i, float score) const {
+        if (score > floor[i]) floor[i] = score;
+    }
+
+    // Those of the TILE_COLS prototypes from `first` on that have a bit in `lanes`.
+    void add(std::int64_t i, unsigned lanes, std::int64_t first, const float* scores) const {
+        for (; lanes != 0; lanes &= lanes - 1) {
             const int lane = __builtin_ctz(lanes);
             add(i, {static_cast<std::int32_t>(first + lane), scores[lane]});
         }

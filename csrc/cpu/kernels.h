@@ -25,7 +25,10 @@ struct Problem {
     std::int64_t batch, num_prototypes, dim;
     int threads;  // at most this many
     Pruning pruning;
+    bool (*interrupted)();  // whether to give up, with an Interrupted; only the thread that called asks
 };
+
+struct Interrupted {};
 
 // h[(r, c), (s, d)] = sum over t of row_factors[t, r, s] * col_factors[t, c, d]; unit k = r * cols + c
 struct Neighborhood {

@@ -27,6 +27,7 @@ std::int64_t search_coded(
     lay_out(arena, [&](Arena& a) { s.take(a, p); });
     const int threads = s.parts();
     bool promising = false;
+    Interruption interruption(p);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         find_centre<Code, T>(p, result, s);
@@ -52,7 +53,7 @@ std::int64_t search_coded(
 #pragma omp for schedule(static)
             for (int part = 0; part < threads; ++part) {
                 const int prototype_part = part % s.prototype_parts, batch_part = part / s.prototype_parts;
-                CodedPart<Code, T>(p, s, rows, result, prototype_part, batch_part).run();
+                CodedPart<Code, T>(p, s, rows, result, prototype_part, batch_part).run(interruption);
             }
 #pragma omp for schedule(static)
             for (std::int64_t i = 0; i < batch; ++i) {
@@ -68,6 +69,7 @@ std::int64_t search_coded(
             }
         }
     }
+    interruption.end_here();
     if (!promising) return 0;
     std::int64_t undecided = 0;
     for (std::int64_t i = 0; i < batch; ++i) {

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "contenders.h"
+#include "interruption.h"
 #include "search_result.h"
 #include "split.h"
 
@@ -83,6 +84,7 @@ struct Group {
     std::int64_t first;    // index of its first prototype
     std::int64_t panels, columns, count;
     bool is_first, is_last;  // block of features
+    bool is_opening;         // the first of a part, of whose scores nothing is known yet
 };
 
 // z is [count][ROWS], x is [count][TILE_COLS]. Where NARROW, the upper half of the columns is left at zero.
@@ -108,11 +110,31 @@ inline __attribute__((always_inline)) Tile<ROWS> multiply_in_chains(std::int64_t
     return total;
 }
 
+// What may be the BMU of ROWS samples, from sample `first` on, of a few panels of prototypes from `start` on.
+template <int ROWS>
+void note_panels(
+    const float (*scores)[ROWS][TILE_COLS], std::int64_t panels, std::int64_t start, std::int64_t first, float slack,
+    const Contenders& contenders) {
+    for (int r = 0; r < ROWS; ++r) {
+        Vec best = splat(-__builtin_inff());
+        for (std::int64_t panel = 0; panel < panels; ++panel) {
+            best = larger_of(load(scores[panel][r]), larger_of(load(scores[panel][r] + WIDTH), best));
+        }
+        contenders.raise(first + r, largest(best) - slack);
+        const Vec floor = splat(contenders.floor[first + r]);
+        for (std::int64_t panel = 0; panel < panels; ++panel) {
+            const Vec low = load(scores[panel][r]), high = load(scores[panel][r] + WIDTH);
+            contenders.add(first + r, lanes_reaching(low, high, floor), start + panel * TILE_COLS, scores[panel][r]);
+        }
+    }
+}
+
 // Scores of ROWS samples, from sample `first` on, against a group. Until the last block of features they are summed up in `partial`:
 // a chain of at most CHAIN roundings, then one a chain, keeps 49152 features within the contract.
 template <int ROWS>
 void score_tile(
     const float* z, const Group& group, float* partial, std::int64_t first, float slack, const Contenders& contenders) {
+    float scores[GROUP_PANELS][ROWS][TILE_COLS];
     for (std::int64_t panel = 0; panel < group.panels; ++panel) {
         const float* x = group.packed + panel * group.count * TILE_COLS;
         const bool narrow = group.columns - panel * TILE_COLS <= WIDTH;
@@ -142,26 +164,23 @@ void score_tile(
             any.note(tile.low[r], floor);
             any.note(tile.high[r], floor);
         }
-        if (!any) continue;
-        float scores[ROWS][TILE_COLS];
+        if (!group.is_opening && !any) continue;
+        const std::int64_t place = group.is_opening ? panel : 0;
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
-            store(scores[r], tile.low[r]);
-            store(scores[r] + WIDTH, tile.high[r]);
+            store(scores[place][r], tile.low[r]);
+            store(scores[place][r] + WIDTH, tile.high[r]);
         }
-        for (int r = 0; r < ROWS; ++r) {
-            const Vec low = load(scores[r]), high = load(scores[r] + WIDTH);
-            if (lanes_reaching(low, high, splat(contenders.floor[first + r])) == 0) continue;
-            contenders.note(first + r, group.first + panel * TILE_COLS, low, high, slack);
-        }
+        if (!group.is_opening) note_panels<ROWS>(scores, 1, group.first + panel * TILE_COLS, first, slack, contenders);
     }
+    if (group.is_opening && group.is_last) note_panels<ROWS>(scores, group.panels, group.first, first, slack, contenders);
 }
 
 // One part of the prototypes against one part of the samples.
 template <class T>
 void search_part(
     const Problem& p, const SearchPlan& plan, const std::int64_t* rows, const Search& result, int prototype_part,
-    int batch_part) {
+    int batch_part, Interruption& interruption) {
     const int part = batch_part * plan.prototype_parts + prototype_part;
     float* packed = plan.packed + part * plan.packed_size();
     float* partial = plan.partial + part * plan.partial_size(p.dim);
@@ -182,12 +201,14 @@ void search_part(
         group.inverse = inverse;
         group.first = panel * TILE_COLS;
         group.panels = smaller(plan.group_panels, panel_end - panel);
+        group.is_opening = panel == panel_begin;
         const std::int64_t end = smaller(p.num_prototypes, group.first + group.panels * TILE_COLS);
         group.columns = end - group.first;
         for (std::int64_t block = batch_begin; block < batch_end; block += plan.block_batch) {
             const std::int64_t block_end = smaller(batch_end, block + plan.block_batch);
             for (std::int64_t k = 0; k < group.panels * TILE_COLS; ++k) squared[k] = 0;
             for (std::int64_t d = 0; d < p.dim; d += plan.block_dim) {
+                if (interruption.is_wanted()) return;
                 group.count = smaller(plan.block_dim, p.dim - d);
                 group.is_first = d == 0;
                 group.is_last = d + group.count == p.dim;
@@ -277,6 +298,7 @@ std::int64_t search_fp32(const Problem& p, std::int64_t* rows, std::int64_t batc
         decided = a.take<bool>(batch);
     });
     const int threads = plan.parts();
+    Interruption interruption(p);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
 #pragma omp for schedule(static)
@@ -296,11 +318,15 @@ std::int64_t search_fp32(const Problem& p, std::int64_t* rows, std::int64_t batc
         }
 #pragma omp for schedule(static)
         for (int part = 0; part < threads; ++part) {
-            search_part<T>(p, plan, rows, result, part % plan.prototype_parts, part / plan.prototype_parts);
+            const int prototype_part = part % plan.prototype_parts, batch_part = part / plan.prototype_parts;
+            search_part<T>(p, plan, rows, result, prototype_part, batch_part, interruption);
         }
 #pragma omp for schedule(static)
-        for (std::int64_t i = 0; i < batch; ++i) decided[i] = decide<T>(p, plan, i, rows[i], result);
+        for (std::int64_t i = 0; i < batch; ++i) {
+            decided[i] = !interruption.has_come() && decide<T>(p, plan, i, rows[i], result);
+        }
     }
+    interruption.end_here();
     std::int64_t undecided = 0;
     for (std::int64_t i = 0; i < batch; ++i) {
         if (!decided[i]) rows[undecided++] = rows[i];

@@ -5,6 +5,7 @@
 // vector: every pair of a sample and a prototype is summed up in the same order, so that what is equal gets equal scores.
 #pragma once
 
+#include "interruption.h"
 #include "memory.h"
 #include "pack.h"
 #include "search_result.h"
@@ -84,16 +85,19 @@ void search_fp64(const Problem& p, const std::int64_t* rows, std::int64_t batch,
         best[i] = -__builtin_inf();
         bmu[i] = 0;
     }
+    Interruption interruption(p);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     for (std::int64_t first = 0; first < p.num_prototypes; first += block) {
 #pragma omp for schedule(static) nowait
         for (std::int64_t group = 0; group < groups; ++group) {
+            if (interruption.is_wanted()) continue;
             const std::int64_t i = group * EXACT_ROWS;
             search_pairs<T>(
                 p, rows + i, smaller(EXACT_ROWS, batch - i), first, smaller(p.num_prototypes, first + block), result.inverse_prototype,
                 best + i, bmu + i);
         }
     }
+    interruption.end_here();
     for (std::int64_t i = 0; i < batch; ++i) {
         result.bmu[rows[i]] = bmu[i];
         if (result.score) result.score[rows[i]] = best[i] * result.inverse_z[rows[i]];

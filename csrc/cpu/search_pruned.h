@@ -4,6 +4,7 @@
 // has to look into too many leaves them to the passes that score every prototype.
 #pragma once
 
+#include "interruption.h"
 #include "tile_build.h"
 #include "tile_walk.h"
 
@@ -109,6 +110,7 @@ std::int64_t search_pruned(
     find_origin<T>(p, tree, trial_units);
     const bool at_any_cost = p.pruning == Pruning::always;
     if (!at_any_cost && share_of_tiles<T>(p, tree, rows, batch, trial_units, trial_axes, trial_samples) > MOST_TILES) return 0;
+    Interruption interruption(p);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         const int thread = omp_get_thread_num();
@@ -138,11 +140,13 @@ std::int64_t search_pruned(
         seekers.sort(batch, tree.level[0].count());
 #pragma omp for schedule(dynamic)
         for (std::int64_t b = 0; b < blocks; ++b) {
+            if (interruption.is_wanted()) continue;
             const std::int64_t count = smaller(block, batch - b * block);
             const double most_work = MOST_TILES * static_cast<double>(count * tree.level[0].count());
             walk.run(seekers.order + b * block, count, at_any_cost ? INT64_MAX : static_cast<std::int64_t>(most_work));
         }
     }
+    interruption.end_here();
     std::int64_t undecided = 0;
     for (std::int64_t i = 0; i < batch; ++i) {
         const std::int64_t to = rows[i];

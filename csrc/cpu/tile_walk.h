@@ -151,11 +151,12 @@ private:
         Vec best[TILE_ROWS];
         Ints best_tile[TILE_ROWS];
         const std::uint32_t* z[TILE_ROWS];
-        float scale[TILE_ROWS];
+        float scale[TILE_ROWS], along[TILE_ROWS];
         for (int r = 0; r < TILE_ROWS; ++r) {
             const std::int64_t i = first + smaller(r, count - 1);
             z[r] = s_.codes + i * tree_.words;
             scale[r] = s_.reach[i].code.scale;
+            along[r] = dot_padded(s_.unit + i * tree_.dim, tree_.origin, tree_.dim);
             best[r] = splat(-__builtin_inff());
             best_tile[r] = Ints{};
         }
@@ -164,10 +165,8 @@ private:
             const Panel& panel = tree_.root[root];
             Ints product[TILE_ROWS];
             multiply_gathered<TILE_ROWS>(tree_.words, z, tree_.root_codes + root * tree_.words * LANES, panel.start, product);
-            // Nothing depends on how good it is: the square of the origin serves for its product with each sample.
-            const Vec bias = panel.bias + panel.along * dot_padded(tree_.origin, tree_.origin, tree_.dim);
             for (int r = 0; r < TILE_ROWS; ++r) {
-                const Vec score = Int8::value(product[r]) * (panel.scale * scale[r]) + bias;
+                const Vec score = Int8::value(product[r]) * (panel.scale * scale[r]) + (panel.bias + panel.along * along[r]);
                 best_tile[r] = score > best[r] ? tile : best_tile[r];
                 best[r] = score > best[r] ? score : best[r];
             }
@@ -176,8 +175,19 @@ private:
         for (int r = 0; r < count; ++r) {
             paths.count[r] = s_.reach[first + r].threshold == UNDECIDED ? 0 : take_best(best[r], best_tile[r], paths.tile[r]);
         }
-        for (int level = tree_.num_levels - 1; level > 0; --level) descend(level, first, count, paths);
-        score_first(first, count, paths);
+        follow(first, count, paths);
+        bool any_lost = false;
+        for (int r = 0; r < count; ++r) {
+            const float threshold = s_.reach[first + r].threshold;
+            const bool is_lost = threshold <= 0;  // bounds tell nothing of what is at a right angle or more
+            paths.count[r] = is_lost ? find_nearest_centres(first + r, paths.tile[r]) : 0;
+            any_lost |= is_lost;
+        }
+        if (any_lost) follow(first, count, paths);
+        for (int r = 0; r < count; ++r) {
+            float& threshold = s_.reach[first + r].threshold;
+            if (!(threshold > 0)) threshold = UNDECIDED;
+        }
     }
 
     // The tiles, of one level, that each of some samples has come to.
@@ -211,6 +221,39 @@ private:
         Ints lanes;
         for (int lane = 0; lane < LANES; ++lane) lanes[lane] = lane;
         return lanes;
+    }
+
+    // From tiles of the top level down to prototypes, of which the most likely are scored.
+    void follow(std::int64_t first, std::int64_t count, Paths& paths) {
+        for (int level = tree_.num_levels - 1; level > 0; --level) descend(level, first, count, paths);
+        score_first(first, count, paths);
+    }
+
+    // Tiles of the top level by the product of a sample with each centre, in fp32: where codes have led it to the wrong side.
+    int find_nearest_centres(std::int64_t i, std::int64_t (&tile)[FOLLOWED]) const {
+        const TileLevel& top = tree_.top();
+        const float* const sample[1] = {s_.unit + i * tree_.dim};
+        float best[FOLLOWED];
+        for (float& score : best) score = -__builtin_inff();
+        for (std::int64_t first = 0; first < top.count(); first += 4) {
+            Four centre;
+            for (int c = 0; c < 4; ++c) centre.row[c] = top.centre + smaller(first + c, top.count() - 1) * tree_.dim;
+            float score[1][4];
+            dot_four<1>(centre, sample, tree_.dim, score);
+            for (int c = 0; c < smaller(4, top.count() - first); ++c) {
+                if (!top.exists[first + c] || !(score[0][c] > best[FOLLOWED - 1])) continue;
+                int place = FOLLOWED - 1;
+                for (; place > 0 && score[0][c] > best[place - 1]; --place) {
+                    best[place] = best[place - 1];
+                    tile[place] = tile[place - 1];
+                }
+                best[place] = score[0][c];
+                tile[place] = first + c;
+            }
+        }
+        int n = 0;
+        while (n < FOLLOWED && best[n] > -__builtin_inff()) ++n;
+        return n;
     }
 
     // Each sample goes to the nearest tiles of all those that its tiles are made of. What it needs there is fetched while the others
@@ -274,8 +317,6 @@ private:
         }
         for (int r = 0; r < rows; ++r) {
             if (n[r] > 0) score(first + r, index[r], n[r]);
-            float& threshold = s_.reach[first + r].threshold;
-            if (!(threshold > 0)) threshold = UNDECIDED;
         }
     }
 

@@ -1,0 +1,66 @@
+"""Steps of the CPU kernels where fewer threads run than PyTorch asks for: the contract holds, call after call.
+
+A script: the environment limits the threads and poisons fresh memory; it fails where something is wrong. Its argument is how many
+threads to ask for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from helpers import check, run, search
+
+from vitsom_fast import Grid
+
+CASES = [  # B, grid, D, T: slices of features for each thread or for all, factors that are thin or a band, one term or three
+    (512, Grid(40, 40), 192, 4.0),
+    (300, Grid(26, 35, "hexagonal"), 307, 6.0),
+    (64, Grid(3, 70), 9, 1.5),
+    (33, Grid(90, 2, periodic=True), 700, 20.0),
+    (2000, Grid(5, 4), 40, 0.7),
+]
+
+
+def steps() -> None:
+    """Every case a few times: what the first left in recycled memory must not matter to the next."""
+    for batch, grid, dim, temperature in CASES:
+        torch.manual_seed(0)
+        z, prototypes = torch.randn(batch, dim), torch.randn(grid.num_prototypes, dim)
+        first = None
+        for _ in range(3):
+            result = run("cpu", z, prototypes, grid, temperature)
+            first = first or result
+            assert all(torch.equal(a, b) for a, b in zip(result, first, strict=True)), (batch, grid, dim)
+        check(result, z, prototypes, grid, temperature)
+        assert torch.equal(search("cpu", z, prototypes)[0], result.bmu)
+
+
+def within_a_parallel_region() -> None:
+    """The same from two threads of a region of the OpenMP runtime that the kernels use: theirs are regions within it."""
+    with open("/proc/self/maps") as maps:
+        runtime = next((line.split()[-1] for line in maps if "libgomp" in line), None)
+    if runtime is None:
+        return
+    errors: list[str] = []
+
+    def body(_: object) -> None:
+        try:
+            steps()
+        except BaseException as error:
+            errors.append(repr(error))
+
+    ctypes.CDLL(runtime).GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(body), None, 2, 0)
+    assert not errors, errors
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[1]))
+    steps()
+    if len(sys.argv) > 2:
+        within_a_parallel_region()
