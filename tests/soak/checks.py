@@ -1,0 +1,236 @@
+"""The contract: what a search and a step of a case give, held against the truth."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from soak import truth
+from soak.cases import Case
+from vitsom_fast import find_bmu, som_loss
+
+REGRET = {"cpu": 1e-6}  # of d[i, bmu] - min d
+REGRET_ELSEWHERE = 1e-6
+DISTANCE = 1e-6
+RELATIVE = 1e-5  # of the loss, and norm-wise of a gradient
+LOSS_FLOOR = 1e-7  # of the mean weight h, where 1 - cos cancels
+GRADIENT_FLOOR = 3e-7  # of the pull, where what a gradient adds up cancels
+OF_FP64 = 1e-7  # what fp64 inputs are allowed of all this, but for the BMU
+
+
+class Failure(NamedTuple):
+    """What is broken, in one word or two, and by how much."""
+
+    what: str
+    message: str
+
+
+class Output(NamedTuple):
+    """A search and a step; a gradient that was not asked for is None."""
+
+    bmu: Tensor
+    distance: Tensor
+    loss: Tensor
+    bmu_of_step: Tensor
+    grad_z: Tensor | None = None
+    grad_prototypes: Tensor | None = None
+    derivative: Tensor | None = None  # of the loss along the case's tangents
+
+
+def failures(case: Case) -> list[Failure]:
+    """All that a case shows to be broken."""
+    device = "cuda" if case.backend in ("triton", "cuda") and torch.cuda.is_available() else "cpu"
+    z, prototypes = case.inputs(device)
+    with _settings(case):
+        try:
+            output = _run(case, z, prototypes)
+            repeated = _run(case, z, prototypes) if case.mode == "again" else None
+        except Exception as error:
+            return [Failure("exception", f"{type(error).__name__}: {error}")]
+    return list(_broken(case, z, prototypes, output, repeated))
+
+
+_PRUNING = "VITSOM_CPU_PRUNING"
+
+
+@contextmanager
+def _settings(case: Case) -> Iterator[None]:
+    pruning, threads = os.environ.get(_PRUNING), torch.get_num_threads()
+    os.environ[_PRUNING] = case.pruning
+    torch.set_num_threads(case.threads)
+    torch.use_deterministic_algorithms(case.mode == "poisoned")  # which fills what torch.empty returns with NaN
+    try:
+        with torch.autocast("cpu", torch.bfloat16, enabled=case.mode == "autocast"):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(threads)
+        if pruning is None:
+            del os.environ[_PRUNING]
+        else:
+            os.environ[_PRUNING] = pruning
+
+
+def _run(case: Case, z: Tensor, prototypes: Tensor) -> Output:
+    temperature = torch.tensor(case.temperature, device=z.device) if case.temperature_is_tensor else case.temperature
+
+    def loss_of(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+        loss, bmu = som_loss(z, prototypes, case.grid, temperature, reduction=case.reduction, backend=case.backend)
+        return loss * case.grad_output, bmu
+
+    search = find_bmu(z, prototypes, backend=case.backend)
+    if case.mode == "no gradients":
+        with torch.no_grad():
+            return Output(*search, *loss_of(z, prototypes))
+    if case.mode == "torch.func":
+        (loss, bmu), grads = _func_gradients(loss_of, z, prototypes)
+        return Output(*search, loss, bmu, *grads)
+    if case.mode == "forward derivative":
+        loss, derivative, bmu = torch.func.jvp(loss_of, (z, prototypes), _tangents(case, z.device), has_aux=True)
+        return Output(*search, loss, bmu, derivative=derivative)
+    leaves = [x.detach().requires_grad_(case.mode != other) for x, other in zip((z, prototypes), _OTHERS, strict=True)]
+    loss, bmu = loss_of(*leaves)
+    wanted = [x for x in leaves if x.requires_grad]
+    grads = iter(torch.autograd.grad(loss, wanted, create_graph=case.mode == "create_graph"))
+    return Output(*search, loss.detach(), bmu, *(next(grads).detach() if x.requires_grad else None for x in leaves))
+
+
+_OTHERS = ("gradient of prototypes", "gradient of z")
+
+
+def _tangents(case: Case, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
+    """Random directions of z and the prototypes; PyTorch wants them to lie in memory as these do."""
+    return replace(case, seed=case.seed + 1, base="random", twists=()).inputs(str(device))
+
+
+def _func_gradients(
+    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], z: Tensor, prototypes: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def with_loss(z: Tensor, prototypes: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        loss, bmu = loss_of(z, prototypes)
+        return loss, (loss, bmu)
+
+    grads, found = torch.func.grad(with_loss, argnums=(0, 1), has_aux=True)(z, prototypes)
+    return found, grads
+
+
+def _broken(case: Case, z: Tensor, prototypes: Tensor, output: Output, repeated: Output | None) -> Iterator[Failure]:
+    if repeated is not None:
+        for name, one, other in zip(Output._fields, output, repeated, strict=True):
+            if one is not None and not _same(one, other):
+                yield Failure("repeated", f"{name} has other bits the second time")
+    output = Output(*(None if x is None else x.cpu() for x in output))
+    z_rows, w_rows = truth.rows_of(z.flatten(1)), truth.rows_of(prototypes)
+    for where, bmu in (("search", output.bmu), ("step", output.bmu_of_step)):
+        if bmu.dtype != torch.int64 or bmu.shape != z.shape[:1] or ((bmu < 0) | (bmu >= len(prototypes))).any():
+            yield Failure("index", f"BMUs of the {where} are {bmu.dtype} {tuple(bmu.shape)}, from {bmu.min()} to {bmu.max()}")
+            return
+    cosine = z_rows.unit @ w_rows.unit.T  # [B, K]
+    first = truth.ties(prototypes, w_rows)
+    yield from _broken_search(case, output, cosine, first, z_rows, w_rows)
+    yield from _broken_step(case, output, z, prototypes, z_rows, w_rows)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _broken_search(
+    case: Case, output: Output, cosine: Tensor, first: Tensor, z: truth.Rows, prototypes: truth.Rows
+) -> Iterator[Failure]:
+    distance = output.distance.double()
+    if not distance[~z.finite].isnan().all():
+        yield Failure("not finite", f"the distance of a row that is not finite is {distance[~z.finite]}")
+    all_finite = bool(prototypes.finite.all())
+    if not all_finite and case.backend != "cpu":
+        return  # whether a NaN wins is open
+    cosine = cosine.masked_fill(~prototypes.finite, -math.inf)[z.finite]
+    best = cosine.max(dim=1).values
+    for where, bmu in (("search", output.bmu[z.finite]), ("step", output.bmu_of_step[z.finite])):
+        own = cosine.gather(1, bmu[:, None])[:, 0]
+        found = best.isfinite()  # of prototypes that are all NaN none is the nearest
+        yield from _above("regret", REGRET.get(case.backend, REGRET_ELSEWHERE), (best - own)[found], f"of a BMU of the {where}")
+        lowest = torch.where(z.length[z.finite] == 0, 0, first[bmu])  # to a row of zeros all are the same
+        late = (bmu != lowest) & found & all_finite
+        if late.any():
+            i = int(late.nonzero()[0])
+            yield Failure(
+                "tie", f"{int(late.sum())} BMUs of the {where} are not the lowest of their ties: {bmu[i]}, not {lowest[i]}"
+            )
+    distance, bmu = distance[z.finite][found], output.bmu[z.finite][found]
+    if ((distance < 0) | (distance > 2)).any():
+        yield Failure("range", f"distances from {distance.min():.9g} to {distance.max():.9g}")
+    own = cosine[found].gather(1, bmu[:, None])[:, 0]
+    yield from _above("distance", DISTANCE, (distance - (1 - own)).abs(), "of a distance")
+
+
+def _broken_step(
+    case: Case, output: Output, z: Tensor, prototypes: Tensor, z_rows: truth.Rows, w_rows: truth.Rows
+) -> Iterator[Failure]:
+    if len(z) and not (z_rows.finite.all() and w_rows.finite.all()):
+        if not output.loss.isnan():
+            yield Failure("not finite", f"the loss of a row that is not finite is {output.loss}")
+        return
+    if not len(z):
+        w_rows = w_rows._replace(unit=w_rows.unit.nan_to_num(0, 0, 0), length=w_rows.length.nan_to_num(1))
+    temperature = torch.tensor(case.temperature).item() if case.temperature_is_tensor else case.temperature
+    bmu = output.bmu_of_step
+    true = truth.step(z_rows, w_rows, bmu, case.grid, temperature, case.reduction, case.grad_output)
+    exact = OF_FP64 if output.loss.dtype == torch.float64 else 1.0
+    allowed = abs(case.grad_output) * exact * (RELATIVE * abs(true.loss) + LOSS_FLOOR * true.weight)
+    error = (output.loss.double() - case.grad_output * true.loss).abs()
+    yield from _above("loss", allowed, error, f"of the loss {output.loss.item():.9g}")
+    if output.derivative is not None:
+        yield from _broken_derivative(output.derivative, true, _tangents(case), exact)
+    for name, x, grad, expected, pull in (
+        ("grad z", z, output.grad_z, true.grad_z, true.pull_z),
+        ("grad prototypes", prototypes, output.grad_prototypes, true.grad_prototypes, true.pull_prototypes),
+    ):
+        if grad is not None:
+            yield from _broken_gradient(name, x, grad.flatten(1), expected, pull, exact)
+
+
+def _broken_gradient(name: str, x: Tensor, grad: Tensor, expected: Tensor, pull: Tensor, exact: float) -> Iterator[Failure]:
+    if grad.dtype != x.dtype or grad.shape != expected.shape:
+        yield Failure(name, f"{grad.dtype} {tuple(grad.shape)} for {x.dtype} {tuple(x.shape)}")
+        return
+    limits = torch.finfo(grad.dtype)
+    is_rounded = limits.bits == 16 or (exact < 1 and limits.bits == 32)  # from the wider type that it was computed in
+    fits = (pull < limits.max / 2) & (expected.abs() < limits.max / 2).all(dim=1)  # others cannot be represented
+    grad, expected, pull = grad[fits].double(), expected[fits], pull[fits]
+    rounding = limits.eps if is_rounded else 0.0
+    least = limits.smallest_normal * (limits.eps if is_rounded else 1.0) * math.sqrt(expected.numel())
+    allowed = (exact * RELATIVE + rounding) * expected.norm() + exact * GRADIENT_FLOOR * pull.norm() + least
+    yield from _above(name, allowed.item(), (grad - expected).norm(), f"of {expected.norm():.3g}")
+
+
+def _broken_derivative(
+    derivative: Tensor, true: truth.Step, tangents: tuple[Tensor, Tensor], exact: float
+) -> Iterator[Failure]:
+    """The sum of products of each gradient and its tangent."""
+    expected, allowed = 0.0, 0.0
+    pairs = ((true.grad_z, true.pull_z), (true.grad_prototypes, true.pull_prototypes))
+    for tangent, (grad, pull) in zip(tangents, pairs, strict=True):
+        tangent = tangent.flatten(1).double()
+        expected += (grad * tangent).sum().item()
+        allowed += (
+            exact * (RELATIVE * (grad.norm() * tangent.norm()) + GRADIENT_FLOOR * (pull * tangent.norm(dim=1)).sum()).item()
+        )
+    if abs(allowed) < torch.finfo(derivative.dtype).max / 2:
+        yield from _above("derivative", allowed, (derivative.double() - expected).abs(), f"of {expected:.3g}")
+
+
+def _above(what: str, allowed: float, errors: Tensor, of: str) -> Iterator[Failure]:
+    """A failure where an error is above what is allowed, or NaN."""
+    wrong = ~(errors <= allowed)
+    if wrong.any():
+        place = f" at row {int(wrong.nonzero()[0])}, {int(wrong.sum())} of {len(wrong)} rows" if errors.dim() else ""
+        worst = errors.max().item()
+        yield Failure(what, f"error {worst:.3g} {of}{place}, allowed {allowed:.3g}")
