@@ -160,16 +160,17 @@ def test_cpu_bf16_decides_what_int8_cannot() -> None:
     counts = cpu.search_counts(z, prototypes)
     assert counts["int8"] == 0
     assert counts["bf16"] == (len(z) if "bf16" in passes else 0)
-    assert counts["fp32"] == len(z) - counts["bf16"]
+    assert counts["fp32"] + counts["fp64"] == len(z) - counts["bf16"]
     _check_search(z, prototypes)
 
 
-def test_cpu_falls_back_to_fp32_where_a_bound_says_nothing() -> None:
+def test_cpu_scores_all_where_a_bound_says_nothing() -> None:
     """All prototypes equal but for the last bits: every one of them is a candidate."""
     _codes()
     z, prototypes = torch.randn(200, 192), torch.randn(1, 192).repeat(500, 1)
     prototypes[1::2] = torch.nextafter(prototypes[1::2], torch.tensor(torch.inf))
-    assert cpu.search_counts(z, prototypes)["fp32"] == len(z)
+    counts = cpu.search_counts(z, prototypes)
+    assert counts["fp32"] + counts["fp64"] == len(z)
     _check_search(z, prototypes)
 
 
@@ -182,7 +183,7 @@ def test_cpu_falls_back_for_single_rows(open_rows: int) -> None:
     z[undecided] = 0
     counts = cpu.search_counts(z, prototypes)
     assert counts["int8"] == len(z) - open_rows
-    assert counts["fp32"] == open_rows
+    assert counts["fp32"] + counts["fp64"] == open_rows
     assert not search("cpu", z, prototypes)[0][undecided].any()
     _check_search(z, prototypes)
 

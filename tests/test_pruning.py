@@ -185,6 +185,23 @@ def test_a_map_out_of_order_is_left_alone() -> None:
     assert cpu.search_counts(near(shuffled, 1100), shuffled)["pruned"] == 0
 
 
+@pytest.mark.parametrize("share", [0.6, 0.8, 0.9])
+@pytest.mark.parametrize("shape", [(64, 64), (80, 80)])
+def test_the_smaller_of_two_opposite_clusters_is_pruned_as_well(
+    shape: tuple[int, int], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in data whose mean was removed. What all prototypes have in common points to the larger one, and scores that take a
+    sample to be there, too, lead it to the wrong side of the map, where bounds tell nothing."""
+    monkeypatch.setenv(VARIABLE, "always")
+    w = map_in_order(*shape, 192)
+    w[int(share * shape[0]) * shape[1] :] *= -1
+    z = near(w, 600)
+    counts = cpu.search_counts(z, w)
+    assert counts["pruned"] == len(z)
+    assert counts["candidates"] <= 30 * len(z)  # of 4096 or more
+    _check(z, w)
+
+
 def test_rows_far_from_the_map_are_left_to_brute_force() -> None:
     """On the other side of the origin, every tile is as far; the rows near the map are not held up by them."""
     w = map_in_order(64, 64, 192)
@@ -193,7 +210,7 @@ def test_rows_far_from_the_map_are_left_to_brute_force() -> None:
     torch.set_num_threads(2)
     counts = cpu.search_counts(z, w)
     assert counts["pruned"] == 1000
-    assert counts["int8"] + counts.get("bf16", 0) + counts["fp32"] == len(z) - counts["pruned"]
+    assert counts["int8"] + counts["bf16"] + counts["fp32"] + counts["fp64"] == len(z) - counts["pruned"]
     _check(z, w)
 
 
