@@ -54,7 +54,7 @@ def test_the_map_is_in_order_where_it_should_be(organised: bool, tmp_path: Path,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     prototypes = growth.workload_of(8, organised).inputs().prototypes.detach().view(8, 8, -1)
     similarity = torch.cosine_similarity(prototypes[1:], prototypes[:-1], dim=-1).mean()
-    assert similarity > 0.9 if organised else similarity < 0.1
+    assert similarity > 0.7 if organised else similarity < 0.3
 
 
 def test_a_point_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
