@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,39 +45,7 @@ SETTINGS = (
 )
 
 # Around the widths of registers, of tiles and of chains of products.
-SIZES = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    7,
-    8,
-    9,
-    11,
-    12,
-    15,
-    16,
-    17,
-    24,
-    31,
-    32,
-    33,
-    48,
-    63,
-    64,
-    65,
-    95,
-    96,
-    97,
-    127,
-    128,
-    130,
-    192,
-    193,
-    256,
-    300,
-)
+SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 95, 96, 97, 127, 128, 130, 192, 256, 300)
 BATCHES = (100, 200, 400, 500, 512, 700, 1000)
 DIMS = (*SIZES, 383, 384, 480, 512, 768, 1000, 1024, 3136, 4096)
 
@@ -114,7 +82,11 @@ class Case:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Case:
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**given)
+
+    def but(self, **changes: Any) -> Case:
+        return replace(self, **changes)
 
     def kept(self) -> tuple[list[int], ...]:
         """The indices along each of ``AXES`` that are left."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,9 +11,9 @@ from torch import Tensor
 
 from soak import truth
 from soak.cases import Case
-from vitsom_fast import find_bmu, som_loss
+from soak.outputs import Output, output_of, tangents
 
-REGRET = {"cpu": 1e-6}  # of d[i, bmu] - min d
+REGRET = {"cpu": 1e-12}  # of d[i, bmu] - min d
 REGRET_ELSEWHERE = 1e-6
 DISTANCE = 1e-6
 RELATIVE = 1e-5  # of the loss, and norm-wise of a gradient
@@ -32,101 +29,24 @@ class Failure(NamedTuple):
     message: str
 
 
-class Output(NamedTuple):
-    """A search and a step; a gradient that was not asked for is None."""
-
-    bmu: Tensor
-    distance: Tensor
-    loss: Tensor
-    bmu_of_step: Tensor
-    grad_z: Tensor | None = None
-    grad_prototypes: Tensor | None = None
-    derivative: Tensor | None = None  # of the loss along the case's tangents
-
-
 def failures(case: Case) -> list[Failure]:
     """All that a case shows to be broken."""
     device = "cuda" if case.backend in ("triton", "cuda") and torch.cuda.is_available() else "cpu"
     z, prototypes = case.inputs(device)
-    with _settings(case):
-        try:
-            output = _run(case, z, prototypes)
-            repeated = _run(case, z, prototypes) if case.mode == "again" else None
-        except Exception as error:
-            return [Failure("exception", f"{type(error).__name__}: {error}")]
-    return list(_broken(case, z, prototypes, output, repeated))
-
-
-_PRUNING = "VITSOM_CPU_PRUNING"
-
-
-@contextmanager
-def _settings(case: Case) -> Iterator[None]:
-    pruning, threads = os.environ.get(_PRUNING), torch.get_num_threads()
-    os.environ[_PRUNING] = case.pruning
-    torch.set_num_threads(case.threads)
-    torch.use_deterministic_algorithms(case.mode == "poisoned")  # which fills what torch.empty returns with NaN
     try:
-        with torch.autocast("cpu", torch.bfloat16, enabled=case.mode == "autocast"):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-        torch.set_num_threads(threads)
-        if pruning is None:
-            del os.environ[_PRUNING]
-        else:
-            os.environ[_PRUNING] = pruning
-
-
-def _run(case: Case, z: Tensor, prototypes: Tensor) -> Output:
-    temperature = torch.tensor(case.temperature, device=z.device) if case.temperature_is_tensor else case.temperature
-
-    def loss_of(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-        loss, bmu = som_loss(z, prototypes, case.grid, temperature, reduction=case.reduction, backend=case.backend)
-        return loss * case.grad_output, bmu
-
-    search = find_bmu(z, prototypes, backend=case.backend)
-    if case.mode == "no gradients":
-        with torch.no_grad():
-            return Output(*search, *loss_of(z, prototypes))
-    if case.mode == "torch.func":
-        (loss, bmu), grads = _func_gradients(loss_of, z, prototypes)
-        return Output(*search, loss, bmu, *grads)
-    if case.mode == "forward derivative":
-        loss, derivative, bmu = torch.func.jvp(loss_of, (z, prototypes), _tangents(case, z.device), has_aux=True)
-        return Output(*search, loss, bmu, derivative=derivative)
-    leaves = [x.detach().requires_grad_(case.mode != other) for x, other in zip((z, prototypes), _OTHERS, strict=True)]
-    loss, bmu = loss_of(*leaves)
-    wanted = [x for x in leaves if x.requires_grad]
-    grads = iter(torch.autograd.grad(loss, wanted, create_graph=case.mode == "create_graph"))
-    return Output(*search, loss.detach(), bmu, *(next(grads).detach() if x.requires_grad else None for x in leaves))
-
-
-_OTHERS = ("gradient of prototypes", "gradient of z")
-
-
-def _tangents(case: Case, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
-    """Random directions of z and the prototypes; PyTorch wants them to lie in memory as these do."""
-    return replace(case, seed=case.seed + 1, base="random", twists=()).inputs(str(device))
-
-
-def _func_gradients(
-    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], z: Tensor, prototypes: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    def with_loss(z: Tensor, prototypes: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        loss, bmu = loss_of(z, prototypes)
-        return loss, (loss, bmu)
-
-    grads, found = torch.func.grad(with_loss, argnums=(0, 1), has_aux=True)(z, prototypes)
-    return found, grads
+        output = output_of(case, z, prototypes)
+        repeated = output_of(case, z, prototypes) if case.mode == "again" else None
+    except Exception as error:
+        return [Failure("exception", f"{type(error).__name__}: {error}")]
+    return list(_broken(case, z, prototypes, output, repeated))
 
 
 def _broken(case: Case, z: Tensor, prototypes: Tensor, output: Output, repeated: Output | None) -> Iterator[Failure]:
     if repeated is not None:
         for name, one, other in zip(Output._fields, output, repeated, strict=True):
-            if one is not None and not _same(one, other):
+            if one is not None and other is not None and not _same(one, other):
                 yield Failure("repeated", f"{name} has other bits the second time")
-    output = Output(*(None if x is None else x.cpu() for x in output))
+    output = output.cpu()
     z_rows, w_rows = truth.rows_of(z.flatten(1)), truth.rows_of(prototypes)
     for where, bmu in (("search", output.bmu), ("step", output.bmu_of_step)):
         if bmu.dtype != torch.int64 or bmu.shape != z.shape[:1] or ((bmu < 0) | (bmu >= len(prototypes))).any():
@@ -188,7 +108,7 @@ def _broken_step(
     error = (output.loss.double() - case.grad_output * true.loss).abs()
     yield from _above("loss", allowed, error, f"of the loss {output.loss.item():.9g}")
     if output.derivative is not None:
-        yield from _broken_derivative(output.derivative, true, _tangents(case), exact)
+        yield from _broken_derivative(output.derivative, true, tangents(case), exact)
     for name, x, grad, expected, pull in (
         ("grad z", z, output.grad_z, true.grad_z, true.pull_z),
         ("grad prototypes", prototypes, output.grad_prototypes, true.grad_prototypes, true.pull_prototypes),

@@ -41,6 +41,9 @@ class Source:
     def pick(self, below: int, count: int) -> Tensor:
         return torch.randint(below, (count,), generator=self.generator)
 
+    def index(self, below: int) -> int:
+        return int(self.pick(below, 1))
+
     def some(self, count: int) -> Tensor:
         """(count,) bool: none, few, or most of them."""
         return self.uniform(0, 1, count) < self.uniform(0, 1, 1).item() ** 2
@@ -162,7 +165,7 @@ BASES: dict[str, Callable[[Source], Pair]] = {
 
 
 def _duplicates(source: Source, z: Tensor, w: Tensor) -> Pair:
-    return z, w[source.pick(1 + source.pick(len(w), 1).item(), len(w))]
+    return z, w[source.pick(1 + source.index(len(w)), len(w))]
 
 
 def _powers_of_two(source: Source, z: Tensor, w: Tensor) -> Pair:
@@ -225,8 +228,8 @@ def _large_elements(source: Source, z: Tensor, w: Tensor) -> Pair:
 
 
 def _not_finite(source: Source, z: Tensor, w: Tensor) -> Pair:
-    bad = (math.nan, math.inf, -math.inf)[source.pick(3, 1).item()]
-    for x in ((z, w), (z,), (w,))[source.pick(3, 1).item()]:
+    bad = (math.nan, math.inf, -math.inf)[source.index(3)]
+    for x in ((z, w), (z,), (w,))[source.index(3)]:
         rows = source.some(len(x)).nonzero()[:, 0]
         x[rows, source.pick(source.dim, len(rows))] = bad
     return z, w

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from soak.cases import AXES, SETTINGS, Case
 
@@ -30,21 +29,20 @@ def _smaller(case: Case) -> Iterator[Case]:
 def _simpler(case: Case) -> Iterator[Case]:
     plain = Case(case.seed)
     for name in SETTINGS:
-        yield replace(case, **{name: getattr(plain, name)})
-    for dtype in {case.dtype, case.dtype_of_prototypes} - {"float32"}:
-        yield replace(case, dtype="float32", dtype_of_prototypes=dtype)
-    yield replace(case, dtype="float32", dtype_of_prototypes="float32")
+        yield case.but(**{name: getattr(plain, name)})
+    yield case.but(dtype="float32", dtype_of_prototypes="float32")
+    yield case.but(dtype_of_prototypes=case.dtype)
     for twist in case.twists:
-        yield replace(case, twists=tuple(other for other in case.twists if other != twist))
-    yield replace(case, base="random")
+        yield case.but(twists=tuple(other for other in case.twists if other != twist))
+    yield case.but(base="random")
 
 
 def _halved(case: Case) -> Iterator[Case]:
     for name, kept in zip(AXES, case.kept(), strict=True):
         half = len(kept) // 2
         if half:
-            yield replace(case, **{name: tuple(kept[:half])})
-            yield replace(case, **{name: tuple(kept[half:])})
+            yield case.but(**{name: tuple(kept[:half])})
+            yield case.but(**{name: tuple(kept[half:])})
 
 
 def _thinned(case: Case) -> Iterator[Case]:
@@ -53,7 +51,7 @@ def _thinned(case: Case) -> Iterator[Case]:
         size = max(1, len(kept) // 4)
         while size:
             for start in range(0, len(kept), size):
-                yield replace(case, **{name: tuple(kept[:start] + kept[start + size :])})
+                yield case.but(**{name: tuple(kept[:start] + kept[start + size :])})
             size //= 2
 
 
