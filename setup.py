@@ -78,12 +78,14 @@ class CMakeBuild(build_ext):
 
 def find_nvcc() -> str | None:
     """The CUDA compiler that CUDACXX names, or that of CUDA_HOME or the PATH."""
-    named = os.environ.get("CUDACXX") or os.path.join(os.environ.get("CUDA_HOME", ""), "bin", "nvcc")
+    home = os.environ.get("CUDA_HOME")  # without it, "bin/nvcc" would be whatever lies in the current folder
+    named = os.environ.get("CUDACXX") or (os.path.join(home, "bin", "nvcc") if home else "nvcc")
     return shutil.which(named) or shutil.which("nvcc")
 
 
 setup(
     packages=[*find_packages(include=["vitsom_fast", "vitsom_fast.*"]), "vitsom_fast.kernels"],
+    py_modules=["vitsom_fast_command"],
     package_dir={"vitsom_fast": "vitsom_fast", "vitsom_fast.kernels": "kernels"},
     package_data={"vitsom_fast": ["py.typed"]},
     ext_modules=[Extension("vitsom_fast._cpu", sources=[]), Extension("vitsom_fast._cuda", sources=[])],

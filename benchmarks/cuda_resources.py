@@ -42,7 +42,8 @@ def cuda_rows(nvcc: str, targets: Sequence[str] = TARGETS, jobs: int = 2) -> lis
 
 def find_nvcc() -> str | None:
     """The compiler that CUDACXX names, or that of CUDA_HOME or the PATH, as setup.py finds it."""
-    named = os.environ.get("CUDACXX") or os.path.join(os.environ.get("CUDA_HOME", ""), "bin", "nvcc")
+    home = os.environ.get("CUDA_HOME")
+    named = os.environ.get("CUDACXX") or (os.path.join(home, "bin", "nvcc") if home else "nvcc")
     return shutil.which(named) or shutil.which("nvcc")
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.metadata
+import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -17,54 +20,96 @@ import vitsom_fast
 from vitsom_fast import backends
 from vitsom_fast.training import TrainConfig, fit
 from vitsom_fast.training.checkpoint import load_checkpoint
-from vitsom_fast.training.files import CHECKPOINT, new_run_folder, newest_run_folder
+from vitsom_fast.training.files import CHECKPOINT, newest_run_folder
+from vitsom_fast.training.messages import one_line
+from vitsom_fast.training.report import METRIC_NAMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit status: 0, 2 for an error of the user (one line on stderr), 130 for Ctrl-C."""
+    """Run a command.
+
+    Returns:
+        The exit status: 0; 1 where a run has ended but a part of its report could not be made; 2 for an error, one line on
+        stderr; 130 for Ctrl-C.
+    """
+    _open_closed_streams()
     options = vars(_parser().parse_args(arguments))
     try:
         return int(options.pop("run")(**options))
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"vitsom-fast: error: {error}", file=sys.stderr)
-        return 2
+        return _failure(2, str(error))
+    except (RuntimeError, MemoryError, ArithmeticError) as error:  # of PyTorch: no memory left, for one
+        return _failure(2, one_line(error))
     except KeyboardInterrupt:
-        print("vitsom-fast: stopped; --resume goes on from the last finished epoch", file=sys.stderr)
+        say("vitsom-fast: stopped; --resume goes on from the last finished epoch", sys.stderr)
         return 130
 
 
 def train(out: Path | None = None, resume: bool = False, **settings: Any) -> int:
     """Train with the default settings but for ``settings``; a resumed run keeps those it was started with."""
-    dataset = settings.get("dataset", TrainConfig.dataset)
     base = TrainConfig()
     if resume:
-        out = out or newest_run_folder(dataset)
-        if (out / CHECKPOINT).exists():
-            base = load_checkpoint(out / CHECKPOINT).config
-    config = replace(base, **settings)  # checked before a folder is made
-    out = out or new_run_folder(dataset)
-    print(f"{'resuming' if resume else 'training'} in {out}", flush=True)
-    _print_summary(fit(config, out, resume=resume), config, out)
+        out = out or newest_run_folder(settings.get("dataset", base.dataset))
+        base = load_checkpoint(out / CHECKPOINT).config
+    config = replace(base, **settings)
+    folder = Path()
+
+    def started(run_folder: Path) -> None:
+        nonlocal folder
+        folder = run_folder
+        say(f"{'resuming' if resume else 'training'} in {folder}")
+
+    report = fit(config, out, resume=resume, started=started)
+    say(_summary(report, config, folder))
+    if report["failed"]:
+        parts = ", ".join(f"{part} ({reason})" for part, reason in report["failed"].items())
+        return _failure(1, f"the report lacks {parts}; --resume makes it anew")
     return 0
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line; nothing where its reader has gone, as that of ``| head -1`` or a terminal has: files are what counts."""
+    stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would try once more at its end, and say so
+
+
+def _failure(status: int, message: str) -> int:
+    with suppress(OSError):
+        say(f"vitsom-fast: error: {' '.join(message.split())}", sys.stderr)
+    return status
+
+
+def _open_closed_streams() -> None:
+    """A stream that was closed before the start leaves its number to the next file, and that to whoever writes there."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 (for the whole process)
 
 
 def info() -> int:
     """Print versions, instruction sets, GPUs and backends."""
-    print(f"vitsom_fast  {vitsom_fast.__version__}")
-    print(f"Python       {platform.python_version()}, {platform.system()} {platform.machine()}")
-    print(f"torch        {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"triton       {_version('triton') or 'not installed'}")
-    print(f"CPU          torch uses {torch.backends.cpu.get_cpu_capability()}; {_instruction_sets()}")
     devices = [torch.device("cpu"), *(torch.device("cuda", index) for index in range(torch.cuda.device_count()))]
-    for device in devices[1:]:
-        print(f"GPU          {device}: {torch.cuda.get_device_name(device)}")
-    if len(devices) == 1:
-        print("GPU          none that torch can use")
-    print("backends")
+    gpus = [f"{device}: {torch.cuda.get_device_name(device)}" for device in devices[1:]] or ["none that torch can use"]
+    lines = [
+        f"vitsom_fast  {vitsom_fast.__version__}",
+        f"Python       {platform.python_version()}, {platform.system()} {platform.machine()}",
+        f"torch        {torch.__version__}, {torch.get_num_threads()} threads",
+        f"triton       {_version('triton') or 'not installed'}",
+        f"CPU          torch uses {torch.backends.cpu.get_cpu_capability()}; {_instruction_sets()}",
+        *(f"GPU          {gpu}" for gpu in gpus),
+        "backends",
+    ]
     for name, reason in vitsom_fast.available_backends().items():
-        print(f"  {name:<11}{'can run' if reason is None else f'cannot run: {reason}'}")
+        lines.append(f"  {name:<11}{'can run' if reason is None else f'cannot run: {reason}'}")
     for device in devices:
-        print(f"  auto on {device}: {backends.resolve('auto', device, torch.float32)}")
+        lines.append(f"  auto on {device}: {backends.resolve('auto', device, torch.float32)}")
+    say("\n".join(lines))
     return 0
 
 
@@ -102,16 +147,18 @@ def _add_option(parser: argparse.ArgumentParser, name: str, default: Any, help: 
         parser.add_argument(flag, type=type(default), metavar=name.upper(), help=f"{help} (default: {default})")
 
 
-def _print_summary(report: dict[str, Any], config: TrainConfig, out: Path) -> None:
+def _summary(report: dict[str, Any], config: TrainConfig, out: Path) -> str:
     plain = report["plain_som"] or {}
     rows, cols = config.grid
     seconds = sum(report["seconds_per_epoch"])
-    print(f"\n{report['dataset']['name']}, {rows} x {cols} units, backend {report['backend']}, {seconds:.1f} s of training")
-    print(f"{'':<20}{'ViT-SOM':>9}{'plain SOM':>11}")
-    for name in ("purity", "nmi", "quantization_error", "topographic_error"):
+    lines = [
+        f"\n{report['dataset']['name']}, {rows} x {cols} units, backend {report['backend']}, {seconds:.1f} s of training",
+        f"{'':<20}{'ViT-SOM':>9}{'plain SOM':>11}",
+    ]
+    for name in METRIC_NAMES:
         values = [_number(report[name]), _number(plain.get(name))]
-        print(f"{name.replace('_', ' '):<20}{values[0]:>9}{values[1]:>11}")
-    print(f"checkpoint, metrics and pictures: {out}")
+        lines.append(f"{name.replace('_', ' '):<20}{values[0]:>9}{values[1]:>11}")
+    return "\n".join([*lines, f"checkpoint, metrics and pictures: {out}"])
 
 
 def _number(value: float | None) -> str:

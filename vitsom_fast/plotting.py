@@ -13,22 +13,28 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitsom_fast.class_names import add_legend, write_names
 from vitsom_fast.grid import Grid
 from vitsom_fast.metrics import class_counts
 
 _WIDTH = 8.0  # inches of the longer side
 _DPI = 160
 _EMPTY = "#ececec"  # a unit that wins nothing
+_UNLABELLED = "#9a9a9a"  # a unit that wins nothing with a label
 _LARGEST_WITH_TEXT = 32  # units a side; more would be unreadable
 
 
 def plot_prototypes(images: Tensor, grid: Grid) -> Figure:
-    """The decoded prototypes (K, C, H, W), values in [0, 1], laid out as the map; odd rows of a hexagonal grid are shifted."""
+    """The decoded prototypes (K, C, H, W), values in [0, 1], laid out as the map; odd rows of a hexagonal grid are shifted.
+
+    Raises:
+        ValueError: images of another shape.
+    """
     canvas = _mosaic(images, grid)
     # One pixel of the canvas is at least one of the picture, up to a size that viewers still open.
     dpi = min(max(_DPI, max(canvas.shape[:2]) / _WIDTH), 6 * _DPI)
@@ -39,11 +45,16 @@ def plot_prototypes(images: Tensor, grid: Grid) -> Figure:
 
 
 def plot_u_matrix(distances: Tensor, grid: Grid) -> Figure:
-    """The U-matrix (rows, cols) of ``metrics.u_matrix``: bright ridges separate clusters."""
+    """The U-matrix (rows, cols) of ``metrics.u_matrix``: bright ridges separate clusters.
+
+    Raises:
+        ValueError: distances of another shape.
+    """
+    if distances.shape != (grid.rows, grid.cols):
+        raise ValueError(f"distances must be ({grid.rows}, {grid.cols}) as the grid is, got {tuple(distances.shape)}")
     figure, axes = _map_figure(grid, colorbar=True)
-    cells = PolyCollection(
-        list(_cells(grid)), array=distances.flatten().numpy(), cmap="magma", edgecolors="face", linewidths=0.3
-    )
+    heights = distances.detach().float().cpu().flatten().numpy()
+    cells = PolyCollection(list(_cells(grid)), array=heights, cmap="magma", edgecolors="face", linewidths=0.3)
     axes.add_collection(cells)
     figure.colorbar(cells, ax=axes, label="mean cosine distance to the neighbours", shrink=0.85, aspect=30, pad=0.02)
     axes.set_title(f"U-matrix, {_describe(grid)}")
@@ -54,21 +65,23 @@ def plot_hit_map(bmu: Tensor, grid: Grid, *, labels: Tensor | None = None, class
     """How many samples every unit wins, and of which class most of them are.
 
     Args:
-        bmu: (N,) int64.
-        labels: (N,) int64 that index ``classes``. With them a unit has the colour and the name of its most frequent class and a
-            size that grows with its hits; without, a colour for its hits.
+        bmu: (N,) integers, the unit of every sample.
+        labels: (N,) integers that index ``classes``, -1 for a sample without a label. With them a unit has the colour and the
+            name of its most frequent class and a size that grows with its hits, and is grey where none has a label; without, a
+            colour for its hits.
+        classes: the names of the classes; if empty, their numbers are.
+
+    Raises:
+        ValueError: a bmu beyond the grid, labels beyond ``classes`` or not one for each bmu.
     """
+    bmu = _checked_bmu(bmu, grid)
     hits = torch.bincount(bmu, minlength=grid.num_prototypes).numpy()  # [K]
-    figure, axes = _map_figure(grid, colorbar=labels is None)
-    cells = _cells(grid)
     if labels is None:
-        collection = PolyCollection(list(cells), array=hits, cmap="viridis", edgecolors="face", linewidths=0.3)
-        axes.add_collection(collection)
-        figure.colorbar(collection, ax=axes, label="samples", shrink=0.85, aspect=30, pad=0.02)
-        axes.set_title(f"Hits, {_describe(grid)}")
-        return figure
-    majority = class_counts(bmu, labels, grid.num_prototypes).argmax(dim=1).numpy()  # [K]
-    palette = _palette(len(classes))
+        return _plot_counts(hits, grid)
+    majority, names = _majority(bmu, labels.cpu(), classes, grid)  # [K]
+    figure, axes = _map_figure(grid, colorbar=False)
+    cells = _cells(grid)
+    palette = np.vstack([_palette(len(names)), to_rgba(_UNLABELLED)])  # the last one is that of majority -1
     centres = cells.mean(axis=1, keepdims=True)  # [K, 1, 2]
     # Area, not side, is what the eye compares; a single hit keeps a quarter of the side.
     side = 0.25 + 0.7 * np.sqrt(hits / max(hits.max(), 1))
@@ -78,32 +91,57 @@ def plot_hit_map(bmu: Tensor, grid: Grid, *, labels: Tensor | None = None, class
     axes.add_collection(PolyCollection(list(shrunk[shown]), facecolors=palette[majority[shown]], edgecolors="none"))
     axes.set_title(f"Most frequent class of every unit (size: number of samples), {_describe(grid)}")
     if max(grid.rows, grid.cols) <= _LARGEST_WITH_TEXT:
-        size = 0.42 * 72 * _WIDTH / max(grid.rows, grid.cols)
-        outline = [withStroke(linewidth=size / 6, foreground="white")]
-        for (x, y), index in zip(centres[shown, 0], majority[shown], strict=True):
-            name = classes[index]
-            axes.text(
-                x,
-                y,
-                name,
-                ha="center",
-                va="center_baseline",
-                fontsize=min(size / max(1, 0.55 * len(name)), 14),
-                path_effects=outline,
-            )
-    elif len(classes) <= 20:
-        for name, color in zip(classes, palette, strict=True):
-            axes.scatter([], [], color=color, marker="s", label=name)
-        axes.legend(ncols=min(len(classes), 10), loc="upper center", bbox_to_anchor=(0.5, 0.0), frameon=False)
+        named = majority >= 0
+        size = 0.42 * 72 * _WIDTH / max(grid.rows, grid.cols)  # points
+        write_names(axes, centres[named, 0], [names[index] for index in majority[named]], size)
+    elif len(names) <= 20:
+        add_legend(axes, names, palette[:-1])
     return figure
+
+
+def _plot_counts(hits: NDArray[np.int64], grid: Grid) -> Figure:
+    figure, axes = _map_figure(grid, colorbar=True)
+    cells = PolyCollection(list(_cells(grid)), array=hits, cmap="viridis", edgecolors="face", linewidths=0.3)
+    axes.add_collection(cells)
+    figure.colorbar(cells, ax=axes, label="samples", shrink=0.85, aspect=30, pad=0.02)
+    axes.set_title(f"Hits, {_describe(grid)}")
+    return figure
+
+
+def _checked_bmu(bmu: Tensor, grid: Grid) -> Tensor:
+    bmu = bmu.cpu()
+    if bmu.dim() != 1 or bmu.is_floating_point():
+        raise ValueError(f"bmu must be (N,) integers, got {tuple(bmu.shape)} {bmu.dtype}")
+    if len(bmu) and not (bmu.min() >= 0 and bmu.max() < grid.num_prototypes):
+        raise ValueError(f"bmu must be from 0 to {grid.num_prototypes - 1}, got {bmu.min().item()} to {bmu.max().item()}")
+    return bmu.long()
+
+
+def _majority(bmu: Tensor, labels: Tensor, classes: Sequence[str], grid: Grid) -> tuple[NDArray[np.int64], list[str]]:
+    """The most frequent class of every unit, (K,), -1 where none of its samples has a label; and the classes' names."""
+    if labels.shape != bmu.shape or labels.is_floating_point():
+        raise ValueError(f"labels must be {tuple(bmu.shape)} integers as bmu is, got {tuple(labels.shape)} {labels.dtype}")
+    known = labels >= 0
+    if not known.any():
+        return np.full(grid.num_prototypes, -1), list(classes)
+    bmu, labels, names = bmu[known], labels[known].long(), list(classes)
+    if not names:
+        numbers, labels = labels.unique(return_inverse=True)
+        names = [str(number) for number in numbers.tolist()]
+    if labels.max() >= len(names):
+        raise ValueError(f"labels must be below {len(names)}, the number of classes, got {labels.max().item()}")
+    counts = class_counts(bmu, labels, grid.num_prototypes)  # [K, classes]
+    return torch.where(counts.sum(dim=1) > 0, counts.argmax(dim=1), -1).numpy(), names
 
 
 def _mosaic(images: Tensor, grid: Grid) -> NDArray[np.float32]:
     """(height, width, 3): the tiles on white, with a gap between them."""
+    if images.dim() != 4:
+        raise ValueError(f"images must be (K, C, H, W), got {tuple(images.shape)}")
     count, channels, height, width = images.shape
     if count != grid.num_prototypes:
         raise ValueError(f"images must be {grid.num_prototypes}, one for each unit of the grid, got {count}")
-    pixels = images.detach().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # [K, H, W, C]
+    pixels = images.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # [K, H, W, C]
     pixels = pixels if channels == 3 else pixels.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     # Small tiles grow, so that the gap can be thin against them.
     scale = max(1, min(48 // max(height, width), 4096 // (max(grid.rows, grid.cols) * max(height, width))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 
 from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.files import write_atomically
+from vitsom_fast.training.messages import one_line
 
 FORMAT = "vitsom_fast-1"
+RECORD = ("loss", "reconstruction_loss", "som_loss", "temperature", "gamma", "seconds")  # what is known of an epoch
 _MODEL, _OPTIMIZER, _RNG = "model.", "optimizer.", "rng"
+_ADAMW = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Checkpoint:
 
     Attributes:
         tensors: the weights, the optimizer's state and the state of PyTorch's random numbers, by prefixed name.
-        history: one dict an epoch, as ``fit`` records it.
+        history: one dict an epoch, of the numbers that ``RECORD`` names.
         fingerprint: of the data set.
     """
 
@@ -51,14 +55,42 @@ class Checkpoint:
         return cls(config, history, fingerprint, tensors)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put the state into a model and an optimizer that were built from ``config``."""
+        """Put the state into a model and an optimizer that were built from ``config``.
+
+        Raises:
+            ValueError: a part is missing, or is none of theirs, or of another shape or dtype; the message names it.
+        """
+        self._check_parts(model, optimizer)
         model.load_state_dict(self._with_prefix(_MODEL))
         states: dict[int, dict[str, Tensor]] = {}
         for name, value in self._with_prefix(_OPTIMIZER).items():
             index, key = name.split(".")
             states.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-        torch.set_rng_state(self.tensors[_RNG])
+        try:
+            torch.set_rng_state(self.tensors[_RNG])
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"{_RNG} is no state of PyTorch's random numbers: {one_line(error)}") from error
+
+    def _check_parts(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        expected = {_MODEL + name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
+        expected[_RNG] = (torch.get_rng_state().shape, torch.uint8)
+        if self.history:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            for index, parameter in enumerate(parameters):
+                for key in _ADAMW:
+                    shape = torch.Size() if key == "step" else parameter.shape
+                    expected[f"{_OPTIMIZER}{index}.{key}"] = (shape, torch.float32)
+        for name in sorted(expected.keys() | self.tensors.keys()):
+            if name not in self.tensors:
+                raise ValueError(f"{name} is missing")
+            if name not in expected:
+                raise ValueError(f"{name} is no part of such a run")
+            found = (self.tensors[name].shape, self.tensors[name].dtype)
+            if found != expected[name]:
+                raise ValueError(
+                    f"{name} must be {tuple(expected[name][0])} {expected[name][1]}, got {tuple(found[0])} {found[1]}"
+                )
 
     def _with_prefix(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
@@ -75,21 +107,44 @@ class Checkpoint:
         write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
+def check_exists(path: Path) -> None:
+    """Raises FileNotFoundError, which names the folder, where there is no checkpoint."""
+    if not path.exists():
+        raise FileNotFoundError(f"nothing to resume in {str(path.parent)!r}: there is no {path.name} in it")
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read what ``Checkpoint.save`` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, so that there is nothing to resume.
         ValueError: the file is damaged or no checkpoint of vitsom_fast; the message names it.
     """
+    check_exists(path)
+    if not path.is_file():  # opening a named pipe would wait for ever
+        raise ValueError(f"checkpoint {str(path)!r} cannot be read: it is no file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"expected format {FORMAT!r}, got {metadata.get('format')!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return Checkpoint(
-            TrainConfig.from_json(metadata["config"]), json.loads(metadata["history"]), metadata["fingerprint"], tensors
-        )
-    except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"checkpoint {str(path)!r} cannot be read: {error}") from error
+        config = TrainConfig.from_json(metadata["config"])
+        return Checkpoint(config, _read_history(metadata["history"], config.epochs), metadata["fingerprint"], tensors)
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+        raise ValueError(f"checkpoint {str(path)!r} cannot be read: {one_line(error)}") from error
+
+
+def _read_history(text: str, epochs: int) -> list[dict[str, Any]]:
+    history = json.loads(text)
+    if not isinstance(history, list) or not all(_is_record(record) for record in history):
+        raise ValueError(f"history must be a list with the finite numbers {RECORD} of every epoch")
+    if len(history) > epochs:
+        raise ValueError(f"history must have at most {epochs} epochs, as the run has, got {len(history)}")
+    return history
+
+
+def _is_record(record: Any) -> bool:
+    if not isinstance(record, dict) or record.keys() != set(RECORD):
+        return False
+    return all(isinstance(value, (int, float)) and math.isfinite(value) for value in record.values())

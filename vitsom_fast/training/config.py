@@ -7,8 +7,15 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import numpy as np
+import torch
+
 from vitsom_fast import backends
 from vitsom_fast.grid import Grid
+
+# What fp32 and the sizes of a model can hold.
+_LARGEST = {int: 2**31 - 1, float: torch.finfo(torch.float32).max}
+_LARGEST_OF = {"seed": 2**64 - 1, "threads": 1024}
 
 
 def _setting(default: Any, help: str, *, changes_result: bool = True) -> Any:
@@ -27,12 +34,19 @@ class TrainConfig:
     without a map whose first weights differ by 1e-7. L1 adds to it, as its gradient jumps where a pixel is met exactly. At 1e-3
     with errors below 0.1 squared the curves of two backends stay within 4e-4 of each other (8e-4 with another seed).
 
+    NumPy's scalars serve as settings, and any sequence of two as the grid.
+
     Raises:
         TypeError: a setting of another type than its default.
         ValueError: a setting out of its range; the message names it.
     """
 
-    dataset: str = _setting("digits", "'digits', 'photo-patches' or the path of an .npz file with images and, if known, labels")
+    # Its name changes nothing: a checkpoint knows the images by their fingerprint.
+    dataset: str = _setting(
+        "digits",
+        "'digits', 'photo-patches' or the path of an .npz file with images and, if known, labels",
+        changes_result=False,
+    )
     grid: tuple[int, int] = _setting((16, 16), "rows and columns of the map")
     topology: str = _setting("rectangular", "'rectangular' or 'hexagonal'")
     periodic: bool = _setting(False, "join opposite edges of the map (a torus)")
@@ -59,13 +73,13 @@ class TrainConfig:
     decoder_depth: int = _setting(1, "transformer blocks of the decoder")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "grid", tuple(self.grid) if isinstance(self.grid, list) else self.grid)
         for setting in fields(self):
-            value, expected = getattr(self, setting.name), type(setting.default)
-            if expected is float and type(value) is int:
-                object.__setattr__(self, setting.name, value := float(value))
+            value, expected = _plain(getattr(self, setting.name)), type(setting.default)
+            if expected is float and type(value) is int and abs(value) < _LARGEST[float]:
+                value = float(value)
             if type(value) is not expected:
                 raise TypeError(f"{setting.name} must be of type {expected.__name__}, got {value!r}")
+            object.__setattr__(self, setting.name, value)
         if len(self.grid) != 2:
             raise ValueError(f"grid must be (rows, cols), got {self.grid!r}")
         self.make_grid()  # checks grid, topology and periodic
@@ -78,6 +92,14 @@ class TrainConfig:
         for name in ("t_min", "lr", "prototype_lr_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        for setting in fields(self):
+            value, largest = getattr(self, setting.name), _LARGEST.get(type(setting.default), math.inf)
+            largest = _LARGEST_OF.get(setting.name, largest)
+            if isinstance(value, (int, float)) and value > largest:
+                raise ValueError(f"{setting.name} must be at most {largest}, got {value}")
+        # The first step of AdamW divides by 1 - 0.9, and multiplies with the decay.
+        if 10 * self.lr * self.batch_size / 256 * max(1.0, self.prototype_lr_scale, self.weight_decay) > _LARGEST[float]:
+            raise ValueError(f"lr must be so small that the first step is a finite number, got {self.lr}")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup must be a share between 0 and 1, got {self.warmup}")
         if self.backend not in ("auto", *backends.NAMES):
@@ -111,3 +133,10 @@ class TrainConfig:
             for setting in fields(self)
             if setting.metadata["changes_result"] and getattr(self, setting.name) != getattr(other, setting.name)
         ]
+
+
+def _plain(value: Any) -> Any:
+    """Python's own scalars in place of NumPy's, and tuples in place of lists and arrays."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value

@@ -12,14 +12,13 @@ from vitsom_fast.models import ViTSOM, fit_plain_som
 from vitsom_fast.models.plain_som import euclidean_bmu
 from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.data import Dataset
-
-# Images encoded at a time.
-_CHUNK = 512
+from vitsom_fast.training.labels import NO_LABEL
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics over the whole data set, and the BMU of every image, (N,) on the CPU; without labels purity and NMI are None."""
+    """Metrics over the whole data set, and the BMU of every image, (N,) on the CPU; purity and NMI are
+    of the images that have a label, or None."""
 
     purity: float | None
     nmi: float | None
@@ -29,12 +28,12 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: ViTSOM, dataset: Dataset) -> Evaluation:
-    """Evaluate a model, on the device it is on; never all latents at once, nor an N x K matrix."""
+def evaluate(model: ViTSOM, dataset: Dataset, chunk: int = 512) -> Evaluation:
+    """Evaluate a model, on the device it is on; ``chunk`` images at a time, never all latents at once, nor an N x K matrix."""
     model.eval()
     som = model.som
     bmus, quantization, topographic = [], 0.0, 0.0
-    for images in dataset.images.split(_CHUNK):
+    for images in dataset.images.split(chunk):
         z = model.autoencoder.encode(images.to(som.prototypes.device))  # [chunk, D]
         bmu, distance = som.find_bmu(z)
         bmus.append(bmu.cpu())
@@ -56,4 +55,6 @@ def evaluate_plain_som(config: TrainConfig, dataset: Dataset) -> dict[str, float
 
 
 def _against_labels(bmu: Tensor, labels: Tensor | None) -> tuple[float | None, float | None]:
-    return (None, None) if labels is None else (metrics.purity(bmu, labels), metrics.nmi(bmu, labels))
+    if labels is None or not (known := labels != NO_LABEL).any():
+        return None, None
+    return metrics.purity(bmu[known], labels[known]), metrics.nmi(bmu[known], labels[known])

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from vitsom_fast import backends
 from vitsom_fast.loss import FusedSOMLoss
 from vitsom_fast.models import ViTAutoencoder, ViTSOM
 from vitsom_fast.schedules import exponential_decay, linear_ramp
-from vitsom_fast.training.checkpoint import Checkpoint, load_checkpoint
+from vitsom_fast.training.checkpoint import Checkpoint, check_exists
 from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.data import Dataset, load_dataset
-from vitsom_fast.training.files import CHECKPOINT, METRICS, claimed
+from vitsom_fast.training.files import CHECKPOINT, METRICS, claimed, make_run_folder
+from vitsom_fast.training.machine import chosen_backend, threads_of, usable_device
+from vitsom_fast.training.messages import one_line
+from vitsom_fast.training.progress import progress_bar
 from vitsom_fast.training.report import write_report
+from vitsom_fast.training.resume import resume_from
 
 _BETAS = (0.9, 0.999)
 # The pull on a prototype falls by orders of magnitude as T does: with 0.999 the early gradients would be remembered over a
@@ -31,64 +33,86 @@ _PROTOTYPE_BETAS = (0.9, 0.95)
 _MAX_GRADIENT_NORM = 1.0
 _LAST_LR_FACTOR = 1e-5  # the paper's floor of the cosine
 
-# Pixels of a batch up to which one thread trains. The digits (2^13) gain little from a second core, and where that core is busy
-# with something else a step waits for it 10 to 100 times as long as it computes.
-_SMALL_BATCH = 1 << 15
 
-
-def fit(config: TrainConfig, out: Path | str, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
+def fit(
+    config: TrainConfig,
+    out: Path | str | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    started: Callable[[Path], None] | None = None,
+) -> dict[str, Any]:
     """Train a ViT-SOM and leave a checkpoint, metrics and pictures in a folder.
 
     The same config, machine and number of threads give the same bits, also where a run was killed, at any moment, and resumed:
     a checkpoint is written before the first and after every epoch, and what an epoch does depends on that and the seed only.
 
     Args:
-        out: the folder, made if need be.
-        resume: go on from the checkpoint there, if there is one; after the last epoch, write the results anew.
+        out: the folder, made if need be; None for a new one, ``runs/DATASET`` or the first of ``runs/DATASET-2``, ... that is
+            not there.
+        resume: go on from the checkpoint there; after the last epoch, write the results anew. The data set may have another
+            path by now, but must hold the same images.
         progress: show a bar on stderr.
+        started: called with the folder once it is this run's.
 
     Returns:
-        What ``metrics.json`` holds.
+        What ``metrics.json`` holds; ``failed`` in it says which parts could not be made, and why.
 
     Raises:
-        FileNotFoundError, ValueError: a data set, device or backend that cannot be used here; a folder that holds a run and no
-            ``resume``; a checkpoint that is damaged or of other settings or data.
-        FloatingPointError: the loss is no longer finite; the last checkpoint stays.
+        FileNotFoundError: there is no such data set, or no checkpoint to resume from.
+        ValueError: a data set, device or backend that cannot be used here, or a model that is too large; a folder that holds a
+            run and no ``resume``, or that another process uses; a checkpoint that is damaged or of other settings or images.
+        FloatingPointError: the loss or the weights are no longer finite; the last checkpoint stays.
     """
-    folder = Path(out)
-    device = _usable_device(config.device)
-    backend = backends.resolve(config.backend, device, torch.float32)
+    if resume:
+        if out is None:
+            raise ValueError("out must be the folder of a run to resume, got None")
+        check_exists(Path(out) / CHECKPOINT)  # before a folder is made
+    device = usable_device(config.device)
+    backend = chosen_backend(config.backend, device)
     dataset = load_dataset(config.dataset)
-    with torch.random.fork_rng(devices=[]), _threads(config, dataset), ExitStack() as stack:
+    fingerprint = dataset.fingerprint()
+    with torch.random.fork_rng(devices=[]), threads_of(config, dataset), ExitStack() as stack:
         torch.manual_seed(config.seed)
-        model = build_model(config, dataset).to(device)
-        optimizer = build_optimizer(model, config)
-        stack.enter_context(claimed(folder))  # not before all else is known to be right: it makes the folder
-        path = folder / CHECKPOINT
+        model, optimizer = _build(config, dataset, device)
+        # Not before all else is known to be right, and the checkpoint comes at once: a kill in between leaves an empty folder.
+        folder = make_run_folder(config.dataset) if out is None else Path(out)
+        stack.enter_context(claimed(folder))
+        if started:
+            started(folder)
         if not resume and any((folder / name).exists() for name in (CHECKPOINT, METRICS)):
             raise ValueError(f"out {str(folder)!r} already holds a run: use --resume to go on with it, or another folder")
+        path = folder / CHECKPOINT
         history: list[dict[str, Any]] = []
-        fingerprint = dataset.fingerprint()
-        if resume and path.exists():
-            checkpoint = load_checkpoint(path)
-            _check_same_run(path, checkpoint, config, fingerprint)
-            checkpoint.restore(model, optimizer)
-            history = checkpoint.history
+        if resume:
+            history = resume_from(path, model, optimizer, config, fingerprint)
         else:
             Checkpoint.of(model, optimizer, config, history, fingerprint).save(path)
         images = dataset.images.to(device)
-        with tqdm(total=config.epochs, initial=len(history), unit="epoch", disable=not progress) as bar:
+        with progress_bar(config.epochs, len(history), shown=progress) as advance:
             for epoch in range(len(history), config.epochs):
                 record = train_epoch(model, optimizer, images, config, epoch)
-                if not math.isfinite(record["loss"]):
-                    raise FloatingPointError(
-                        f"the loss is {record['loss']} in epoch {epoch + 1}: try a lower lr, now {config.lr}"
-                    )
+                _check_finite(model, record, config)
                 history.append(record)
                 Checkpoint.of(model, optimizer, config, history, fingerprint).save(path)
-                bar.set_postfix({name: f"{record[name]:.4g}" for name in ("loss", "temperature", "gamma")}, refresh=False)
-                bar.update()
+                advance({name: record[name] for name in ("loss", "temperature", "gamma")})
         return write_report(folder, model, dataset, config, backend, history)
+
+
+def _build(config: TrainConfig, dataset: Dataset, device: torch.device) -> tuple[ViTSOM, torch.optim.Optimizer]:
+    try:
+        model = build_model(config, dataset).to(device)
+    except (RuntimeError, MemoryError) as error:
+        raise ValueError(f"a model of grid {config.grid} and width {config.width} cannot be made: {one_line(error)}") from error
+    return model, build_optimizer(model, config)
+
+
+def _check_finite(model: ViTSOM, record: dict[str, Any], config: TrainConfig) -> None:
+    broken = None if math.isfinite(record["loss"]) else f"the loss is {record['loss']}"
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        broken = broken or "weights are no finite numbers"
+    if broken:
+        raise FloatingPointError(f"{broken} after an epoch: try a lower lr, now {config.lr}")
 
 
 def build_model(config: TrainConfig, dataset: Dataset) -> ViTSOM:
@@ -175,34 +199,3 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, st
     lr = config.lr * config.batch_size / 256 * learning_rate_factor(step, total_steps, config.warmup)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
-
-
-def _check_same_run(path: Path, checkpoint: Checkpoint, config: TrainConfig, fingerprint: str) -> None:
-    if different := config.differences(checkpoint.config):
-        settings = ", ".join(
-            f"{name} {getattr(config, name)!r} (there {getattr(checkpoint.config, name)!r})" for name in different
-        )
-        raise ValueError(f"checkpoint {str(path)!r} is of a run with other settings: {settings}")
-    if checkpoint.fingerprint != fingerprint:
-        raise ValueError(f"checkpoint {str(path)!r} is of a run on other images: the data set {config.dataset!r} has changed")
-
-
-@contextmanager
-def _threads(config: TrainConfig, dataset: Dataset) -> Iterator[None]:
-    """Run with ``config.threads`` CPU threads, then with as many as before."""
-    before = torch.get_num_threads()
-    pixels = config.batch_size * dataset.images[0].numel()
-    torch.set_num_threads(config.threads or (1 if pixels <= _SMALL_BATCH else before))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _usable_device(name: str) -> torch.device:
-    if name.split(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {name!r}")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -19,12 +22,19 @@ from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.data import Dataset
 from vitsom_fast.training.evaluate import evaluate, evaluate_plain_som
 from vitsom_fast.training.files import METRICS, write_atomically
+from vitsom_fast.training.messages import one_line
+
+METRIC_NAMES = ("purity", "nmi", "quantization_error", "topographic_error")
+PICTURES = ("prototypes.png", "u_matrix.png", "hit_map.png")
 
 
 def write_report(
     folder: Path, model: ViTSOM, dataset: Dataset, config: TrainConfig, backend: str, history: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Evaluate a model and write ``prototypes.png``, ``u_matrix.png``, ``hit_map.png`` and, last, ``metrics.json``.
+
+    A part that fails, for want of memory say, costs no more than itself: its number is null or its picture not there, and
+    ``failed`` says why. The training before it may have taken days.
 
     Args:
         backend: the backend that ``config.backend`` stands for here.
@@ -33,19 +43,27 @@ def write_report(
     Returns:
         What ``metrics.json`` holds.
     """
-    evaluation = evaluate(model, dataset)
-    grid = model.som.grid
-    _save_figure(folder / "prototypes.png", plotting.plot_prototypes(model.decode_prototypes().cpu(), grid))
-    _save_figure(folder / "u_matrix.png", plotting.plot_u_matrix(metrics.u_matrix(model.som.prototypes, grid), grid))
-    _save_figure(
-        folder / "hit_map.png", plotting.plot_hit_map(evaluation.bmu, grid, labels=dataset.labels, classes=dataset.classes)
-    )
+    failed: dict[str, str] = {}
+    grid, chunk = model.som.grid, min(config.batch_size, 512)  # what fitted into memory in training fits now
+    evaluation = None
+    with _noted(failed, "evaluation"):
+        evaluation = evaluate(model, dataset, chunk)
+    with _noted(failed, PICTURES[0]):
+        _save_figure(folder / PICTURES[0], plotting.plot_prototypes(model.decode_prototypes(chunk).cpu(), grid))
+    with _noted(failed, PICTURES[1]):
+        _save_figure(folder / PICTURES[1], plotting.plot_u_matrix(metrics.u_matrix(model.som.prototypes, grid), grid))
+    with _noted(failed, PICTURES[2]):
+        if evaluation is None:
+            raise RuntimeError("it shows the evaluation, which failed")
+        figure = plotting.plot_hit_map(evaluation.bmu, grid, labels=dataset.labels, classes=dataset.classes)
+        _save_figure(folder / PICTURES[2], figure)
+    plain_som = None
+    with _noted(failed, "plain_som"):
+        plain_som = evaluate_plain_som(config, dataset)
     report = {
-        "purity": evaluation.purity,
-        "nmi": evaluation.nmi,
-        "quantization_error": evaluation.quantization_error,
-        "topographic_error": evaluation.topographic_error,
-        "plain_som": evaluate_plain_som(config, dataset),
+        **{name: _finite(getattr(evaluation, name, None), name, failed) for name in METRIC_NAMES},
+        "plain_som": plain_som,
+        "failed": failed,
         "backend": backend,
         "loss_per_epoch": [epoch["loss"] for epoch in history],
         "reconstruction_loss_per_epoch": [epoch["reconstruction_loss"] for epoch in history],
@@ -61,8 +79,24 @@ def write_report(
             "torch": torch.__version__,
         },
     }
-    write_atomically(folder / METRICS, json.dumps(report, indent=2).encode())
+    write_atomically(folder / METRICS, json.dumps(report, indent=2, allow_nan=False).encode())
     return report
+
+
+@contextmanager
+def _noted(failed: dict[str, str], part: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever it is, the rest of the report is worth having
+        failed[part] = one_line(error)
+
+
+def _finite(value: float | None, name: str, failed: dict[str, str]) -> float | None:
+    """The value, or None where it is no finite number, which JSON does not know."""
+    if value is None or math.isfinite(value):
+        return value
+    failed[name] = f"it is {value}"
+    return None
 
 
 def _save_figure(path: Path, figure: Figure) -> None:

@@ -1,0 +1,52 @@
+"""Names of classes on a picture, whatever they are: Matplotlib would read mathematics in them, or leave them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+_LARGEST = 14  # points
+_LONGEST_IN_LEGEND = 40  # characters of a name
+_LEGEND_WIDTH = 100  # characters in a line
+
+
+def write_names(axes: Axes, places: NDArray[np.float64], names: Sequence[str], size: float) -> None:
+    """Write each name around its place (x, y), in letters of at most ``size`` points, smaller the longer it is."""
+    outline = [withStroke(linewidth=size / 6, foreground="white")]
+    for (x, y), name in zip(places, map(_drawable, names), strict=True):
+        text = axes.text(
+            x,
+            y,
+            name,
+            ha="center",
+            va="center_baseline",
+            fontsize=min(size / max(1, 0.55 * len(name)), _LARGEST),
+            path_effects=outline,
+            parse_math=False,
+            usetex=False,
+            clip_on=True,
+        )
+        text.set_in_layout(False)  # a name of a thousand characters would leave the map no room
+
+
+def add_legend(axes: Axes, names: Sequence[str], colors: NDArray[np.float64]) -> None:
+    """A legend below the axes: a square of each colour, (classes, 4), with its name, which is cut where it is very long."""
+    shown = [name if len(name) <= _LONGEST_IN_LEGEND else name[:_LONGEST_IN_LEGEND] + "…" for name in map(_drawable, names)]
+    columns = max(1, min(len(shown), 10, _LEGEND_WIDTH // (5 + max(map(len, shown), default=0))))
+    marks = [axes.scatter([], [], color=color, marker="s") for color in colors]
+    # Matplotlib leaves out what begins with an underscore, and is told about mathematics before it sees a name.
+    legend = axes.legend(marks, ["-"] * len(marks), ncols=columns, loc="upper center", bbox_to_anchor=(0.5, 0.0), frameon=False)
+    for text, name in zip(legend.get_texts(), shown, strict=True):
+        text.set_parse_math(False)
+        text.set_usetex(False)
+        text.set_text(name)
+
+
+def _drawable(name: str) -> str:
+    """The name without what no font has: control characters, and halves of surrogate pairs."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", name))
