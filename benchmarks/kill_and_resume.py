@@ -95,7 +95,7 @@ def _start(config: TrainConfig, out: Path) -> BaseProcess:
 
 def _run(config: TrainConfig, out: Path) -> None:
     tqdm.set_lock(threading.RLock())  # its own is a named semaphore, which a kill would leave behind
-    fit(config, out, resume=True, progress=False)
+    fit(config, out, resume=(out / CHECKPOINT).exists(), progress=False)
 
 
 def _killed_after(process: BaseProcess, seconds: float) -> bool:

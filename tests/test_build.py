@@ -1,14 +1,17 @@
-"""What setup.py does with an earlier build: its module must not pass for one of this source."""
+"""What setup.py does with an earlier build, whose module must not pass for one of this source, and which nvcc it takes."""
 
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
+
+from benchmarks import cuda_resources
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,3 +31,28 @@ def test_a_module_of_an_earlier_build_is_not_packaged(tmp_path: Path, name: str,
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert not module.exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, None), ({"CUDA_HOME": ""}, None), ({"CUDA_HOME": "toolkit"}, "toolkit"), ({"CUDACXX": "bin/nvcc"}, ".")],
+    ids=str,
+)
+def test_nvcc_of_the_current_folder_is_taken_only_where_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: str | None
+) -> None:
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.setattr(setuptools, "setup", lambda **_options: None)
+    find_nvcc = runpy.run_path(str(ROOT / "setup.py"))["find_nvcc"]
+    for folder in (tmp_path, tmp_path / "toolkit"):
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "nvcc").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    for name in ("CUDA_HOME", "CUDACXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for find in (find_nvcc, cuda_resources.find_nvcc):
+        found = find()
+        assert (found and Path(found).resolve()) == (expected and tmp_path / expected / "bin" / "nvcc")

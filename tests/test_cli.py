@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -56,7 +59,7 @@ def test_train_compares_with_the_plain_som_and_says_where_the_run_is(
 def test_every_setting_is_an_option_that_reaches_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, TrainConfig] = {}
 
-    def recording(config: TrainConfig, out: Path, *, resume: bool) -> None:
+    def recording(config: TrainConfig, out: Path, **_options: Any) -> None:
         seen["config"] = config
         raise KeyboardInterrupt
 
@@ -90,16 +93,11 @@ def test_resume_takes_the_newest_run_and_its_settings(tiny: list[str], capsys: p
     assert "resuming in runs/tiny-2" in capsys.readouterr().out
 
 
-def test_resume_before_the_first_checkpoint_begins(tiny: list[str]) -> None:
-    assert cli.main([*tiny, "--resume", "--out", "here"]) == 0
-    assert len(metrics_of(Path("here"))["loss_per_epoch"]) == 2
-
-
 def failed(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that a failing command prints to stderr."""
     capsys.readouterr()
     assert cli.main(command) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    (line,) = (line for line in capsys.readouterr().err.strip().splitlines() if "epoch/s" not in line)
     assert line.startswith("vitsom-fast: error: ")
     return line
 
@@ -117,6 +115,13 @@ def failed(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--patch", "5"], "patch"),
         (["--topology", "round"], "topology"),
         (["--lr", "nan"], "lr"),
+        (["--lr", "1e38"], "lr"),
+        (["--seed", str(10**20)], "seed"),
+        (["--threads", "100000"], "threads"),
+        (["--width", str(10**20)], "width"),
+        (["--grid", "1000000", "1000000"], "grid"),
+        (["--resume"], "nothing to resume in 'runs/tiny'"),
+        (["--resume", "--out", "typo"], "nothing to resume in 'typo'"),
     ],
 )
 def test_errors_are_one_line_that_names_the_option(
@@ -124,6 +129,7 @@ def test_errors_are_one_line_that_names_the_option(
 ) -> None:
     assert named in failed([*tiny, *options], capsys)
     assert not Path("runs").exists()
+    assert not Path("typo").exists()
 
 
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,22 +142,88 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(tiny: list[str
     assert "checkpoint.safetensors" in failed([*tiny, "--out", "here", "--resume"], capsys)
 
 
+def test_a_training_that_diverges_in_its_last_step_is_no_success(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*tiny, "--lr", "1e30", "--epochs", "1", "--batch-size", "64", "--out", "here"]
+    assert cli.main(command) == 1
+    assert "quantization_error (it is nan: the training diverged, try a lower lr)" in capsys.readouterr().err
+    assert "NaN" not in (Path("here") / files.METRICS).read_text()
+    assert metrics_of(Path("here"))["quantization_error"] is None
+
+
+def test_resume_finds_the_images_in_another_place(tiny: list[str]) -> None:
+    assert cli.main([*tiny, "--out", "here"]) == 0
+    Path("tiny.npz").rename("moved.npz")
+    assert cli.main(["train", "--resume", "--out", "here"]) == 2
+    assert cli.main(["train", "--resume", "--out", "here", "--dataset", "./moved.npz"]) == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory\nat all"), MemoryError(), OverflowError("too large")], ids=repr)
+def test_what_fails_below_is_one_line(
+    tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(*_args: Any, **_options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "fit", failing)
+    assert type(error).__name__ in failed(tiny, capsys)
+
+
+class Broken(io.StringIO):
+    """stdout whose reader is gone: its second line fails."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.replaced = os.open(os.devnull, os.O_WRONLY)
+
+    def flush(self) -> None:
+        if self.getvalue().count("\n") > 1:
+            raise OSError(self.number, os.strerror(self.number))
+
+    def fileno(self) -> int:
+        return self.replaced
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO])
+def test_a_reader_that_has_read_enough_is_no_error(
+    tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", Broken(number))
+        assert cli.main([*tiny, "--out", "here"]) == 0
+    assert metrics_of(Path("here"))["failed"] == {}
+    assert "error" not in capsys.readouterr().err
+
+
+def test_a_full_disk_behind_stdout_is_an_error(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", Broken(errno.ENOSPC))
+        assert cli.main([*tiny, "--out", "here"]) == 2
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert cli.main([*tiny, "--out", "caf\u00e9"]) == 0
+    assert b"training in caf\\xe9" in written.getvalue()
+
+
+def test_closed_streams_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the next file would get the number of stderr, and whatever C++ code warns of."""
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert cli.main(["info"]) == 0
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        assert stream.name == os.devnull
+        stream.close()
+
+
 def test_unknown_options_exit_with_2() -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["train", "--speed", "9"])
     assert stopped.value.code == 2
-
-
-def test_new_run_folders_are_counted_by_number(tmp_path: Path) -> None:
-    made = []
-    for _ in range(11):
-        folder = files.new_run_folder("digits", tmp_path)
-        folder.mkdir()
-        made.append(folder.name)
-    assert made == ["digits", *(f"digits-{number}" for number in range(2, 12))]
-    (tmp_path / "digits-old").mkdir()
-    assert files.newest_run_folder("digits", tmp_path) == tmp_path / "digits-11"  # not digits-9
-    assert files.newest_run_folder("faces", tmp_path) == tmp_path / "faces"
 
 
 def test_info_says_what_can_run_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,4 +239,34 @@ def test_info_says_what_can_run_and_why_not(capsys: pytest.CaptureFixture[str]) 
 def test_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "vitsom_fast.cli", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(vitsom_fast.__file__).parents[1], check=True)
+    assert vitsom_fast.__version__ in done.stdout
+
+
+def run_command(before: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, after a line of Python."""
+    program = f"{before}; import sys, vitsom_fast_command; sys.exit(vitsom_fast_command.main())"
+    command = [sys.executable, "-c", program, *arguments]
+    root = Path(vitsom_fast.__file__).parents[1]
+    return subprocess.run(command, capture_output=True, text=True, cwd=root, env={**os.environ, **environment}, check=False)
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupted())
+""".strip()
+
+
+def test_ctrl_c_while_it_is_imported_is_one_line() -> None:
+    done = run_command(f"exec({INTERRUPTED_IMPORT!r})", "train")
+    assert done.returncode == 130
+    assert done.stderr == "vitsom-fast: stopped\n"
+
+
+def test_the_command_runs_whatever_windows_matplotlib_is_told_to_open() -> None:
+    done = run_command("pass", "--version", MPLBACKEND="nonsense")
+    assert (done.returncode, done.stderr) == (0, "")
     assert vitsom_fast.__version__ in done.stdout

@@ -90,6 +90,98 @@ def test_hit_map_without_labels_shows_the_counts() -> None:
     np.testing.assert_array_equal(collections(figure)[0].get_array(), [1, 0, 2])
 
 
+def test_samples_without_a_label_count_as_hits_only() -> None:
+    bmu, labels = torch.tensor([0, 0, 0, 1, 3]), torch.tensor([-1, -1, 1, -1, 0])
+    figure = plotting.plot_hit_map(bmu, Grid(2, 2), labels=labels, classes=("ant", "bee"))
+    texts = {tuple(np.round(text.get_position(), 6)): text.get_text() for text in figure.axes[0].texts}
+    assert texts == {(0, 0): "bee", (1, 1): "ant"}
+    colors = [tuple(color) for color in collections(figure)[1].get_facecolors()]
+    assert colors == [to_rgba("tab:orange"), to_rgba(plotting._UNLABELLED), to_rgba("tab:blue")]
+    drawn(plotting.plot_hit_map(bmu, Grid(2, 2), labels=torch.full((5,), -1), classes=("ant", "bee")))
+
+
+def test_labels_without_classes_are_their_own_names() -> None:
+    figure = plotting.plot_hit_map(torch.tensor([0, 1, 2]), Grid(1, 3), labels=torch.tensor([10**8, 7, -1]))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["100000000", "7"]
+
+
+@pytest.mark.parametrize(
+    ("bmu", "labels", "named"),
+    [
+        ([0, 9], None, "bmu must be from 0 to 8, got 0 to 9"),
+        ([-1, 3], None, "bmu"),
+        ([[0, 1]], None, "bmu"),
+        ([0.0, 1.0], None, "bmu"),
+        ([0, 9], [0, 1], "bmu"),
+        ([0, 5], [0, 2], "labels must be below 2, the number of classes, got 2"),
+        ([0, 5], [0], "labels"),
+        ([0, 5], [0.0, 1.0], "labels"),
+    ],
+)
+def test_what_the_hit_map_cannot_show_is_named(bmu: list[int], labels: list[int] | None, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        plotting.plot_hit_map(
+            torch.tensor(bmu), Grid(3, 3), labels=None if labels is None else torch.tensor(labels), classes=("a", "b")
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_tensors_of_a_training_can_be_drawn(dtype: torch.dtype) -> None:
+    grid = Grid(2, 3)
+    drawn(plotting.plot_prototypes(torch.rand(6, 3, 4, 4, dtype=dtype, requires_grad=True), grid))
+    drawn(plotting.plot_u_matrix(torch.rand(2, 3, dtype=dtype, requires_grad=True), grid))
+    drawn(plotting.plot_hit_map(torch.tensor([0, 5], dtype=torch.int32), grid, labels=torch.tensor([0, 1], dtype=torch.int16)))
+
+
+def test_distances_and_images_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"distances must be \(2, 3\)"):
+        plotting.plot_u_matrix(torch.rand(3, 2), Grid(2, 3))
+    with pytest.raises(ValueError, match="images must be"):
+        plotting.plot_prototypes(torch.rand(6, 4, 4), Grid(2, 3))
+
+
+# By name: the name of a class, and what of it the picture shows.
+NAMES = {
+    "mathematics": ("$0k_$10k", "$0k_$10k"),
+    "one dollar": ("$50k+", "$50k+"),
+    "broken mathematics": (r"$\frac{$ \ {}", r"$\frac{$ \ {}"),
+    "an underscore in front": ("_hidden", "_hidden"),
+    "half a surrogate pair": ("a\ud800b", "a\N{REPLACEMENT CHARACTER}b"),
+    "control characters": ("a\nb\tc\x00", "a b c "),
+    "percent and hash": ("50% #1 & ^~", "50% #1 & ^~"),
+    "nothing": ("", ""),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("cols", [2, 40])  # with names on the units, and with a legend
+@pytest.mark.filterwarnings("error")
+def test_names_are_drawn_as_they_are(kind: str, cols: int) -> None:
+    name, shown = NAMES[kind]
+    bmu, labels = torch.tensor([0, 1]), torch.tensor([0, 1])
+    figure = plotting.plot_hit_map(bmu, Grid(1, cols), labels=labels, classes=(name, "bee"))
+    legend = figure.axes[0].get_legend()
+    texts = figure.axes[0].texts if legend is None else legend.get_texts()
+    assert [text.get_text() for text in texts] == [shown, "bee"]
+    assert not any(text.get_parse_math() or text.get_usetex() for text in texts)
+    drawn(figure)
+
+
+@pytest.mark.parametrize("length", [100, 5000])
+@pytest.mark.parametrize("grid", [Grid(3, 3), Grid(40, 40)], ids=str)
+@pytest.mark.filterwarnings("error")
+def test_very_long_names_leave_the_map_its_room(length: int, grid: Grid) -> None:
+    bmu = torch.arange(12) % 9
+    figures = [
+        plotting.plot_hit_map(bmu, grid, labels=bmu, classes=[letter * size for letter in "abcdefghi"]) for size in (1, length)
+    ]
+    widths = []
+    for figure in figures:
+        drawn(figure)
+        widths.append(figure.axes[0].get_window_extent().width)
+    assert widths[1] > widths[0] / 2
+
+
 def test_large_maps_have_a_legend_instead_of_names() -> None:
     figure = plotting.plot_hit_map(torch.tensor([0, 5]), Grid(1, 40), labels=torch.tensor([0, 1]), classes=("ant", "bee"))
     legend = figure.axes[0].get_legend()

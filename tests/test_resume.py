@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,8 @@ import torch
 from tiny_run import lasting, small_pictures, tiny_config
 
 from benchmarks.kill_and_resume import kill_and_resume
-from vitsom_fast.training import files, fit
+from vitsom_fast import cli
+from vitsom_fast.training import Dataset, files, fit
 from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.config import TrainConfig
 
@@ -79,7 +81,7 @@ def test_a_crash_at_any_stage_of_a_write_loses_nothing(
             fit(config, folder, progress=False)
     if checkpoint_of(folder).exists():
         load_checkpoint(checkpoint_of(folder))  # whole
-    report = fit(config, folder, resume=True, progress=False)
+    report = fit(config, folder, resume=checkpoint_of(folder).exists(), progress=False)
     assert lasting(report) == lasting(expected)
     tensors = load_checkpoint(checkpoint_of(folder)).tensors
     assert tensors.keys() == expected_tensors.keys()
@@ -156,6 +158,47 @@ def test_other_settings_are_named(tmp_path: Path, setting: str, value: Any) -> N
     assert checkpoint_of(tmp_path / "run").read_bytes() == before
 
 
+def test_nothing_to_resume_is_said_and_nothing_is_made(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume in '.*run'"):
+        fit(config, tmp_path / "run", resume=True, progress=False)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="out"):
+        fit(config, resume=True, progress=False)
+
+
+def test_the_images_may_have_moved(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, epochs=1)
+    report = fit(config, tmp_path / "run", progress=False)
+    (tmp_path / "elsewhere").mkdir()
+    moved = Path(config.dataset).rename(tmp_path / "elsewhere" / "other.npz")
+    found = fit(replace(config, dataset=str(moved)), tmp_path / "run", resume=True, progress=False)
+    assert found["loss_per_epoch"] == report["loss_per_epoch"]
+
+
+@pytest.mark.parametrize("moment", ["fingerprint", "build", "mkdir", "claim"])
+def test_a_kill_before_the_first_checkpoint_leaves_nothing_that_resumes_as_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(tmp_path, seed=5)
+    module = importlib.import_module("vitsom_fast.training.fit")
+    with monkeypatch.context() as patch:
+        if moment == "fingerprint":
+            patch.setattr(Dataset, "fingerprint", crash_after(0, Dataset.fingerprint))
+        elif moment == "build":
+            patch.setattr(module, "build_optimizer", crash_after(0, module.build_optimizer))
+        elif moment == "mkdir":
+            patch.setattr(Path, "mkdir", crash_after(0, Path.mkdir, before=False))
+        else:
+            patch.setattr(module, "claimed", crash_after(0, module.claimed))
+        with pytest.raises(Crash):
+            fit(config, tmp_path / "run", progress=False)
+    assert (tmp_path / "run").exists() == (moment == "mkdir")
+    assert cli.main(["train", "--resume", "--out", str(tmp_path / "run")]) == 2
+    assert not checkpoint_of(tmp_path / "run").exists()
+
+
 def test_other_images_under_the_same_name_are_noticed(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, epochs=1)
     fit(config, tmp_path / "run", progress=False)
@@ -186,17 +229,8 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     with files.claimed(tmp_path / "run"):
         (tmp_path / "run" / ".checkpoint.safetensors.tmp").write_bytes(b"being written")
         with pytest.raises(ValueError, match="in use"):
-            fit(tiny_config(tmp_path), tmp_path / "run", resume=True, progress=False)
+            fit(tiny_config(tmp_path), tmp_path / "run", progress=False)
         assert (tmp_path / "run" / ".checkpoint.safetensors.tmp").exists()
-
-
-def test_what_a_kill_left_half_written_is_cleared_away(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    for name in (".prototypes.png.tmp", ".notes.txt", "mine.tmp"):
-        (folder / name).write_bytes(b"half")
-    with files.claimed(folder):
-        assert {path.name for path in folder.iterdir()} == {".notes.txt", "mine.tmp"}  # nothing but our temporary files
 
 
 def test_a_file_in_the_place_of_the_folder_is_explained(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Settings, data sets, schedules and the loop."""
+"""Settings, schedules and the loop."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from dataclasses import fields, replace
@@ -13,7 +14,9 @@ import pytest
 import torch
 from tiny_run import lasting, small_pictures, tiny_config
 
+from vitsom_fast.models import ViTSOM
 from vitsom_fast.training import TrainConfig, fit, load_dataset
+from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.fit import build_model, build_optimizer, learning_rate_factor, sample_order
 
 
@@ -48,11 +51,33 @@ def test_config_survives_json() -> None:
         ("backend", "tpu", ValueError),
         ("grid", (3,), ValueError),
         ("topology", "triangular", ValueError),
+        ("seed", 2**64, ValueError),
+        ("threads", 10**5, ValueError),
+        ("width", 10**20, ValueError),
+        ("epochs", np.int64(0), ValueError),
+        ("epochs", np.float32(2), TypeError),
+        ("gamma", 1e39, ValueError),
+        ("lr", 1e38, ValueError),
+        ("lr", 10**400, TypeError),
     ],
 )
 def test_config_names_what_is_wrong(setting: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=setting):
         TrainConfig(**{setting: value})
+
+
+def test_config_takes_numpy_scalars() -> None:
+    scalars = TrainConfig(
+        grid=np.array([3, 5]),
+        epochs=np.int32(2),
+        periodic=np.bool_(True),
+        topology=np.str_("rectangular"),
+        t_max=np.float32(2.5),
+    )
+    plain = TrainConfig(grid=(3, 5), epochs=2, periodic=True, topology="rectangular", t_max=2.5)
+    assert scalars == plain
+    assert scalars.to_json() == plain.to_json()
+    assert TrainConfig(grid=(np.int64(3), np.int64(5)), gamma=np.int64(2)) == TrainConfig(grid=(3, 5), gamma=2.0)
 
 
 def test_config_differences_are_of_what_changes_the_result() -> None:
@@ -67,77 +92,15 @@ def test_config_differences_are_of_what_changes_the_result() -> None:
             float: lambda v: v / 2 + 0.03,
         }
         other = replace(config, **{setting.name: changed[type(value)](value)})
-        expected = [setting.name] if setting.name != "threads" and type(value) is not str else []
+        expected = [setting.name] if setting.metadata["changes_result"] and type(value) is not str else []
         assert config.differences(other) == expected
-    assert config.differences(replace(config, dataset="photo-patches", topology="hexagonal")) == ["dataset", "topology"]
+    assert config.differences(replace(config, dataset="moved.npz", threads=2, topology="hexagonal")) == ["topology"]
 
 
 def test_first_temperature_is_half_the_longer_side_unless_given() -> None:
     assert TrainConfig(grid=(4, 10)).first_temperature == 5.0
     assert TrainConfig(grid=(4, 10), t_max=3).first_temperature == 3.0
     assert TrainConfig(grid=(1, 1), t_min=2.0).first_temperature == 2.0  # never below the last
-
-
-# Data
-
-
-def test_digits() -> None:
-    digits = load_dataset("digits")
-    assert digits.images.shape == (1797, 1, 8, 8)
-    assert digits.images.aminmax() == (0.0, 1.0)
-    assert digits.classes == tuple("0123456789")
-    assert digits.labels is not None
-    assert torch.bincount(digits.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-
-
-def test_photo_patches_are_cut_from_the_photographs() -> None:
-    from sklearn.datasets import load_sample_image
-
-    patches = load_dataset("photo-patches")
-    assert patches.images.shape == (2 * 53 * 80, 3, 8, 8)
-    assert patches.labels is None
-    expected = torch.tensor(load_sample_image("china.jpg")[8:16, 24:32]).permute(2, 0, 1) / 255
-    torch.testing.assert_close(patches.images[80 + 3], expected)
-
-
-def test_npz_of_bytes_with_channels_and_named_labels(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
-    np.savez(tmp_path / "pets.npz", images=images, labels=["dog", "cat", "dog", "ant", "cat"])
-    pets = load_dataset(str(tmp_path / "pets.npz"))
-    assert pets.name == "pets"
-    torch.testing.assert_close(pets.images[2, 1], torch.from_numpy(images[2, :, :, 1]) / 255)
-    assert pets.classes == ("ant", "cat", "dog")
-    assert pets.labels is not None
-    assert pets.labels.tolist() == [2, 1, 2, 0, 1]
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"pixels": np.zeros((2, 4, 4))}, "'images'.*pixels"),
-        ({"images": np.zeros((2, 4))}, r"shape \(N, H, W\)"),
-        ({"images": np.zeros((0, 4, 4))}, "shape"),
-        ({"images": np.zeros((2, 4, 4), dtype=np.int32)}, "int32"),
-        ({"images": np.full((2, 4, 4), 1.5)}, r"\[0, 1\]"),
-        ({"images": np.full((2, 4, 4), np.nan)}, "finite"),
-        ({"images": np.zeros((2, 4, 4)), "labels": np.zeros(3)}, "labels"),
-        ({"images": np.array([[["a"]]], dtype=object)}, "cannot be used"),
-    ],
-)
-def test_unusable_npz_is_explained(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
-    np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(ValueError, match=f"bad.npz.*{message}"):
-        load_dataset(str(tmp_path / "bad.npz"))
-
-
-def test_other_unusable_datasets_are_explained(tmp_path: Path) -> None:
-    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 torn")
-    with pytest.raises(ValueError, match=r"torn\.npz"):
-        load_dataset(str(tmp_path / "torn.npz"))
-    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
-        load_dataset(str(tmp_path / "none.npz"))
-    with pytest.raises(ValueError, match=r"'digits'.*'imagenet'"):
-        load_dataset("imagenet")
 
 
 # Schedules and order
@@ -222,8 +185,6 @@ def test_every_backend_gives_the_same_loss_curve(tmp_path: Path, backend: str, t
 
 
 def test_schedules_run_from_first_to_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vitsom_fast.models import ViTSOM
-
     temperatures, sizes = [], []
     forward = ViTSOM.forward
 
@@ -242,10 +203,84 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     config = tiny_config(tmp_path, lr=1e36)
     with pytest.raises(FloatingPointError, match="lower lr"):
         fit(config, tmp_path / "run", progress=False)
-    from vitsom_fast.training.checkpoint import load_checkpoint
-
     tensors = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").tensors
     assert all(torch.isfinite(value).all() for name, value in tensors.items() if name.startswith("model."))
+
+
+def test_weights_that_are_not_finite_stop_the_run_and_keep_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("vitsom_fast.training.fit")
+    train_epoch = module.train_epoch
+
+    def overflowing(model: ViTSOM, *args: Any) -> dict[str, Any]:
+        record: dict[str, Any] = train_epoch(model, *args)  # its losses are finite: the last step alone went wrong
+        with torch.no_grad():
+            model.som.prototypes[2, 3] = math.inf
+        return record
+
+    monkeypatch.setattr(module, "train_epoch", overflowing)
+    with pytest.raises(FloatingPointError, match=r"weights.*lower lr"):
+        fit(tiny_config(tmp_path, epochs=1), tmp_path / "run", progress=False)
+    kept = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+    assert kept.history == []
+    assert torch.isfinite(kept.tensors["model.som.prototypes"]).all()
+
+
+def test_two_runs_that_start_at_once_get_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(tmp_path, epochs=1)
+    folders: list[Path] = []
+
+    def other_starts(folder: Path) -> None:
+        folders.append(folder)
+        if len(folders) == 1:
+            fit(config, progress=False, started=folders.append)
+
+    fit(config, progress=False, started=other_starts)
+    assert folders == [Path("runs/tiny"), Path("runs/tiny-2")]
+    assert all((folder / "metrics.json").exists() for folder in folders)
+
+
+def test_a_typo_in_the_instruction_set_is_no_slow_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "VITSOM_CPU_ISA must be one of avx2, baseline on this processor, got 'avx51'"
+    monkeypatch.delenv("VITSOM_BACKEND", raising=False)
+    monkeypatch.setattr("vitsom_fast.backends.cpu._reason", reason)
+    with pytest.raises(ValueError, match="VITSOM_CPU_ISA"):
+        fit(tiny_config(tmp_path), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    assert fit(tiny_config(tmp_path, backend="torch", epochs=1), tmp_path / "run", progress=False)["backend"] == "torch"
+
+
+class Gone:
+    """stderr of a terminal that is no longer there."""
+
+    encoding = "utf-8"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.calls = 0
+
+    def write(self, text: str) -> int:
+        self.calls += 1
+        raise self.error
+
+    def flush(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [None, *map(Gone, [BrokenPipeError(32, "pipe"), OSError(5, "EIO"), OSError(9, "EBADF"), ValueError("closed")])],
+    ids=["no stderr", "pipe", "terminal", "descriptor", "closed"],
+)
+def test_training_goes_on_without_its_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: Any) -> None:
+    config = tiny_config(tmp_path, epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", stream)
+        report = fit(config, tmp_path / "run", progress=True)
+    assert len(report["loss_per_epoch"]) == 2
+    assert stream is None or stream.calls
 
 
 @pytest.mark.parametrize(("device", "message"), [("gpu", "'cpu', 'cuda'"), ("meta", "'cpu', 'cuda'"), ("cuda:77", "cuda:77")])

@@ -63,7 +63,7 @@ def train(out: Path | None = None, resume: bool = False, **settings: Any) -> int
     say(_summary(report, config, folder))
     if report["failed"]:
         parts = ", ".join(f"{part} ({reason})" for part, reason in report["failed"].items())
-        return _failure(1, f"the report lacks {parts}; --resume makes it anew")
+        return _failure(1, f"the report lacks {parts}; --resume tries again")
     return 0
 
 

@@ -95,7 +95,7 @@ def _finite(value: float | None, name: str, failed: dict[str, str]) -> float | N
     """The value, or None where it is no finite number, which JSON does not know."""
     if value is None or math.isfinite(value):
         return value
-    failed[name] = f"it is {value}"
+    failed[name] = f"it is {value}: the training diverged, try a lower lr"
     return None
 
 
