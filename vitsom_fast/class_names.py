@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.path import Path as MplPath
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
@@ -15,23 +16,24 @@ _LONGEST_IN_LEGEND = 40  # characters of a name
 _LEGEND_WIDTH = 100  # characters in a line
 
 
-def write_names(axes: Axes, places: NDArray[np.float64], names: Sequence[str], size: float) -> None:
-    """Write each name around its place (x, y), in letters of at most ``size`` points, smaller the longer it is."""
-    outline = [withStroke(linewidth=size / 6, foreground="white")]
-    for (x, y), name in zip(places, map(_drawable, names), strict=True):
+def write_names(axes: Axes, cells: NDArray[np.float64], names: Sequence[str], size: float) -> None:
+    """Write each name into its cell, an outline (corners, 2), in letters of ``size`` points, smaller the longer it is."""
+    for cell, name in zip(cells, map(_drawable, names), strict=True):
+        fontsize = min(size / max(1, 0.55 * len(name)), _LARGEST)
         text = axes.text(
-            x,
-            y,
+            *cell.mean(axis=0),
             name,
             ha="center",
             va="center_baseline",
-            fontsize=min(size / max(1, 0.55 * len(name)), _LARGEST),
-            path_effects=outline,
+            fontsize=fontsize,
+            path_effects=[withStroke(linewidth=fontsize / 4, foreground="white")],
             parse_math=False,
             usetex=False,
             clip_on=True,
         )
-        text.set_in_layout(False)  # a name of a thousand characters would leave the map no room
+        # A name of a thousand characters, in the smallest letters that there are, leaves its neighbours and the map their room.
+        text.set_clip_path(MplPath(cell), axes.transData)
+        text.set_in_layout(False)
 
 
 def add_legend(axes: Axes, names: Sequence[str], colors: NDArray[np.float64]) -> None:

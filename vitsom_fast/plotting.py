@@ -25,7 +25,7 @@ from vitsom_fast.metrics import class_counts
 _WIDTH = 8.0  # inches of the longer side
 _DPI = 160
 _EMPTY = "#ececec"  # a unit that wins nothing
-_UNLABELLED = "#9a9a9a"  # a unit that wins nothing with a label
+_UNLABELLED = "#333333"  # a unit that wins nothing with a label
 _LARGEST_WITH_TEXT = 32  # units a side; more would be unreadable
 
 
@@ -67,7 +67,7 @@ def plot_hit_map(bmu: Tensor, grid: Grid, *, labels: Tensor | None = None, class
     Args:
         bmu: (N,) integers, the unit of every sample.
         labels: (N,) integers that index ``classes``, -1 for a sample without a label. With them a unit has the colour and the
-            name of its most frequent class and a size that grows with its hits, and is grey where none has a label; without, a
+            name of its most frequent class and a size that grows with its hits, and is black where none has a label; without, a
             colour for its hits.
         classes: the names of the classes; if empty, their numbers are.
 
@@ -93,7 +93,7 @@ def plot_hit_map(bmu: Tensor, grid: Grid, *, labels: Tensor | None = None, class
     if max(grid.rows, grid.cols) <= _LARGEST_WITH_TEXT:
         named = majority >= 0
         size = 0.42 * 72 * _WIDTH / max(grid.rows, grid.cols)  # points
-        write_names(axes, centres[named, 0], [names[index] for index in majority[named]], size)
+        write_names(axes, cells[named], [names[index] for index in majority[named]], size)
     elif len(names) <= 20:
         add_legend(axes, names, palette[:-1])
     return figure
