@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(SUM_WARPS* WARP) sum_group(
     const int* samples = groups.order + groups.group_start[g];
     double sum[4] = {0, 0, 0, 0};
     for (int s = warp; s < size; s += SUM_WARPS) {
-        const float4 v = inverse[samples[s]] * z.load(samples[s], d);
+        const float4 v = normalised(z.load(samples[s], d), inverse[samples[s]]);
         sum[0] += v.x;
         sum[1] += v.y;
         sum[2] += v.z;
@@ -38,6 +38,19 @@ __global__ void __launch_bounds__(SUM_WARPS* WARP) sum_group(
     sums.store(g, d, total);
 }
 
+// A factor in two, each of half its exponent: what they multiply, one after the other, overflows or underflows only where the
+// result does.
+struct Factor {
+    float first, second;
+
+    __device__ explicit Factor(double factor) {
+        const double half = factor != 0 && isfinite(factor) ? scalbn(1.0, ilogb(factor) / 2) : 1.0;
+        first = static_cast<float>(factor / half);
+        second = static_cast<float>(half);
+    }
+    __device__ float4 operator*(float4 v) const { return second * (first * v); }
+};
+
 // Below eps the normalisation is linear and nothing is projected away.
 template <class T>
 __global__ void __launch_bounds__(RowThreads::BLOCK) project_row(
@@ -53,10 +66,10 @@ __global__ void __launch_bounds__(RowThreads::BLOCK) project_row(
     squared = threads.sum(squared);
     along = threads.sum(along);
     const double inverse = 1.0 / clamped_norm(squared);
-    const float inner = squared < EPS * EPS ? 0.0f : static_cast<float>(-along * inverse * inverse);
-    const float outer = static_cast<float>(-scale * *grad_loss * inverse);
+    const float inner = squared < EPS * EPS ? 0.0f : static_cast<float>(-along * inverse), unit = lifted(inverse);
+    const Factor outer(-scale * *grad_loss * inverse);
     for (std::int64_t d = threads.first_feature(); d < x.dim; d += threads.apart) {
-        out.store(row, d, outer * (pull.load(row, d) + inner * x.load(row, d)));
+        out.store(row, d, outer * (pull.load(row, d) + inner * normalised(x.load(row, d), unit)));
     }
 }
 

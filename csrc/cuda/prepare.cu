@@ -42,7 +42,8 @@ __global__ void __launch_bounds__(RowThreads::BLOCK) pack_rows(RowThreads thread
     }
     if (threads.first_feature() == 0) {
         const double inverse = 1.0 / clamped_norm(squared);
-        out.inverse[row] = static_cast<float>(inverse);
+        out.inverse[row] = lifted(inverse);
+        if (out.inverse_rest) out.inverse_rest[row] = static_cast<float>(inverse * LIFT - lifted(inverse));
         out.packed_inverse[row] = static_cast<float>(scalbn(inverse, -exponent));
         if (best) best[row] = 0;
     }

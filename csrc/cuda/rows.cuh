@@ -145,4 +145,11 @@ __device__ inline double clamped_norm(double squared) {
     return squared < EPS * EPS ? EPS : sqrt(squared);
 }
 
+// Rows may be longer than any fp32 number, and 1 / |x| then less than what fp32 has all bits for: it is kept LIFT times as large.
+// A feature times that is at most LIFT, and never loses bits either.
+constexpr float LIFT = 0x1p50f, DROP = 0x1p-50f;
+
+__device__ inline float lifted(double inverse) { return static_cast<float>(inverse * LIFT); }
+__device__ inline float4 normalised(float4 x, float lifted_inverse) { return DROP * (lifted_inverse * x); }
+
 }  // namespace vitsom::cuda

@@ -224,12 +224,18 @@ __global__ void __launch_bounds__(Shape::THREADS, Shape::BLOCKS) search_tiles(
     }
 }
 
+// Rounding leaves a cosine beyond 1; NaN stays.
+__device__ float distance_of(float cosine) {
+    const float distance = 1.0f - cosine;
+    return distance < 0.0f ? 0.0f : distance > 2.0f ? 2.0f : distance;
+}
+
 __global__ void decode_best(const Best* found, Packed z, std::int64_t batch, std::int64_t* bmu, float* distance) {
     const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= batch) return;
     const Best best = found[i];
     bmu[i] = best ? static_cast<std::int64_t>(~static_cast<unsigned>(best)) : 0;
-    if (distance) distance[i] = best ? 1.0f - score_of(static_cast<unsigned>(best >> 32)) * z.packed_inverse[i] : nanf("");
+    if (distance) distance[i] = best ? distance_of(score_of(static_cast<unsigned>(best >> 32)) * z.packed_inverse[i]) : nanf("");
 }
 
 template <int PLANES, class Shape>

@@ -7,15 +7,21 @@
 namespace vitsom::cuda {
 namespace {
 
-// smoothed[r, c] = sum over s of factor[c, s] * w^[r, s]
+// smoothed[r, c] = sum over s of factor[c, s] * (w^[r, s] - centre); a difference of two numbers next to each other is rounded once
 template <class T>
 __global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) smooth_normalised(
-    Tiling tiling, Rows<const T> prototypes, const float* inverse, std::int64_t cols, const float* factor,
-    Rows<float> smoothed) {
+    Tiling tiling, Rows<const T> prototypes, const float* inverse, const float* inverse_rest, Rows<float> centre,
+    std::int64_t cols, const float* factor, Rows<float> smoothed) {
     const std::int64_t first = tiling.repeat() * cols;
     product_tile<Weights::by_depth>(
-        tiling.row(), cols, tiling.feature(), cols, [&](std::int64_t c, std::int64_t s) { return factor[c * cols + s]; },
-        [&](std::int64_t s, std::int64_t d) { return inverse[first + s] * prototypes.load(first + s, d); },
+        tiling.row(), cols, tiling.feature(), cols, BESIDE_ONE,
+        [&](std::int64_t c, std::int64_t s) { return factor[c * cols + s]; },
+        [&](std::int64_t s, std::int64_t d) {
+            const float4 x = prototypes.load(first + s, d), c = centre.load(0, d);
+            const float high = inverse[first + s], rest = inverse_rest[first + s];
+            const auto from_centre = [&](float x, float c) { return DROP * (fmaf(high, x, -LIFT * c) + rest * x); };
+            return float4{from_centre(x.x, c.x), from_centre(x.y, c.y), from_centre(x.z, c.z), from_centre(x.w, c.w)};
+        },
         [&](std::int64_t c, std::int64_t d, float4 v) { smoothed.store(first + c, d, v); });
 }
 
@@ -28,7 +34,7 @@ __global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) combine_at_bm
     const std::int64_t start = groups.column_start[column];
     const int* bmu_rows = groups.group_row + start;
     product_tile<Weights::by_depth>(
-        tiling.row(), count, tiling.feature(), rows,
+        tiling.row(), count, tiling.feature(), rows, BESIDE_ONE,
         [&](std::int64_t g, std::int64_t r) { return factor[bmu_rows[g] * rows + r]; },
         [&](std::int64_t r, std::int64_t d) { return smoothed.load(r * cols + column, d); },
         [&](std::int64_t g, std::int64_t d, float4 v) {
@@ -43,7 +49,7 @@ __global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) spread_from_b
     const std::int64_t column = tiling.repeat(), start = groups.column_start[column];
     const int* bmu_rows = groups.group_row + start;
     product_tile<Weights::by_row>(
-        tiling.row(), rows, tiling.feature(), groups.column_groups[column],
+        tiling.row(), rows, tiling.feature(), groups.column_groups[column], NOTHING,
         [&](std::int64_t r, std::int64_t g) { return factor[bmu_rows[g] * rows + r]; },
         [&](std::int64_t g, std::int64_t d) { return sums.load(start + g, d); },
         [&](std::int64_t r, std::int64_t d, float4 v) { spread.store(r * cols + column, d, v); });
@@ -54,7 +60,8 @@ __global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) smooth_transp
     Tiling tiling, Rows<float> spread, std::int64_t cols, const float* factor, bool is_first, Rows<float> pull) {
     const std::int64_t first = tiling.repeat() * cols;
     product_tile<Weights::by_row>(
-        tiling.row(), cols, tiling.feature(), cols, [&](std::int64_t c, std::int64_t s) { return factor[s * cols + c]; },
+        tiling.row(), cols, tiling.feature(), cols, NOTHING,
+        [&](std::int64_t c, std::int64_t s) { return factor[s * cols + c]; },
         [&](std::int64_t s, std::int64_t d) { return spread.load(first + s, d); },
         [&](std::int64_t c, std::int64_t d, float4 v) {
             pull.store(first + c, d, is_first ? v : pull.load(first + c, d) + v);
@@ -67,14 +74,15 @@ const float* col_factor(const Neighborhood& h, std::int64_t term) { return h.col
 }  // namespace
 
 void smooth_prototypes(
-    const Problem& p, const Neighborhood& h, std::int64_t term, const float* inverse, const Features& smoothed,
-    cudaStream_t stream) {
+    const Problem& p, const Neighborhood& h, std::int64_t term, const Packed& prototypes, const Features& centre,
+    const Features& smoothed, cudaStream_t stream) {
     const Tiling tiling(h.cols, p.dim, h.rows);
     by_dtype(p.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
             "smooth_normalised", smooth_normalised<T>, tiling.blocks(), PRODUCT_THREADS, stream, tiling,
-            make_rows<T>(p.prototypes, p.dim), inverse, h.cols, col_factor(h, term), smoothed);
+            make_rows<T>(p.prototypes, p.dim), prototypes.inverse, prototypes.inverse_rest, centre, h.cols,
+            col_factor(h, term), smoothed);
     });
 }
 

@@ -50,17 +50,20 @@ struct SearchPieces {
 };
 
 struct ForwardPieces : SearchPieces {
-    Features smoothed, combined;
+    Features centre, smoothed, combined;
     double *factor_sums, *losses;
     int* next;
 
     ForwardPieces(Arena& arena, const Problem& p, const Neighborhood& h)
         : SearchPieces(arena, p),
+          centre(take_features(arena, 1, p.dim)),
           smoothed(take_features(arena, p.num_prototypes, p.dim)),
           combined(take_features(arena, p.batch, p.dim)),
           factor_sums(arena.take<double>(h.terms * (h.rows + h.cols))),
           losses(arena.take<double>(p.batch)),
-          next(arena.take<int>(p.num_prototypes)) {}
+          next(arena.take<int>(p.num_prototypes)) {
+        prototypes.inverse_rest = arena.take<float>(p.num_prototypes);
+    }
 };
 
 struct BackwardPieces {
@@ -72,7 +75,7 @@ struct BackwardPieces {
           pull(take_features(arena, p.num_prototypes, p.dim)) {}
 };
 
-// What a forward pass keeps: 1 / max(|z|, eps) and the samples sorted by BMU.
+// What a forward pass keeps: LIFT / max(|z|, eps) and the samples sorted by BMU.
 struct Context {
     float* inverse;  // [batch]
     Groups groups;
@@ -136,14 +139,14 @@ void som_forward(
     run_search(p, pieces, stream);
     decode(pieces.best, pieces.z, p.batch, bmu, nullptr, stream);
     group(bmu, p.batch, h.rows, h.cols, kept.groups, pieces.next, stream);
-    sum_factors(h, pieces.factor_sums, stream);
+    survey(p, h, pieces.prototypes.inverse, pieces.factor_sums, pieces.centre, stream);
     for (std::int64_t term = 0; term < h.terms; ++term) {
-        smooth_prototypes(p, h, term, pieces.prototypes.inverse, pieces.smoothed, stream);
+        smooth_prototypes(p, h, term, pieces.prototypes, pieces.centre, pieces.smoothed, stream);
         combine_rows(p, h, term, pieces.smoothed, kept.groups, pieces.combined, stream);
     }
     attract(
-        p, h, bmu, kept.groups, pieces.factor_sums, pieces.combined, pieces.prototypes.inverse, scale, attraction,
-        pieces.losses, loss, stream);
+        p, h, bmu, kept.groups, pieces.factor_sums, pieces.centre, pieces.combined, pieces.prototypes.inverse, scale,
+        attraction, pieces.losses, loss, stream);
 }
 
 void som_backward(

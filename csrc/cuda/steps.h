@@ -11,7 +11,8 @@ struct Packed {
     __half* halves;         // [rows, pitch], zero beyond the end of a row
     std::int64_t pitch;     // a multiple of PACKED_STEP
     int planes;
-    float* inverse;         // [rows] 1 / max(|x|, eps), NaN for a row that is not finite
+    float* inverse;         // [rows] LIFT / max(|x|, eps), NaN for a row that is not finite
+    float* inverse_rest;    // [rows] what fp32 rounds away of it
     float* packed_inverse;  // [rows] the same of the packed row
 };
 
@@ -45,21 +46,27 @@ void decode(const Best*, const Packed& z, std::int64_t batch, std::int64_t* bmu,
 void group(
     const std::int64_t* bmu, std::int64_t batch, std::int64_t rows, std::int64_t cols, const Groups&, int* next, cudaStream_t);
 
-// Forward: the prototypes smoothed along columns by one term, then its rows combined at the distinct BMUs, set or added to.
+// Forward: the prototypes, as seen from the centre, smoothed along columns by one term, then its rows combined at the distinct
+// BMUs, set or added to.
 void smooth_prototypes(
-    const Problem&, const Neighborhood&, std::int64_t term, const float* inverse, const Features& smoothed, cudaStream_t);
+    const Problem&, const Neighborhood&, std::int64_t term, const Packed& prototypes, const Features& centre,
+    const Features& smoothed, cudaStream_t);
 void combine_rows(
     const Problem&, const Neighborhood&, std::int64_t term, const Features& smoothed, const Groups&, const Features& combined,
     cudaStream_t);
 
-// Sums of the factors' rows in fp64, [terms, rows] then [terms, cols]: n = G 1 is a sum over terms of their products.
-void sum_factors(const Neighborhood&, double* sums, cudaStream_t);
+// What the rest of a forward pass takes from all of the map. Sums of the factors' rows in fp64, [terms, rows] then [terms, cols]:
+// n = G 1 is a sum over terms of their products. And the centre c [1, dim], the mean of some of the w^: S = n c + G (w^ - c), and
+// all that is rounded on the way to S is in proportion to w^ - c, which is next to nothing in a map that has collapsed.
+void survey(
+    const Problem&, const Neighborhood&, const float* prototype_inverse, double* factor_sums, const Features& centre,
+    cudaStream_t);
 
 // attraction[i] = S_b, and the loss.
 void attract(
     const Problem&, const Neighborhood&, const std::int64_t* bmu, const Groups&, const double* factor_sums,
-    const Features& combined, const float* prototype_inverse, double scale, float* attraction, double* losses, float* loss,
-    cudaStream_t);
+    const Features& centre, const Features& combined, const float* prototype_inverse, double scale, float* attraction,
+    double* losses, float* loss, cudaStream_t);
 
 // Backward: the normalised samples of a distinct BMU summed up, spread along rows by one term, then smoothed along columns.
 void sum_samples(const Problem&, const Groups&, const float* inverse, const Features& sums, cudaStream_t);

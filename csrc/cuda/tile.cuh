@@ -11,15 +11,18 @@ constexpr int PRODUCT_BLOCKS = 3;  // on a multiprocessor, of 168 registers a th
 // Which index of the weights is contiguous in memory: it runs along the threads.
 enum class Weights { by_depth, by_row };
 
-// From where to where along k a weight of these rows matters. Beyond are only weights below 2^-24, which fp32 does not see
-// beside the 1 of the BMU itself. A NaN matters.
+// From where to where along k a weight of these rows matters; a NaN does.
 struct Band {
     int begin, end;
 };
 
+// What does not matter. Where rows are summed up for the attraction of a BMU: weights below 2^-24, which fp32 does not see beside
+// the 1 of the BMU itself. Where latents are summed up for a prototype: zeros only, for its gradient is divided by its length. The
+// shortest prototype may have the largest gradient of all, however far it is from every BMU.
+constexpr float BESIDE_ONE = 0x1p-24f, NOTHING = 0.0f;
+
 template <Weights ORDER, class Weight>
-__device__ Band find_band(int row, int rows, int depth, const Weight& weight) {
-    constexpr float NEGLIGIBLE = 0x1p-24f;
+__device__ Band find_band(int row, int rows, int depth, float negligible, const Weight& weight) {
     constexpr int ROWS_APART = ORDER == Weights::by_row ? PRODUCT_ROWS : 1, DEPTHS_APART = PRODUCT_THREADS / ROWS_APART;
     __shared__ int begin, end;
     const int thread = static_cast<int>(threadIdx.x);
@@ -35,7 +38,7 @@ __device__ Band find_band(int row, int rows, int depth, const Weight& weight) {
 #pragma unroll 16
         for (int j = 0; j < PRODUCT_ROWS / ROWS_APART; ++j) {
             const int m = row + thread % ROWS_APART + j * ROWS_APART;
-            matters |= !(fabsf(weight(m < rows ? m : rows - 1, k)) <= NEGLIGIBLE);
+            matters |= !(fabsf(weight(m < rows ? m : rows - 1, k)) <= negligible);
         }
         first_found = matters && end_found == 0 ? k : first_found;
         end_found = matters ? k + 1 : end_found;
@@ -58,7 +61,8 @@ __device__ Band find_band(int row, int rows, int depth, const Weight& weight) {
 // off a Gaussian that lost its tail.
 template <Weights ORDER, class Weight, class Features, class Store>
 __device__ void product_tile(
-    int row, int rows, int feature, int depth, const Weight& weight, const Features& features, const Store& store) {
+    int row, int rows, int feature, int depth, float negligible, const Weight& weight, const Features& features,
+    const Store& store) {
     constexpr int WEIGHTS = PRODUCT_ROWS * PRODUCT_DEPTH / PRODUCT_THREADS;
     constexpr int QUADS = PRODUCT_FEATURES * PRODUCT_DEPTH / 4 / PRODUCT_THREADS;
     __shared__ __align__(16) float lefts[2][PRODUCT_DEPTH][PRODUCT_ROWS + 4];
@@ -92,7 +96,7 @@ __device__ void product_tile(
 
     const int first_row = thread / 16 * 8, first_feature = thread % 16 * 4;
     float4 sum[8] = {};
-    const Band band = find_band<ORDER>(row, rows, depth, weight);
+    const Band band = find_band<ORDER>(row, rows, depth, negligible, weight);
     if (band.begin < band.end) fetch(band.begin);
     int turn = 0;
     for (int k = band.begin; k < band.end; k += PRODUCT_DEPTH, turn ^= 1) {
