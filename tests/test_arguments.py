@@ -40,6 +40,7 @@ INPUTS = [  # argument, what it is, error, what the message must say
     ("z", Z[:, :0], ValueError, "(5, 0)"),
     ("z", torch.randn(5, 4, 2), ValueError, "(5, 8)"),
     ("z", Z.to_sparse(), TypeError, "sparse_coo"),
+    ("z", torch.nested.nested_tensor([Z[0], Z[1, :2]]), TypeError, "nested"),
     ("prototypes", None, TypeError, "NoneType"),
     ("prototypes", W.int(), TypeError, "torch.int32"),
     ("prototypes", W[0], ValueError, "(4,)"),

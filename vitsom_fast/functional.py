@@ -105,8 +105,8 @@ def _checked_inputs(z: Tensor, prototypes: Tensor, distance: str) -> tuple[Tenso
     for name, x in (("z", z), ("prototypes", prototypes)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
-        if x.layout is not torch.strided:
-            raise TypeError(f"{name} must be a dense tensor, got layout {x.layout}")
+        if x.layout is not torch.strided or x.is_nested:
+            raise TypeError(f"{name} must be a dense tensor, got layout {x.layout}{' of a nested tensor' * x.is_nested}")
         if x.dtype not in DTYPES:
             raise TypeError(f"{name} must have one of the dtypes {DTYPES}, got {x.dtype}")
     if z.dim() < 2:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vitsom_fast import backends
 from vitsom_fast.backends import torch_ops
+from vitsom_fast.backends.memory import is_plain
 
 _library = torch.library.Library("vitsom", "DEF")
 _library.define("find_bmu(Tensor z, Tensor prototypes, str backend) -> (Tensor bmu, Tensor distance)")
@@ -122,10 +123,16 @@ class _SOMForward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str, backend: str
+        ctx: Any,
+        run: Callable[..., tuple[Tensor, ...]],
+        z: Tensor,
+        prototypes: Tensor,
+        row_factors: Tensor,
+        col_factors: Tensor,
+        reduction: str,
+        backend: str,
     ) -> tuple[Tensor, ...]:
-        outputs = _run("som_forward", z, prototypes, row_factors, col_factors, reduction, backend)
-        loss, bmu, attraction, context = outputs
+        loss, bmu, attraction, context = run(z, prototypes, row_factors, col_factors, reduction, backend)
         ctx.mark_non_differentiable(bmu, attraction, context)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(z, prototypes, row_factors, col_factors, bmu, attraction, context)
@@ -134,15 +141,17 @@ class _SOMForward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        for_z, for_prototypes = ctx.needs_input_grad[:2]
+        for_z, for_prototypes = ctx.needs_input_grad[1:3]
         if grad_loss is None:
-            return (None,) * 6
+            return (None,) * 7
         saved = (*ctx.saved_tensors, ctx.reduction, for_z, for_prototypes)
         if torch.is_grad_enabled():  # someone differentiates the gradient: write it in operations that can be
             grad_z, grad_prototypes = _differentiable_gradients(grad_loss, *saved)
         else:
-            grad_z, grad_prototypes = _run("som_backward", grad_loss, *saved, ctx.backend)
-        return grad_z if for_z else None, grad_prototypes if for_prototypes else None, None, None, None, None
+            is_unobserved = _is_unobserved(grad_loss, *saved[:2])
+            run = _functions["som_backward"] if is_unobserved else _below_autograd(_operators["som_backward"])
+            grad_z, grad_prototypes = run(grad_loss, *saved, ctx.backend)
+        return None, grad_z if for_z else None, grad_prototypes if for_prototypes else None, None, None, None, None
 
 
 @_full_precision
@@ -184,38 +193,39 @@ _functions = {"som_forward": _full_precision(_som_forward), "som_backward": _ful
 
 
 def som_forward(*args: Any) -> tuple[Tensor, ...]:
-    """The operator of this name, differentiable: loss, BMU, attraction and context."""
-    return _differentiable_som_forward(*args) if _is_unobserved(args[0]) else _operators["som_forward"](*args)
+    """The operator of this name, differentiable: loss, BMU, attraction and context.
+
+    Where nobody could tell, its function is called without the dispatcher, which boxes all arguments twice: a sixth of a step on a
+    4 x 4 map.
+    """
+    if _is_unobserved(*args[:2]):
+        return _differentiable_som_forward(*args, run=_functions["som_forward"])
+    return _operators["som_forward"](*args)
 
 
-def _run(name: str, *args: Any) -> Any:
-    """An operator, recording nothing. Where nobody could tell, its function is called without the dispatcher, which boxes all
-    arguments twice: a sixth of a step on a 4 x 4 map."""
-    return _functions[name](*args) if _is_unobserved(args[1]) else _below_autograd(_operators[name])(*args)
-
-
-def _is_unobserved(x: Tensor) -> bool:
-    """Whether no compiler, tracer, transform or mode sees the operators that x goes through."""
+def _is_unobserved(*tensors: Tensor) -> bool:
+    """Whether no compiler, tracer, transform, mode or subclass sees the operators that these go through, nor has anything to
+    change in them first."""
     return (
-        type(x) in (Tensor, torch.nn.Parameter)
-        and not x.is_meta
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
+        and all(map(is_plain, tensors))
     )
 
 
-def _differentiable_som_forward(*args: Any) -> tuple[Tensor, ...]:
+def _differentiable_som_forward(*args: Any, run: Any = None) -> tuple[Tensor, ...]:
     z, prototypes, row_factors, col_factors, reduction, backend = args
     if torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
         # Forward derivatives and torch.func: in operations that know of them.
         bmu, _ = find_bmu(z, prototypes, backend)
         loss, attraction = _full_precision(_plain_loss)(z, bmu, prototypes, row_factors, col_factors, reduction)
         return loss, bmu, attraction.detach(), z.new_empty(0, dtype=torch.float32)
+    run = run or _below_autograd(_operators["som_forward"])
     if torch.is_grad_enabled() and (z.requires_grad or prototypes.requires_grad):
-        return _SOMForward.apply(*args)
-    return _run("som_forward", *args)
+        return _SOMForward.apply(run, *args)
+    return run(*args)
 
 
 def _plain_loss(z: Tensor, bmu: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitsom_fast.backends.memory import in_memory
+
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 Kept = tuple[Tensor, Tensor]  # must live as long as the kernels run
@@ -16,6 +18,7 @@ def problem_of(module: Any, z: Tensor, prototypes: Tensor, *how: int) -> tuple[o
     """The module's ``Problem`` of z (B, D) and prototypes (K, D); ``how`` is what only this module wants to know.
 
     Raises:
+        TypeError: one of them is not in memory.
         ValueError: the two are not matrices of as many columns, of one dtype and on one device.
     """
     if (
@@ -29,7 +32,7 @@ def problem_of(module: Any, z: Tensor, prototypes: Tensor, *how: int) -> tuple[o
             f"z and prototypes must be (B, D) and (K, D) of one dtype on one device, got {tuple(z.shape)} {z.dtype} on"
             f" {z.device} and {tuple(prototypes.shape)} {prototypes.dtype} on {prototypes.device}"
         )
-    z, prototypes = _with_contiguous_rows(z), _with_contiguous_rows(prototypes)
+    z, prototypes = _with_contiguous_rows("z", z), _with_contiguous_rows("prototypes", prototypes)
     problem = module.Problem(
         z.data_ptr(),
         z.stride(0),
@@ -48,6 +51,7 @@ def neighborhood_of(module: Any, prototypes: Tensor, row_factors: Tensor, col_fa
     """The module's ``Neighborhood`` of factors (terms, rows, rows) and (terms, cols, cols), fp32.
 
     Raises:
+        TypeError: one of them is not in memory.
         ValueError: they are not the factors of a grid of so many prototypes.
     """
     terms, rows, cols = row_factors.shape[0], row_factors.shape[1], col_factors.shape[1]
@@ -62,10 +66,24 @@ def neighborhood_of(module: Any, prototypes: Tensor, row_factors: Tensor, col_fa
             f"row_factors and col_factors must be fp32 factors of a grid of {prototypes.shape[0]} units, got"
             f" {tuple(row_factors.shape)} {row_factors.dtype} and {tuple(col_factors.shape)} {col_factors.dtype}"
         )
-    row_factors, col_factors = row_factors.contiguous(), col_factors.contiguous()
+    row_factors = in_memory("row_factors", row_factors).contiguous()
+    col_factors = in_memory("col_factors", col_factors).contiguous()
     neighborhood = module.Neighborhood(rows, cols, terms, row_factors.data_ptr(), col_factors.data_ptr())
     return neighborhood, (row_factors, col_factors)
 
 
-def _with_contiguous_rows(x: Tensor) -> Tensor:
+def checked(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """x in one piece of memory, in the order of its elements.
+
+    Raises:
+        TypeError: it is not in memory.
+        ValueError: it has another shape or dtype.
+    """
+    if x.shape != shape or x.dtype != dtype:
+        raise ValueError(f"{name} must be {dtype} of shape {shape}, got {x.dtype} of shape {tuple(x.shape)}")
+    return in_memory(name, x).contiguous()
+
+
+def _with_contiguous_rows(name: str, x: Tensor) -> Tensor:
+    x = in_memory(name, x)
     return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()

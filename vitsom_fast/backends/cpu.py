@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends.compiled import DTYPES, Kept, neighborhood_of, problem_of
+from vitsom_fast.backends.compiled import DTYPES, Kept, checked, neighborhood_of, problem_of
 from vitsom_fast.backends.torch_ops import reduction_scale
 
 _cpu: Any = None
@@ -73,7 +73,8 @@ def search_counts(z: Tensor, prototypes: Tensor) -> dict[str, int]:
     tiles of the map only, the others by the dtype that they multiply in; the "candidates", prototypes that were scored anew
     because bounds could not rule them out; the "tiles" of 16 prototypes that the pruned rows looked into."""
     problem, _keep = _problem(z, prototypes)
-    bmu, distance = torch.empty(z.shape[0], dtype=torch.int64), torch.empty(z.shape[0])
+    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    distance = torch.empty(z.shape[0], dtype=torch.float32, device=z.device)
     counts = _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
     return {name: getattr(counts, name) for name in ("pruned", "int8", "bf16", "fp32", "fp64", "candidates", "tiles")}
 
@@ -111,13 +112,9 @@ def som_backward(
     problem, _keep = _problem(z, prototypes)
     neighborhood, _keep_factors = neighborhood_of(_cpu, prototypes, row_factors, col_factors)
     (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
-    expected = ((batch,), (min(batch, num_prototypes), dim), (context_size(batch, num_prototypes, 1),))
-    if (bmu.shape, attraction.shape, context.shape) != expected:
-        raise ValueError(
-            f"bmu, attraction and context must be those of z {tuple(z.shape)}, got shapes {tuple(bmu.shape)},"
-            f" {tuple(attraction.shape)} and {tuple(context.shape)}"
-        )
-    bmu, attraction, context = bmu.contiguous(), attraction.contiguous(), context.contiguous()
+    bmu = checked("bmu", bmu, (batch,), torch.int64)
+    attraction = checked("attraction", attraction, (min(batch, num_prototypes), dim), torch.float32)
+    context = checked("context", context, (context_size(batch, num_prototypes, 1),), torch.float32)
     grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=z.device)
     grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=z.device)
     scale = reduction_scale(reduction, batch, num_prototypes) * grad_loss.item()

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends.compiled import DTYPES, neighborhood_of, problem_of
+from vitsom_fast.backends.compiled import DTYPES, checked, neighborhood_of, problem_of
+from vitsom_fast.backends.memory import in_memory
 from vitsom_fast.backends.torch_ops import reduction_scale
 
 # The tests name a build of the same sources for the host here.
@@ -71,8 +72,9 @@ def attraction_rows(batch: int, num_prototypes: int) -> int:
 
 def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
     """``exp(-offset^2 / (2 T^2))`` in one launch, wherever the temperature is; NaN where T is not positive."""
+    squared_offsets = checked("squared_offsets", squared_offsets, tuple(squared_offsets.shape), torch.float32)
     weights = torch.empty_like(squared_offsets)
-    on_device = temperature.to(torch.float32) if isinstance(temperature, Tensor) else None
+    on_device = in_memory("temperature", temperature.to(torch.float32)) if isinstance(temperature, Tensor) else None
     radius, address = (temperature, 0) if on_device is None else (0.0, on_device.data_ptr())
     execution, _workspace = _execution(squared_offsets.device, 0)
     _cuda.gaussian_weights(execution, squared_offsets.data_ptr(), weights.numel(), radius, address, weights.data_ptr())
@@ -131,13 +133,9 @@ def som_backward(
     problem, _keep = problem_of(_cuda, z, prototypes)
     neighborhood, _keep_factors = neighborhood_of(_cuda, prototypes, row_factors, col_factors)
     size = context_size(z.shape[0], row_factors.shape[1], col_factors.shape[1])
-    if attraction.shape != z.shape or context.shape != (size,):
-        raise ValueError(
-            f"attraction and context must be those of z {tuple(z.shape)}, got shapes {tuple(attraction.shape)} and"
-            f" {tuple(context.shape)}"
-        )
-    grad_loss = grad_loss.to(torch.float32)
-    attraction, context = attraction.contiguous(), context.contiguous()
+    grad_loss = checked("grad_loss", grad_loss.to(torch.float32), (), torch.float32)
+    attraction = checked("attraction", attraction, tuple(z.shape), torch.float32)
+    context = checked("context", context, (size,), torch.float32)
     grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=z.device)
     grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=z.device)
     execution, _workspace = _execution(z.device, _cuda.som_backward_workspace(problem))
