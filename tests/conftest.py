@@ -13,6 +13,10 @@ from vitsom_fast import available_backends
 
 os.environ.pop("PYTEST_ADDOPTS", None)  # meant for this run, not for those that tests start
 
+# A compiler keeps graphs on disk, by the operators in them: one of an earlier version expects what operators returned then.
+os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "0")
+os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
+
 INTERPRETED = BACKENDS["triton"] == "cpu"
 if INTERPRETED:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
