@@ -9,7 +9,6 @@ import torch
 from helpers import BACKENDS
 
 from vitsom_fast import Grid, available_backends, backends, find_bmu, som_loss
-from vitsom_fast.backends import torch_ops
 
 CPU = torch.device("cpu")
 
@@ -119,15 +118,3 @@ def test_an_unknown_name_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "numba")
     with pytest.raises(ValueError, match=r"backend.*'numba'"):
         find_bmu(torch.randn(3, 4), torch.randn(5, 4))
-
-
-def test_products_are_exact_before_torch_2_9(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Older versions have one setting for all devices, and no ``torch.backends.mkldnn.matmul`` at all."""
-    monkeypatch.setattr(torch.backends, "cuda", SimpleNamespace(matmul=SimpleNamespace()))
-    monkeypatch.setattr(torch.backends, "mkldnn", SimpleNamespace())
-    settings = ["medium"]
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: settings[-1])
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", settings.append)
-    with torch_ops._exact_matmul():
-        assert settings == ["medium", "highest"]
-    assert settings == ["medium", "highest", "medium"]

@@ -11,7 +11,7 @@ from helpers import BACKENDS, relative_error
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vitsom_fast import Grid, backends, find_bmu, som_loss
+from vitsom_fast import Grid, find_bmu, som_loss
 from vitsom_fast.backends import cpu
 from vitsom_fast.backends.memory import in_memory, is_plain
 

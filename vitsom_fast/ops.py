@@ -195,8 +195,8 @@ _functions = {"som_forward": _full_precision(_som_forward), "som_backward": _ful
 def som_forward(*args: Any) -> tuple[Tensor, ...]:
     """The operator of this name, differentiable: loss, BMU, attraction and context.
 
-    Where nobody could tell, its function is called without the dispatcher, which boxes all arguments twice: a sixth of a step on a
-    4 x 4 map.
+    Where nobody could tell, its function is called without the dispatcher, which boxes all arguments twice: a sixth of a step
+    on a 4 x 4 map.
     """
     if _is_unobserved(*args[:2]):
         return _differentiable_som_forward(*args, run=_functions["som_forward"])

@@ -2,21 +2,31 @@
 
 With S = G W^ smoothed over the grid and n = G 1, the loss is ``sum_i [n_b - z^_i . S_b]`` over the BMUs b; its gradients are a
 gather and a smoothed segment sum. Nothing of size B x K outlives a chunk of the search.
+
+On a map that fits its data these are small differences. So everything is seen from a centre c, the mean of the unit prototypes:
+with w^ = c + delta, the loss is ``sum_i [n_b (1 - z^_i . c) - z^_i . (G delta)_b]``. What the centre contributes is computed in
+fp64, and fp32 sums over delta are off in proportion to |delta| only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
-EPS = 1e-12  # of torch.nn.functional.normalize
+from vitsom_fast.backends.products import may_be_rounded, product
+from vitsom_fast.backends.ties import lowest_equal
+from vitsom_fast.backends.unit_rows import EPS, UnitRows, through_unit_rows, unit_rows, widest
 
 # Scores searched at a time: 16 M keep a chunk at 64 MB in fp32, and larger ones were no faster.
 _CHUNK = 1 << 24
+
+# Elements computed with in fp64 at a time: 1 MB stays in a CPU's cache, where 16 MB would take three times as long.
+_PIECE = 1 << 17
+
+# Prototypes that the centre is the mean of.
+_SAMPLE = 256
 
 # Products B K D below which the number of launches is all that counts.
 _SMALL = 1 << 14
@@ -46,68 +56,115 @@ def context_size(batch: int, rows: int, cols: int) -> int:
 
 
 def attraction_rows(batch: int, num_prototypes: int) -> int:
-    return batch
+    """The attraction of each sample, then the centre."""
+    return batch + 1
 
 
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) of each row of z (B, D) among the prototypes (K, D)."""
     dtype = accumulation_dtype(z.dtype)
-    prototypes = prototypes.to(dtype)
-    return _search(_normalize(z.to(dtype)), _normalize(prototypes), prototypes)
-
-
-def _search(unit_z: Tensor, unit_prototypes: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-    if unit_z.shape[0] * prototypes.numel() <= _SMALL:
-        # Equal prototypes get equal scores here, for half the launches of the general way.
-        best, bmu = (unit_z[:, None, :] * unit_prototypes).sum(dim=2).max(dim=1)  # from [B, K]
-        return bmu, 1 - best
-    bmu = torch.empty(unit_z.shape[0], dtype=torch.int64, device=unit_z.device)
-    distance = torch.empty(unit_z.shape[0], dtype=unit_z.dtype, device=unit_z.device)
-    step = max(1, _CHUNK // prototypes.shape[0])
-    with _exact_matmul():
-        for start in range(0, unit_z.shape[0], step):
-            rows = slice(start, start + step)
-            best, bmu[rows] = (unit_z[rows] @ unit_prototypes.T).max(dim=1)  # from [step, K]
-            distance[rows] = 1 - best
-    return _lowest_equal(prototypes, bmu), distance
-
-
-def _lowest_equal(prototypes: Tensor, bmu: Tensor) -> Tensor:
-    """The lowest index whose prototype equals that of each BMU, bit for bit.
-
-    A matrix product may round the scores of equal columns differently at the edge of its tiles: of maps with duplicated
-    prototypes, 0.5 % of the samples got a later one. Equal rows are found by a hash, then compared.
-    """
-    order_of_hash, by_hash = _row_hash(prototypes).sort(stable=True)
-    starts = torch.ones_like(by_hash, dtype=torch.bool)
-    starts[1:] = order_of_hash[1:] != order_of_hash[:-1]
-    position = torch.arange(by_hash.shape[0], device=by_hash.device)
-    first = torch.where(starts, position, 0).cummax(0).values  # where the run of equal hashes begins
-    lowest = torch.empty_like(by_hash).index_copy_(0, by_hash, by_hash[first])[bmu]  # [B]
-    equal = (prototypes[lowest] == prototypes[bmu]).all(dim=1)
-    return torch.where(equal, lowest, bmu)
-
-
-def _row_hash(x: Tensor) -> Tensor:
-    """(K,) int64, the same for equal rows whatever their position: integer sums do not depend on their order."""
-    integer = torch.int64 if x.dtype == torch.float64 else torch.int32
-    place = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=torch.int64)
-    multiplier = ((place * 0x9E3779B1) % 0x7FFFFFFF | 1).to(integer)  # [D], odd
-    step = max(1, (1 << 20) // x.shape[1])  # 4 MB of products stay in cache
-    chunks = [((rows + 0.0).view(integer) * multiplier).sum(dim=1) for rows in x.split(step)]  # + 0.0: -0 equals 0
-    return torch.cat(chunks)
+    z, prototypes = z.to(dtype), prototypes.to(dtype)
+    if _is_small(z, prototypes):
+        best, bmu = _scores(unit_rows(z).unit, unit_rows(prototypes).unit).max(dim=1)
+        return bmu, (1 - best).clamp_(0, 2).to(dtype)
+    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    distance = torch.empty(z.shape[0], dtype=dtype, device=z.device)
+    centre = _centre(prototypes)
+    delta, norm = _deltas(prototypes, centre)
+    for rows in _chunks(z, prototypes):
+        unit, _ = _units(z[rows], centre)
+        bmu[rows] = found = lowest_equal(prototypes, norm, product(unit, delta.T).argmax(dim=1))  # from [rows, K]
+        distance[rows] = (1 - _row_products(unit, delta, found, centre)).clamp_(0, 2)
+    return bmu, distance
 
 
 def som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss (), BMU (B,) and the attraction S_b (B, D) of every sample, which is all that the gradients need: no context."""
+    """Loss (), BMU (B,), and of every sample G delta at its BMU, with the centre in the last row (B + 1, D), which is all that
+    the gradients need: no context."""
     dtype = accumulation_dtype(z.dtype)
-    prototypes = prototypes.to(dtype)
-    unit_z, unit_prototypes = _normalize(z.to(dtype)), _normalize(prototypes)
-    bmu, _ = _search(unit_z, unit_prototypes, prototypes)
-    loss, attraction = _weighted_loss(bmu, z.to(dtype), unit_prototypes, row_factors, col_factors, reduction)
+    z, prototypes = z.to(dtype), prototypes.to(dtype)
+    weight = _total_weight(row_factors, col_factors)  # [K]
+    if _is_small(z, prototypes):  # all in fp64, as seen from the origin
+        unit, unit_prototypes = unit_rows(z).unit, unit_rows(prototypes).unit
+        bmu = _scores(unit, unit_prototypes).argmax(dim=1)
+        at_bmu = smooth(unit_prototypes, row_factors.to(unit.dtype), col_factors.to(unit.dtype))[bmu]
+        total = weight[bmu].sum() - (unit * at_bmu).sum()
+        attraction = torch.cat([at_bmu, at_bmu.new_zeros(1, z.shape[1])]).to(dtype)
+    else:
+        bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+        attraction = torch.empty(z.shape[0] + 1, z.shape[1], dtype=dtype, device=z.device)
+        total = weight.new_zeros(())
+        attraction[-1] = centre = _centre(prototypes)
+        delta, norm = _deltas(prototypes, centre)
+        smoothed = smooth(delta, row_factors, col_factors)  # [K, D]
+        for rows in _chunks(z, prototypes):
+            unit, along = _units(z[rows], centre)
+            bmu[rows] = found = lowest_equal(prototypes, norm, product(unit, delta.T).argmax(dim=1))  # from [rows, K]
+            attraction[:-1][rows] = smoothed[found]
+            total += (weight[found] * (1 - along) - _row_products(unit, smoothed, found)).sum()
+    loss = total.to(dtype) * reduction_scale(reduction, z.shape[0], prototypes.shape[0])
     return loss, bmu, attraction, z.new_empty(0, dtype=torch.float32)
+
+
+def _is_small(z: Tensor, prototypes: Tensor) -> bool:
+    """Whether the number of launches is all that counts."""
+    return z.shape[0] * prototypes.numel() <= _SMALL
+
+
+def _scores(unit: Tensor, unit_prototypes: Tensor) -> Tensor:
+    """(B, K) from (B, D) and (K, D), the same for prototypes that are the same, as products of matrices need not be."""
+    return (unit[:, None, :] * unit_prototypes).sum(dim=2)
+
+
+def _centre(prototypes: Tensor) -> Tensor:
+    """(D,), in the widest dtype, of numbers that fp32 holds: about the mean of the unit prototypes. Any other would be right,
+    too, with larger rounding errors."""
+    sample = prototypes.detach()[:: -(-prototypes.shape[0] // _SAMPLE)]
+    unit = unit_rows(sample).unit
+    return unit.nan_to_num(0.0, 0.0, 0.0).mean(dim=0).float().to(unit.dtype)
+
+
+def _units(x: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit rows of x (rows, D), in its dtype, and their products with the centre, (rows,) in the widest dtype."""
+    units, along = torch.empty_like(x, memory_format=torch.contiguous_format), centre.new_empty(x.shape[0])
+    for rows in _pieces(x):
+        unit, _ = unit_rows(x[rows])
+        units[rows] = unit
+        along[rows] = unit @ centre
+    return units, along
+
+
+def _deltas(x: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit rows of x (rows, D) less the centre, in the dtype of x, and norms, (rows, 1) in the widest dtype."""
+    deltas, norm = torch.empty_like(x, memory_format=torch.contiguous_format), centre.new_empty(x.shape[0], 1)
+    for rows in _pieces(x):
+        unit, norm[rows] = unit_rows(x[rows])
+        deltas[rows] = unit.sub_(centre)
+    return deltas, norm
+
+
+def _row_products(a: Tensor, table: Tensor, index: Tensor, origin: Tensor | float = 0.0) -> Tensor:
+    """``a_i . (table[index_i] + origin)``, (rows,) in the widest dtype, from (rows, D) and (K, D)."""
+    wide = widest(a)
+    products = [((table[index[rows]].to(wide) + origin) * a[rows].to(wide)).sum(dim=1) for rows in _pieces(a)]
+    return torch.cat(products)
+
+
+def _pieces(x: Tensor) -> Iterator[slice]:
+    """Rows of x that stay in cache while they are computed with; on a GPU as many as there is to be memory for."""
+    return _slices(x.shape[0], (_PIECE if x.device.type == "cpu" else _CHUNK) // x.shape[1])
+
+
+def _chunks(z: Tensor, prototypes: Tensor) -> Iterator[slice]:
+    """Rows of z that are searched at a time."""
+    return _slices(z.shape[0], _CHUNK // max(prototypes.shape))
+
+
+def _slices(rows: int, step: int) -> Iterator[slice]:
+    step = max(1, step)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def loss_at(
@@ -115,19 +172,19 @@ def loss_at(
 ) -> tuple[Tensor, Tensor]:
     """The loss for given BMUs, differentiable any number of times and ways in z and the prototypes, and the attraction."""
     dtype = accumulation_dtype(z.dtype)
-    return _weighted_loss(bmu, z.to(dtype), _normalize(prototypes.to(dtype)), row_factors, col_factors, reduction)
-
-
-def _weighted_loss(
-    bmu: Tensor, z: Tensor, unit_prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
-) -> tuple[Tensor, Tensor]:
-    attraction = smooth(unit_prototypes, row_factors, col_factors)[bmu]  # [B, D]
-    weight = _total_weight(row_factors, col_factors)[bmu]  # [B]
-    # The loss is the small difference of two numbers of the size of the weight: fp32 alone loses 2e-7 of them.
-    wide = _widest(z)
-    total = (weight - (_normalize(z.to(wide)) * attraction).sum(dim=1)).sum()
-    loss = total.to(z.dtype) * reduction_scale(reduction, z.shape[0], unit_prototypes.shape[0])
-    return loss, attraction
+    z, prototypes = z.to(dtype), prototypes.to(dtype)
+    if z.shape[0] == 0:
+        return z.sum() + prototypes[:0].sum(), z.new_zeros(1, z.shape[1])
+    centre = _centre(prototypes)
+    latents, delta = unit_rows(z), unit_rows(prototypes).unit - centre
+    # [B, D] in the widest dtype, in which gradients of one BMU are then added up
+    at_bmu = smooth(delta.to(dtype), row_factors, col_factors).to(centre.dtype)[bmu]
+    # The latents are seen from the centre, too: their pulls are what is smoothed for the gradients of the prototypes.
+    near, rest = _near_centre(latents, centre)
+    weight, shift = _total_weight(row_factors, col_factors), _smooth_widely(delta @ centre, row_factors, col_factors)
+    total = (weight[bmu] * (1 - latents.unit @ centre) - near * shift[bmu] - (rest * at_bmu).sum(dim=1)).sum()
+    loss = total.to(dtype) * reduction_scale(reduction, z.shape[0], prototypes.shape[0])
+    return loss, torch.cat([at_bmu, centre[None]]).to(dtype)
 
 
 def som_backward(
@@ -144,108 +201,78 @@ def som_backward(
     for_prototypes: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for."""
+    if z.shape[0] == 0:  # no sample pulls, not even on a prototype that is not finite
+        return z.new_empty(z.shape if for_z else 0), prototypes.new_zeros(prototypes.shape if for_prototypes else 0)
     dtype = accumulation_dtype(z.dtype)
-    factor = grad_loss.to(dtype) * -reduction_scale(reduction, z.shape[0], prototypes.shape[0])
+    centre = attraction[-1].to(widest(z))
+    factor = grad_loss.to(centre.dtype) * -reduction_scale(reduction, z.shape[0], prototypes.shape[0])
     grad_z, grad_prototypes = z.new_empty(0), prototypes.new_empty(0)
-    norm, unit_z = _norm_and_unit(z.to(dtype))
     if for_z:
-        grad_z = _through_normalize(attraction * factor, norm, unit_z).to(z.dtype)
+        weight = _total_weight(row_factors, col_factors)[bmu]  # [B]
+        grad_z = _gradient(z, attraction[:-1], weight, centre, factor)
     if for_prototypes:
-        pulled = _segment_sum(unit_z, bmu, prototypes.shape[0])  # [K, D]
-        spread = smooth(pulled, row_factors.mT, col_factors.mT).mul_(factor)
-        grad_prototypes = _through_normalize(spread, *_norm_and_unit(prototypes.to(dtype))).to(prototypes.dtype)
+        row_factors, col_factors = row_factors.mT, col_factors.mT
+        near, rest = _near_centre(unit_rows(z.to(dtype)), centre)  # [B], [B, D]
+        spread = smooth(_segment_sum(rest, bmu, prototypes.shape[0], dtype), row_factors, col_factors)  # [K, D]
+        hits = centre.new_zeros(prototypes.shape[0]).index_add_(0, bmu, near)  # whole numbers, in any order
+        weight = _smooth_widely(hits, row_factors, col_factors)  # [K]
+        grad_prototypes = _gradient(prototypes, spread, weight, centre, factor)
     return grad_z, grad_prototypes
+
+
+def _near_centre(latents: UnitRows, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """1 for the latents that the centre is taken from, (B,), and what is left of all, (B, D). Those shorter than eps, which may
+    be next to nothing, stay as they are."""
+    near = (latents.norm >= EPS).to(centre.dtype)  # [B, 1]
+    return near[:, 0], latents.unit - near * centre
+
+
+def _gradient(x: Tensor, pull: Tensor, weight: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
+    """(rows, D) in the dtype of x, whose unit rows have the gradient ``factor * (pull + weight * centre)``."""
+    result = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for rows in _pieces(x):
+        grad = torch.addcmul(pull[rows].to(centre.dtype), weight[rows, None], centre).mul_(factor)
+        result[rows] = through_unit_rows(grad, unit_rows(x[rows].to(pull.dtype)))
+    return result
 
 
 def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
     """G x for x (K, D): one small matrix product along each axis of the grid and each separable term."""
     (_, rows, _), (_, cols, _) = row_factors.shape, col_factors.shape
-    width = x.shape[1]
+    width, dtype = x.shape[1], x.dtype
+    if may_be_rounded(x):  # not in fp64, which takes no longer than this has to be right
+        x, row_factors, col_factors = (each.to(torch.float64) for each in (x, row_factors, col_factors))
     terms = []
-    with _exact_matmul():
-        for row_factor, col_factor in zip(row_factors, col_factors, strict=True):
-            along_cols = col_factor @ x.view(rows, cols, width)  # [rows, cols, D]
-            terms.append((row_factor @ along_cols.view(rows, cols * width)).view(rows * cols, width))
-    return terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)
+    for row_factor, col_factor in zip(row_factors, col_factors, strict=True):
+        along_cols = col_factor @ x.reshape(rows, cols, width)  # [rows, cols, D]
+        terms.append((row_factor @ along_cols.view(rows, cols * width)).view(rows * cols, width))
+    return (terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)).to(dtype)
+
+
+def _smooth_widely(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
+    """G x for one number of each unit (K,), in the widest dtype."""
+    return smooth(x[:, None], row_factors.to(x.dtype), col_factors.to(x.dtype))[:, 0]
 
 
 def _total_weight(row_factors: Tensor, col_factors: Tensor) -> Tensor:
-    """n = G 1, (K,)."""
-    dtype = _widest(row_factors)
+    """n = G 1, (K,), in the widest dtype."""
+    dtype = widest(row_factors)
     row_sums, col_sums = row_factors.sum(dim=2, dtype=dtype), col_factors.sum(dim=2, dtype=dtype)  # [terms, R], [terms, C]
     return (row_sums.T @ col_sums).flatten()
 
 
-def _segment_sum(unit_z: Tensor, bmu: Tensor, num_prototypes: int) -> Tensor:
-    """The sum of the samples of every BMU, (K, D), added in an order that does not change from run to run."""
-    batch = unit_z.shape[0]
+def _segment_sum(x: Tensor, bmu: Tensor, num_prototypes: int, dtype: torch.dtype) -> Tensor:
+    """The sum of the rows of every BMU, (K, D) in this dtype, added in that of x (20000 samples of one unit summed up in fp32
+    are wrong by 6e-6) and in an order that does not change from run to run."""
+    batch = x.shape[0]
     index = torch.arange(batch, device=bmu.device)
     # The samples of a BMU are summed up at the place of its first one: (B, D) is the smaller table where fp64 matters.
     first = torch.full((num_prototypes,), batch, device=bmu.device).scatter_reduce_(0, bmu, index, "amin")[bmu]  # [B]
-    wide = unit_z.to(_widest(unit_z))  # 20000 samples of one unit summed up in fp32 are wrong by 6e-6
-    sums = torch.zeros_like(wide)
-    if wide.device.type == "cpu":
-        sums.index_add_(0, first, wide)
+    sums = torch.zeros_like(x)
+    if x.device.type == "cpu":
+        sums.index_add_(0, first, x)
     else:  # on a GPU index_add_ adds with atomics; index_put_ sorts the indices first
-        sums.index_put_((first,), wide, accumulate=True)
-    pulled = unit_z.new_zeros(num_prototypes, unit_z.shape[1])
-    pulled[bmu] = sums[first].to(unit_z.dtype)  # the same row for all samples of a BMU
+        sums.index_put_((first,), x, accumulate=True)
+    pulled = torch.zeros(num_prototypes, x.shape[1], dtype=dtype, device=x.device)
+    pulled[bmu] = sums[first].to(dtype)  # the same row for all samples of a BMU
     return pulled
-
-
-def _widest(x: Tensor) -> torch.dtype:
-    """fp64, but for devices that have none."""
-    return x.dtype if x.device.type == "mps" else torch.float64
-
-
-def _norm_and_unit(x: Tensor) -> tuple[Tensor, Tensor]:
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)  # [rows, 1]
-    return norm, x / norm.clamp_min(EPS)
-
-
-def _normalize(x: Tensor) -> Tensor:
-    return _norm_and_unit(x)[1]
-
-
-def _through_normalize(grad: Tensor, norm: Tensor, unit: Tensor) -> Tensor:
-    """The gradient for x, in the place of that for x / max(|x|, eps); below eps that is linear, nothing is projected away."""
-    with _exact_matmul():
-        along = torch.linalg.vecdot(unit, grad).unsqueeze(1) * (norm >= EPS)  # [rows, 1]
-    return grad.addcmul_(unit, along, value=-1).div_(norm.clamp_min(EPS))
-
-
-@contextmanager
-def _exact_matmul() -> Iterator[None]:
-    """Full fp32 products, whatever the user allows elsewhere: TF32 or bf16 scores would pick other BMUs."""
-    if torch.compiler.is_compiling():
-        yield
-        return
-    backends = (torch.backends.cuda, torch.backends.mkldnn)
-    matmuls: list[Any] = [
-        matmul for backend in backends if hasattr(matmul := getattr(backend, "matmul", None), "fp32_precision")
-    ]
-    if not matmuls:
-        yield from _exact_matmul_before_2_9()
-        return
-    # torch >= 2.9, where the older getter fails once a user has set these.
-    lowered = [(matmul, matmul.fp32_precision) for matmul in matmuls if matmul.fp32_precision not in ("ieee", "none")]
-    for matmul, _ in lowered:
-        matmul.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for matmul, precision in lowered:
-            matmul.fp32_precision = "none"  # inherits again what it may have inherited before
-            if matmul.fp32_precision != precision:
-                matmul.fp32_precision = precision
-
-
-def _exact_matmul_before_2_9() -> Iterator[None]:
-    precision = torch.get_float32_matmul_precision()
-    if precision != "highest":
-        torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        if precision != "highest":
-            torch.set_float32_matmul_precision(precision)
