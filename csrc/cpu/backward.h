@@ -299,7 +299,10 @@ void smooth_along_columns(
 // out = factor * (grad - w^ (w^ . grad)) / max(|w|, eps); below eps the normalisation is linear and nothing is projected away.
 template <class T>
 void project(const T* w, const float* grad, double inverse, double factor, T* out, std::int64_t n, bool streamed) {
-    const double along = inverse >= 1 / EPS ? 0.0 : dot(w, grad, n) * inverse;
+    // A row whose products are near the ends of fp32 takes the long way.
+    const bool is_ordinary = inverse > 0x1p-64 && inverse < 0x1p64;
+    const double product = is_ordinary ? quick_dot(w, grad, n) : dot(w, grad, n);
+    const double along = inverse >= 1 / EPS ? 0.0 : product * inverse;
     const float outer = static_cast<float>(factor * inverse);
     const Scaling inner = scaling(along * inverse);
     for_each_vector(n, [&](std::int64_t i, auto load, auto store) {

@@ -1,7 +1,9 @@
 // The prototypes that may be the BMU of a sample, as far as scores in fp32 can tell.
 //
 // A score is within a known bound of the true one, so that a prototype whose score is below the best by twice that bound cannot be
-// the BMU. Of 16384 random prototypes 1.001 are left, on average, and only where there are two are they scored in fp64.
+// the BMU. Of 16384 random prototypes 1.001 are left, on average, and only where there are two are they scored in fp64. Of a map of
+// as many that was fitted to photo patches 15 are left, of one sample in ten 60: a list that is full is scored, and only the best
+// of it stays.
 #pragma once
 
 #include "memory.h"
@@ -13,24 +15,42 @@ namespace VITSOM_ISA {
 // A floor that no score reaches: of a sample that is left to another pass, or has its BMU.
 constexpr float UNDECIDED = __builtin_inff();
 
-// Of one sample and a part of the prototypes; more of them are left to a search in fp64.
 constexpr std::int32_t MOST_CONTENDERS = 16;
+
+// The share of the prototypes beyond which those of a sample are searched in fp64: scoring one by one takes eight times as long as in
+// fp32, scoring all at once three times.
+constexpr std::int64_t LARGEST_SHARE = 8;
 
 struct Contender {
     std::int32_t index;
     float score;
 };
 
-// Those of all samples, among a part of the prototypes.
+// What is known of a sample and a part of the prototypes.
+struct Contest {
+    double best;          // cosine of the best that was scored in fp64, -inf if none was
+    std::int64_t bmu;     // its index
+    std::int64_t scored;  // how many were
+    std::int32_t count;
+    Contender list[MOST_CONTENDERS];  // [count] to be scored, or not
+};
+
+// Those of all samples, among a part of the prototypes. `exact(i, k)` is the cosine of sample i and prototype k in fp64.
 struct Contenders {
-    float* floor;         // [batch] a score that the BMU reaches
-    std::int32_t* count;  // [batch]
-    Contender* list;      // [batch][MOST_CONTENDERS]
+    float* floor;    // [batch] a score that the BMU reaches
+    Contest* of;     // [batch]
+    float error;     // of a score
+    std::int64_t most_scored;
 
-    static constexpr std::int64_t BYTES = sizeof(float) + sizeof(std::int32_t) + MOST_CONTENDERS * sizeof(Contender);  // a sample
+    static constexpr std::int64_t BYTES = sizeof(float) + sizeof(Contest);  // a sample
 
-    static Contenders take(Arena& arena, std::int64_t batch) {
-        return {arena.take<float>(batch), arena.take<std::int32_t>(batch), arena.take<Contender>(batch * MOST_CONTENDERS)};
+    static Contenders take(Arena& arena, std::int64_t batch) { return {arena.take<float>(batch), arena.take<Contest>(batch), 0, 0}; }
+
+    void start(std::int64_t i, float lowest) const {
+        floor[i] = lowest;
+        of[i].best = -__builtin_inf();
+        of[i].bmu = of[i].scored = 0;
+        of[i].count = 0;
     }
 
     void raise(std::int64_t i, float score) const {
@@ -38,29 +58,48 @@ struct Contenders {
     }
 
     // Those of the TILE_COLS prototypes from `first` on that have a bit in `lanes`.
-    void add(std::int64_t i, unsigned lanes, std::int64_t first, const float* scores) const {
+    template <class Exact>
+    void add(std::int64_t i, unsigned lanes, std::int64_t first, const float* scores, const Exact& exact) const {
         for (; lanes != 0; lanes &= lanes - 1) {
             const int lane = __builtin_ctz(lanes);
-            add(i, {static_cast<std::int32_t>(first + lane), scores[lane]});
+            if (of[i].count == MOST_CONTENDERS) make_room(i, exact);
+            if (scores[lane] >= floor[i]) of[i].list[of[i].count++] = {static_cast<std::int32_t>(first + lane), scores[lane]};
         }
     }
 
-    // Leaves those of sample i that reach `least`.
+    // Leaves those that reach `least`.
     void keep(std::int64_t i, float least) const {
-        Contender* contender = list + i * MOST_CONTENDERS;
+        Contest& contest = of[i];
         std::int32_t kept = 0;
-        for (std::int32_t c = 0; c < count[i]; ++c) {
-            if (contender[c].score >= least) contender[kept++] = contender[c];
+        for (std::int32_t c = 0; c < contest.count; ++c) {
+            if (contest.list[c].score >= least) contest.list[kept++] = contest.list[c];
         }
-        count[i] = kept;
+        contest.count = kept;
+    }
+
+    // Scores the list, in ascending order: of equals, the lowest index stays.
+    template <class Exact>
+    void settle(std::int64_t i, const Exact& exact) const {
+        Contest& contest = of[i];
+        for (std::int32_t c = 0; c < contest.count; ++c) {
+            const double score = exact(i, contest.list[c].index);
+            if (score > contest.best) {
+                contest.best = score;
+                contest.bmu = contest.list[c].index;
+            }
+        }
+        contest.scored += contest.count;
+        contest.count = 0;
     }
 
 private:
-    void add(std::int64_t i, Contender contender) const {
-        if (floor[i] == UNDECIDED) return;
-        if (count[i] == MOST_CONTENDERS) keep(i, floor[i]);
-        if (count[i] == MOST_CONTENDERS) floor[i] = UNDECIDED;
-        else list[i * MOST_CONTENDERS + count[i]++] = contender;
+    template <class Exact>
+    __attribute__((noinline)) void make_room(std::int64_t i, const Exact& exact) const {
+        keep(i, floor[i]);
+        if (of[i].count < MOST_CONTENDERS / 2) return;
+        settle(i, exact);
+        raise(i, static_cast<float>(of[i].best) - error);
+        if (of[i].scored > most_scored) floor[i] = UNDECIDED;
     }
 };
 

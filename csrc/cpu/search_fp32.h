@@ -41,7 +41,6 @@ struct SearchPlan : Split {
     float* packed;          // [parts][block_dim * group_panels * TILE_COLS]
     float* partial;         // [parts][block_batch * group_panels * TILE_COLS], where dim takes several blocks
     float* first_floor;     // [batch] below any score, or UNDECIDED for a row without a direction
-    float slack;            // twice the error of a score
     Contenders* contenders; // [prototype_parts]
 
     std::int64_t packed_size() const { return block_dim * group_panels * TILE_COLS; }
@@ -54,7 +53,6 @@ inline SearchPlan plan_search(const Problem& p, std::int64_t batch) {
     SearchPlan plan{};
     static_cast<Split&>(plan) = split_search(p, batch, Contenders::BYTES);
     plan.batch = batch;
-    plan.slack = 2 * score_error(p.dim);
     plan.group_panels = smaller(GROUP_PANELS, plan.panels_a_part);
     plan.packs_tiles = plan.group_panels == plan.panels_a_part;
     plan.block_dim = smaller(BLOCK_DIM, p.dim);
@@ -71,7 +69,9 @@ inline void take_search(Arena& arena, const Problem& p, SearchPlan& plan) {
     plan.first_floor = arena.take<float>(plan.batch);
     Contenders* contenders = arena.take<Contenders>(plan.prototype_parts);
     for (int part = 0; part < plan.prototype_parts; ++part) {
-        const Contenders taken = Contenders::take(arena, plan.batch);
+        Contenders taken = Contenders::take(arena, plan.batch);
+        taken.error = score_error(p.dim);
+        taken.most_scored = larger(4 * MOST_CONTENDERS, plan.panels_a_part * TILE_COLS / LARGEST_SHARE);
         if (contenders) contenders[part] = taken;
     }
     plan.contenders = contenders;
@@ -111,29 +111,29 @@ inline __attribute__((always_inline)) Tile<ROWS> multiply_in_chains(std::int64_t
 }
 
 // What may be the BMU of ROWS samples, from sample `first` on, of a few panels of prototypes from `start` on.
-template <int ROWS>
+template <int ROWS, class Exact>
 void note_panels(
-    const float (*scores)[ROWS][TILE_COLS], std::int64_t panels, std::int64_t start, std::int64_t first, float slack,
-    const Contenders& contenders) {
+    const float (*scores)[ROWS][TILE_COLS], std::int64_t panels, std::int64_t start, std::int64_t first,
+    const Contenders& contenders, const Exact& exact) {
     for (int r = 0; r < ROWS; ++r) {
         Vec best = splat(-__builtin_inff());
         for (std::int64_t panel = 0; panel < panels; ++panel) {
             best = larger_of(load(scores[panel][r]), larger_of(load(scores[panel][r] + WIDTH), best));
         }
-        contenders.raise(first + r, largest(best) - slack);
+        contenders.raise(first + r, largest(best) - 2 * contenders.error);
         const Vec floor = splat(contenders.floor[first + r]);
         for (std::int64_t panel = 0; panel < panels; ++panel) {
             const Vec low = load(scores[panel][r]), high = load(scores[panel][r] + WIDTH);
-            contenders.add(first + r, lanes_reaching(low, high, floor), start + panel * TILE_COLS, scores[panel][r]);
+            contenders.add(first + r, lanes_reaching(low, high, floor), start + panel * TILE_COLS, scores[panel][r], exact);
         }
     }
 }
 
 // Scores of ROWS samples, from sample `first` on, against a group. Until the last block of features they are summed up in `partial`:
 // a chain of at most CHAIN roundings, then one a chain, keeps 49152 features within the contract.
-template <int ROWS>
+template <int ROWS, class Exact>
 void score_tile(
-    const float* z, const Group& group, float* partial, std::int64_t first, float slack, const Contenders& contenders) {
+    const float* z, const Group& group, float* partial, std::int64_t first, const Contenders& contenders, const Exact& exact) {
     float scores[GROUP_PANELS][ROWS][TILE_COLS];
     for (std::int64_t panel = 0; panel < group.panels; ++panel) {
         const float* x = group.packed + panel * group.count * TILE_COLS;
@@ -171,9 +171,17 @@ void score_tile(
             store(scores[place][r], tile.low[r]);
             store(scores[place][r] + WIDTH, tile.high[r]);
         }
-        if (!group.is_opening) note_panels<ROWS>(scores, 1, group.first + panel * TILE_COLS, first, slack, contenders);
+        if (!group.is_opening) note_panels<ROWS>(scores, 1, group.first + panel * TILE_COLS, first, contenders, exact);
     }
-    if (group.is_opening && group.is_last) note_panels<ROWS>(scores, group.panels, group.first, first, slack, contenders);
+    if (group.is_opening && group.is_last) note_panels<ROWS>(scores, group.panels, group.first, first, contenders, exact);
+}
+
+// Of row i of z and prototype k, in fp64.
+template <class T>
+double cosine(const Problem& p, std::int64_t i, std::int64_t k, const Search& result) {
+    double inverse;
+    __atomic_load(result.inverse_prototype + k, &inverse, __ATOMIC_RELAXED);
+    return dot(row<T>(p.z, i), row<T>(p.prototypes, k), p.dim) * result.inverse_z[i] * inverse;
 }
 
 // One part of the prototypes against one part of the samples.
@@ -189,10 +197,8 @@ void search_part(
     const std::int64_t batch_end = smaller(plan.batch, batch_begin + plan.tiles_a_part * TILE_ROWS);
     const std::int64_t panel_begin = prototype_part * plan.panels_a_part;
     const std::int64_t panel_end = smaller(plan.panels, panel_begin + plan.panels_a_part);
-    for (std::int64_t i = batch_begin; i < batch_end; ++i) {
-        contenders.floor[i] = plan.first_floor[i];
-        contenders.count[i] = 0;
-    }
+    for (std::int64_t i = batch_begin; i < batch_end; ++i) contenders.start(i, plan.first_floor[i]);
+    const auto exact = [&](std::int64_t i, std::int64_t k) { return cosine<T>(p, rows[i], k, result); };
     double squared[GROUP_PANELS * TILE_COLS];
     float inverse[GROUP_PANELS * TILE_COLS];
     for (std::int64_t panel = panel_begin; panel < panel_end; panel += plan.group_panels) {
@@ -222,9 +228,10 @@ void search_part(
                 if (group.is_last) {
                     for (std::int64_t k = 0; k < group.panels * TILE_COLS; ++k) {
                         const bool exists = group.first + k < end;
-                        const double exact = exists ? inverse_norm(squared[k]) : __builtin_nan("");
-                        inverse[k] = static_cast<float>(exact / PACKED_LENGTH);
-                        if (exists && batch_part == 0) result.inverse_prototype[group.first + k] = exact;
+                        double exact_inverse = exists ? inverse_norm(squared[k]) : __builtin_nan("");
+                        inverse[k] = static_cast<float>(exact_inverse / PACKED_LENGTH);
+                        // All parts that share a prototype write the same number.
+                        if (exists) __atomic_store(result.inverse_prototype + group.first + k, &exact_inverse, __ATOMIC_RELAXED);
                     }
                 }
                 for (std::int64_t i = block; i < block_end; i += TILE_ROWS) {
@@ -236,7 +243,7 @@ void search_part(
                     }
                     float* sums = partial + (i - block) * group.panels * TILE_COLS;
                     with_tile_rows(tile_rows, [&](auto constant) {
-                        score_tile<decltype(constant)::value>(z, group, sums, i, plan.slack, contenders);
+                        score_tile<decltype(constant)::value>(z, group, sums, i, contenders, exact);
                     });
                 }
             }
@@ -261,28 +268,33 @@ bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std::int64
         least = floor > least ? floor : least;
     }
     if (least == UNDECIDED) return false;
-    std::int64_t count = 0;
+    const auto exact = [&](std::int64_t, std::int64_t k) { return cosine<T>(p, to, k, result); };
+    std::int64_t known = 0, last = 0;
     for (int part = 0; part < plan.prototype_parts; ++part) {
+        const Contest& contest = plan.contenders[part].of[i];
         plan.contenders[part].keep(i, least);
-        count += plan.contenders[part].count[i];
+        known += contest.count + (contest.scored > 0);
+        if (contest.count > 0) last = contest.list[0].index;
+    }
+    if (known == 1 && !result.score) {
+        for (int part = 0; part < plan.prototype_parts; ++part) {
+            if (plan.contenders[part].of[i].scored > 0) last = plan.contenders[part].of[i].bmu;
+        }
+        result.bmu[to] = last;
+        return true;
     }
     double best = -__builtin_inf();
     std::int64_t bmu = 0;
-    const T* z = row<T>(p.z, to);
     for (int part = 0; part < plan.prototype_parts; ++part) {
-        const Contender* contender = plan.contenders[part].list + i * MOST_CONTENDERS;
-        for (std::int32_t c = 0; c < plan.contenders[part].count[i]; ++c) {
-            const std::int64_t k = contender[c].index;
-            const bool is_scored = count > 1 || result.score;
-            const double score = is_scored ? dot(z, row<T>(p.prototypes, k), p.dim) * result.inverse_prototype[k] : 0.0;
-            if (score > best) {
-                best = score;
-                bmu = k;
-            }
+        plan.contenders[part].settle(i, exact);
+        const Contest& contest = plan.contenders[part].of[i];
+        if (contest.best > best) {
+            best = contest.best;
+            bmu = contest.bmu;
         }
     }
     result.bmu[to] = bmu;
-    if (result.score) result.score[to] = best * result.inverse_z[to];
+    if (result.score) result.score[to] = best;
     return true;
 }
 

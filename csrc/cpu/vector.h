@@ -144,6 +144,18 @@ inline DoublePair widen(Vec v) {
     return {__builtin_convertvector(halves[0], Doubles), __builtin_convertvector(halves[1], Doubles)};
 }
 
+// WIDTH elements in fp64. Halves come from memory one by one: to take a vector apart costs as much as to convert it.
+template <class T>
+inline DoublePair load_wide(const T* x) {
+    return widen(load(x));
+}
+
+#if !defined(__AVX512F__)
+inline DoublePair load_wide(const float* x) {
+    return {__builtin_convertvector(load_as<HalfVec>(x), Doubles), __builtin_convertvector(load_as<HalfVec>(x + WIDTH / 2), Doubles)};
+}
+#endif
+
 inline Vec narrow(DoublePair v) {
     const HalfVec halves[2] = {__builtin_convertvector(v.low, HalfVec), __builtin_convertvector(v.high, HalfVec)};
     return load_as<Vec>(halves);
