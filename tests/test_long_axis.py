@@ -1,0 +1,133 @@
+"""Maps with a long axis, whose weights are computed for the samples at hand and not for all places along it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import BACKENDS, check, relative_error, run, skip_unless_supported, truth
+
+from vitsom_fast import Grid, long_axis, som_loss
+
+GRIDS = [
+    Grid(1, 700),
+    Grid(700, 1, periodic=True),
+    Grid(2, 500, "hexagonal"),
+    Grid(500, 3, "hexagonal"),
+    Grid(2, 501, "hexagonal", True),
+    Grid(600, 2, "hexagonal", True),
+]
+
+
+@pytest.mark.parametrize("temperature", [0.3, 5.0, 60.0, 1e6])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_contract(backend: str, grid: Grid, temperature: float) -> None:
+    batch = 7
+    assert long_axis.serves(grid, batch)
+    z, prototypes = torch.randn(batch, 12), torch.randn(grid.num_prototypes, 12)
+    for given_as in (temperature, torch.tensor(temperature)):
+        result = run(backend, z, prototypes, grid, given_as)
+        check(result, z, prototypes, grid, temperature, cancels=True)
+
+
+@pytest.mark.parametrize("chunk", [1, 3000])
+def test_many_samples_in_many_parts(backend: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_axis, "_CHUNK", chunk)
+    grid = Grid(1, 999)
+    z, prototypes = torch.randn(120, 12), torch.randn(999, 12)
+    check(run(backend, z, prototypes, grid, 9.0), z, prototypes, grid, 9.0, cancels=True)
+
+
+def test_collapsed_map(backend: str) -> None:
+    grid = Grid(1, 800)
+    z, prototypes = torch.full((9, 31), 0.7), torch.full((800, 31), 1.3)
+    for temperature in (8.0, 1e6):
+        check(run(backend, z, prototypes, grid, temperature), z, prototypes, grid, temperature, cancels=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_dtypes(backend: str, dtype: torch.dtype) -> None:
+    skip_unless_supported(backend, dtype)
+    grid = Grid(1, 600)
+    z, prototypes = torch.randn(9, 12).to(dtype), torch.randn(600, 12).to(dtype)
+    result = run(backend, z, prototypes, grid, 4.0)
+    true = truth(z, prototypes, grid, 4.0, result.bmu)
+    rounding = 1e-12 if dtype == torch.float64 else torch.finfo(dtype).eps
+    assert result.loss.item() == pytest.approx(true.loss, rel=min(rounding, 1e-5))
+    assert relative_error(result.grad_z, true.grad_z) < rounding
+    assert relative_error(result.grad_prototypes, true.grad_prototypes) < rounding
+
+
+def test_what_is_not_finite_makes_the_loss_nan(backend: str) -> None:
+    """Be it out of reach of all BMUs."""
+    grid = Grid(1, 600)
+    z, prototypes = torch.randn(9, 12), torch.randn(600, 12)
+    prototypes[:500] = 1e-3 * torch.randn(500, 12) - z.mean(0)
+    prototypes[0, 3] = torch.nan
+    result = run(backend, z, prototypes, grid, 0.5)
+    assert result.loss.isnan()
+    assert run(backend, torch.full_like(z, torch.inf), torch.randn(600, 12), grid, 0.5).loss.isnan()
+
+
+def test_empty_batch(backend: str) -> None:
+    result = run(backend, torch.randn(0, 12), torch.randn(600, 12), Grid(1, 600), 2.0)
+    assert result.loss.item() == 0
+    assert not result.grad_prototypes.any()
+
+
+def test_derivatives_of_any_kind() -> None:
+    """Twice backwards, forwards, batched, and by torch.func."""
+    grid = Grid(1, 300)
+    z = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    prototypes = torch.randn(300, 2, dtype=torch.float64, requires_grad=True)
+
+    def loss(z: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
+        return som_loss(z, prototypes, grid, 3.0, reduction="sum")[0]
+
+    assert long_axis.serves(grid, 3)
+    assert torch.autograd.gradcheck(loss, (z, prototypes), check_forward_ad=True, check_batched_grad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(loss, (z, prototypes), fast_mode=True)
+    expected = torch.autograd.grad(loss(z, prototypes), z)[0]
+    assert torch.allclose(torch.func.grad(loss)(z, prototypes), expected)
+
+
+def test_bits_repeat(backend: str) -> None:
+    grid = Grid(1, 600)
+    z, prototypes = torch.randn(50, 12), torch.randn(600, 12)
+    z[::2] = z[0]
+    one, other = (run(backend, z, prototypes, grid, 4.0) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+_PEAK = """
+import sys
+import torch
+from vitsom_fast import Grid, som_loss
+
+def status(field):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+
+def step(count):
+    z, prototypes = torch.randn(32, 8, requires_grad=True), torch.randn(count, 8, requires_grad=True)
+    som_loss(z, prototypes, Grid(1, count), 10.0, backend=sys.argv[1])[0].backward()
+
+step(300)
+before = status("VmRSS")
+step(20000)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_a_chain_never_holds_a_number_for_each_pair_of_units(backend: str) -> None:
+    """That would be 1600 MB; one for each pair of a sample and a unit is 3 MB."""
+    if BACKENDS[backend] != "cpu" or backend in ("triton", "cuda"):
+        pytest.skip("the peak of this process says nothing of a GPU, or of an interpreter")
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, backend], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 160e6
