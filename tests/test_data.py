@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -194,3 +195,29 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     for name in ("folder.npz", "pipe.npz"):
         with pytest.raises(FileNotFoundError, match=f"{name}.*no file"):
             load_dataset(str(tmp_path / name))
+
+
+# Memory, in units of the images as fp32: what the file holds, and they
+
+
+def peak(call: Callable[[], Any]) -> int:
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("dtype", "units"), [("uint8", 1.25), ("float16", 1.5), ("float32", 2.0), ("float64", 3.0)])
+def test_images_are_held_once_beside_the_file(tmp_path: Path, dtype: str, units: float) -> None:
+    path = tmp_path / "d.npz"
+    np.savez(path, images=np.ones((500, 32, 32, 3), dtype=dtype))
+    load_dataset(str(path))  # what is imported on the way is no image
+    bytes_of_images = 500 * 32 * 32 * 3 * 4
+    assert peak(lambda: load_dataset(str(path))) < (units + 0.2) * bytes_of_images
+
+
+def test_a_fingerprint_takes_no_copy() -> None:
+    dataset = Dataset("d", torch.rand(500, 3, 32, 32))
+    assert peak(dataset.fingerprint) < 0.2 * dataset.images.numel() * 4

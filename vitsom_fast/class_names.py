@@ -20,8 +20,10 @@ def write_names(axes: Axes, cells: NDArray[np.float64], names: Sequence[str], si
     """Write each name into its cell, an outline (corners, 2), in letters of ``size`` points, smaller the longer it is."""
     for cell, name in zip(cells, map(_drawable, names), strict=True):
         fontsize = min(size / max(1, 0.55 * len(name)), _LARGEST)
+        x, y = cell.mean(axis=0)
         text = axes.text(
-            *cell.mean(axis=0),
+            x,
+            y,
             name,
             ha="center",
             va="center_baseline",

@@ -34,7 +34,7 @@ def number_labels(labels: NDArray[np.generic], count: int) -> tuple[Tensor | Non
     if labels.dtype.kind not in "biufSUMm":
         raise ValueError(f"labels must be text, numbers or dates, got {labels.dtype}")
     if labels.dtype.kind == "S":
-        labels = _decoded(labels)
+        labels = _decoded(labels.astype(np.bytes_))
     known = _is_label(labels)
     if not known.any():
         return None, ()
@@ -44,7 +44,7 @@ def number_labels(labels: NDArray[np.generic], count: int) -> tuple[Tensor | Non
     return torch.from_numpy(numbers), tuple(_name(value) for value in classes)
 
 
-def _decoded(labels: NDArray[np.generic]) -> NDArray[np.generic]:
+def _decoded(labels: NDArray[np.bytes_]) -> NDArray[np.str_]:
     try:
         return np.char.decode(labels, "utf-8")
     except UnicodeDecodeError:
