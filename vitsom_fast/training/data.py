@@ -33,7 +33,7 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """The same for the same images: tells a resumed run whether it still sees the data that it began with."""
-        return hashlib.sha256(memoryview(self.images.contiguous().numpy())).hexdigest()
+        return hashlib.sha256(self.images.contiguous().numpy().data).hexdigest()
 
 
 def load_dataset(name: str) -> Dataset:
