@@ -3,9 +3,11 @@
 // Results are those of the instructions but for the payload of a NaN, and where the product of two bf16 numbers is subnormal and
 // the host has no FMA. An address that must be aligned is checked, and what a mask leaves out is not read.
 //
-// The work is in functions of their own, on vectors that the host has: in line, in tiles of 12 x 32 sums, they take the compiler
-// minutes, and what is said of 64 bytes at a time goes through memory word by word.
+// The work is done by functions of their own, which are not inlined: in tiles of 12 x 32 sums they would take the compiler minutes.
+// They go by vectors that the host has, since GCC takes wider ones through memory, word by word, to read them as another type.
 #pragma once
+
+#include <xmmintrin.h>  // _mm_sfence, which every host has
 
 #include <cstdint>
 #include <cstring>
@@ -122,16 +124,19 @@ VITSOM_CALLED void take_larger(__m512& a, const __m512& b) {
 }
 
 VITSOM_CALLED void take_square_roots(__m512& a) {
-    for (int lane = 0; lane < 16; ++lane) parts<Floats>(a)[lane / LANES][lane % LANES] = __builtin_sqrtf(a[lane]);
+    for (int lane = 0; lane < 16; ++lane) a[lane] = __builtin_sqrtf(a[lane]);
 }
 
-VITSOM_CALLED void widen(__m512d& to, const __m256& from) {
-    for (int lane = 0; lane < 8; ++lane) to[lane] = static_cast<double>(from[lane]);
+VITSOM_CALLED void widen(__m512d& to, __mmask8 mask, const __m256& from) {
+    for (int lane = 0; lane < 8; ++lane) to[lane] = mask >> lane & 1 ? static_cast<double>(from[lane]) : 0.0;
 }
 
 VITSOM_CALLED void compress(__m512i& to, __mmask16 mask, const __m512i& from) {
-    auto* out = parts<std::int32_t>(to);
-    for (unsigned left = mask; left != 0; left &= left - 1) *out++ = parts<Ints>(from)[__builtin_ctz(left) / LANES][__builtin_ctz(left) % LANES];
+    std::int32_t words[16], chosen[16] = {};
+    std::memcpy(words, &from, sizeof words);
+    int count = 0;
+    for (unsigned left = mask; left != 0; left &= left - 1) chosen[count++] = words[__builtin_ctz(left)];
+    std::memcpy(&to, chosen, sizeof to);
 }
 
 VITSOM_CALLED void load_words(__m512i& to, __mmask16 mask, const void* address) {
@@ -143,8 +148,8 @@ VITSOM_CALLED void load_words(__m512i& to, __mmask16 mask, const void* address) 
 
 template <class Vector>
 VITSOM_INLINE Vector zero_unless(__mmask16 mask, const Vector& v) {
-    __m512i result{};
     if (mask == 0xffff) return v;
+    __m512i result{};
     blend(mask, result, reinterpret_cast<const __m512i&>(v));
     return reinterpret_cast<Vector>(result);
 }
@@ -159,7 +164,10 @@ VITSOM_INLINE void store_aligned(void* out, const Vector& v) {
 
 VITSOM_INLINE __m512i _mm512_setzero_si512() { return __m512i{}; }
 
-VITSOM_INLINE __m512i _mm512_set1_epi32(int x) { return __m512i{} + (static_cast<long long>(x) << 32 | static_cast<std::uint32_t>(x)); }
+VITSOM_INLINE __m512i _mm512_set1_epi32(int x) {
+    const auto word = static_cast<std::uint32_t>(x);
+    return __m512i{} + static_cast<long long>(std::uint64_t{word} << 32 | word);
+}
 
 VITSOM_INLINE __mmask16 _mm512_cmp_ps_mask(__m512 a, __m512 b, int predicate) {
     switch (predicate) {
@@ -196,7 +204,7 @@ VITSOM_INLINE __m512i _mm512_mask_or_epi32(__m512i otherwise, __mmask16 mask, __
 }
 
 VITSOM_INLINE __m512i _mm512_maskz_compress_epi32(__mmask16 mask, __m512i a) {
-    __m512i result{};
+    __m512i result;
     avx512_host::compress(result, mask, a);
     return result;
 }
@@ -213,9 +221,8 @@ VITSOM_INLINE __m512 _mm512_maskz_sqrt_ps(__mmask16 mask, __m512 a) {
 }
 
 VITSOM_INLINE __m512d _mm512_maskz_cvtps_pd(__mmask8 mask, __m256 a) {
-    if (mask != 0xff) __builtin_trap();  // not needed as yet
-    __m512d result;
-    avx512_host::widen(result, a);
+    __m512d result{};
+    avx512_host::widen(result, mask, a);
     return result;
 }
 
@@ -230,8 +237,6 @@ VITSOM_INLINE void _mm512_storeu_si512(void* out, __m512i a) { std::memcpy(out, 
 VITSOM_INLINE void _mm512_store_si512(void* out, __m512i a) { avx512_host::store_aligned(out, a); }
 
 VITSOM_INLINE void _mm512_stream_ps(void* out, __m512 a) { avx512_host::store_aligned(out, a); }
-
-VITSOM_INLINE void _mm_sfence() {}  // what is streamed here is stored as all else is
 
 #undef VITSOM_INLINE
 #undef VITSOM_CALLED

@@ -1,0 +1,84 @@
+"""The AVX-512 kernels without such a processor: the same sources, with their instructions emulated, meet the contract."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from avx512_host.build import FLAGS, HERE, INSTRUCTION_SETS, build
+from avx512_host.run import environment
+from host_build import COMPILER
+
+from vitsom_fast.backends import cpu
+
+TESTS = Path(__file__).parent
+CHECK = HERE / "check.cpp"
+
+pytestmark = [
+    pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the instructions are those of x86-64"),
+    pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is no C++ compiler"),
+]
+
+# What each is held to. Most of their sources are the same: one is tested with what rules out tiles, the other with all else.
+TESTED = {
+    "avx512vnni": ("test_pruning.py", "test_adversarial.py", "test_fuzz.py"),
+    "avx512bf16": ("test_contract.py", "test_extremes.py", "test_adversarial.py", "test_exactness.py", "test_fuzz.py"),
+}
+
+# An emulated search takes some ten times as long. What is left out here is tested on smaller maps or with the other set, or is
+# no search: a step is a few cases of the contract and what the fuzzer thinks of.
+TOO_LARGE = {
+    "avx512vnni": (
+        "test_adversarial.py::test_search_on_cpu",
+        "test_pruning.py::test_distances_are_those_of_brute_force[shape0-192",
+        "test_pruning.py::test_distances_are_those_of_brute_force[shape2-17",
+        "test_pruning.py::test_a_map_in_order_is_pruned_whatever_its_shape[shape2",
+    ),
+    "avx512bf16": (
+        "test_contract.py::test_a_step_never_holds_one_number_per_sample_and_prototype",
+        "test_contract.py::test_equal_prototypes_give_the_lowest_index[cpu-2159",
+        "test_contract.py::test_neighborhoods_of_few_ranks",
+        "test_contract.py::test_no_uninitialised_memory_is_read",
+        "test_contract.py::test_repeats_bit_for_bit",
+        "test_extremes.py::test_loss_of_a_collapsed_map",
+    ),
+}
+
+
+def run_tests(module: Path, instruction_set: str) -> subprocess.CompletedProcess[str]:
+    """In memory that is never zero by luck."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cpu or pruning or exactness"]
+    command += [f"--deselect=tests/{name}" for name in TOO_LARGE[instruction_set]]
+    command += [str(TESTS / name) for name in TESTED[instruction_set]]
+    variables = {**environment(module, instruction_set), "MALLOC_PERTURB_": "1", "OMP_WAIT_POLICY": "passive"}
+    return subprocess.run(command, env=variables, cwd=TESTS.parent, capture_output=True, text=True, check=False)
+
+
+def test_contract() -> None:
+    """On the sets that this processor lacks: those that it has are tested as they are."""
+    emulated = [name for name in INSTRUCTION_SETS if name not in cpu.instruction_sets()]
+    if not emulated:
+        pytest.skip("this processor has all of them")
+    module = build()
+    with ThreadPoolExecutor(len(emulated)) as pool:
+        for done in pool.map(lambda name: run_tests(module, name), emulated):
+            assert done.returncode == 0, done.stdout[-4000:]
+            assert " passed" in done.stdout
+
+
+def test_instructions(tmp_path: Path) -> None:
+    """Of this header, and of the processor where it has them."""
+    ways = {"emulated": FLAGS["avx512bf16"]}
+    if "avx512bf16" in cpu.instruction_sets():
+        ways["real"] = [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "bf16")]
+    for way, flags in ways.items():
+        program = tmp_path / way
+        subprocess.run([COMPILER, "-std=c++17", *flags, str(CHECK), "-o", str(program)], check=True)
+        done = subprocess.run([program], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{way}:\n{done.stdout[-4000:]}"
