@@ -81,7 +81,7 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
 
     for on_device in (False, True):
         yield case("factors.gaussian_kernel", configs.gaussian(), "fp32", ON_DEVICE=on_device)
-    yield case("group.group_kernel", configs.group(), "fp32")
+    yield case("group.group_kernel", configs.group())
     for dim in dims:
         yield case("prepare.prepare_kernel", configs.prepare(dim), SPLIT=split)
         yield case("distance.distance_kernel", configs.distance(dim))
@@ -91,14 +91,14 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
         if split:
             yield case("certified.group_maxima_kernel", configs.group_maxima(family, dim))
             yield case("certified.rescore_kernel", configs.rescore())
-        yield case("weights.weights_kernel", configs.weights(), "fp32")
-        yield case("dense_attraction.dense_attraction_kernel", configs.dense_attraction(family, dim), SPLIT=split)
+        yield case("weights.weights_kernel", configs.weights())
+        yield case("dense_attraction.dense_attraction_kernel", configs.dense_attraction(family, dim))
         yield case("dense_gradients.dense_pull_kernel", configs.dense_pull(family, dim))
         yield case("dense_gradients.dense_project_kernel", configs.dense_project(dim))
         yield case("gradients.project_kernel", configs.project(family), **precision)
         yield case("attraction.attraction_kernel", configs.attraction(family, dim))
         for side in SIDES:
-            yield case("smooth.smooth_columns_kernel", configs.smooth(family, side, dim), SPLIT=split)
+            yield case("smooth.smooth_columns_kernel", configs.smooth(family, side, dim))
             yield case("gradients.spread_kernel", configs.spread(family, side, dim), **precision)
 
 
@@ -160,8 +160,9 @@ _ALIGNED_SIZES = (
 
 # What a kernel's arguments point to; all others are sizes and strides.
 _POINTERS = {
-    "fp32": "norm norm_z norm_prototypes prototype_scale partial smoothed row_factors col_factors factors squared_offsets"
+    "fp32": "inverse inverse_z inverse_prototypes rest_z rest_prototypes centre prototype_scale partial smoothed row_factors col_factors factors squared_offsets"
     " attraction loss grad_loss spread pulled along distance temperature maxima weights",
+    "fp64": "factor_sums",
     "i64": "row_keys bmu",
     "i32": "tickets ticket order starts",
 }
@@ -173,11 +174,11 @@ def _type(argument: str, case: Case, constants: dict[str, Any]) -> str:
         return f"*{case.dtype}"
     if argument.endswith(("_high", "_low")):
         return "*fp16"
-    if argument == "inverse_z" or (argument == "partial" and "attraction" in case.kernel):
+    if argument == "partial" and "attraction" in case.kernel:
         return "*fp64"
     if argument == "temperature" and not constants["ON_DEVICE"]:
         return "fp32"
-    if argument == "scale":
+    if argument in ("scale", "temperature_rest"):
         return "fp32"
     return _TYPES.get(argument, "i32")
 

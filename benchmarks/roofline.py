@@ -147,10 +147,10 @@ def weights(s: Shape) -> Cost:
 
 
 def dense_attraction(s: Shape) -> Cost:
-    """Weights (B, K) times the packed prototypes, as many products as they have halves; and the loss."""
-    read = FP32 * s.batch * s.prototypes + s.packed_bytes * s.prototype_elements + s.input_bytes * s.latent_elements
-    products = 3 if s.packed_bytes == 4 else 2
-    return Cost("dense_attraction", read + FP32 * s.latent_elements, bf16=products * 2.0 * s.batch * s.prototype_elements)
+    """Weights (B, K) times the unit prototypes as seen from the centre; and the loss."""
+    read = FP32 * s.batch * s.prototypes + s.input_bytes * (s.prototype_elements + s.latent_elements)
+    products = SPLIT_PRODUCTS * 2.0 * s.batch * s.prototype_elements
+    return Cost("dense_attraction", read + FP32 * s.latent_elements, bf16=products)
 
 
 def dense_pull(s: Shape) -> Cost:

@@ -14,17 +14,20 @@ from torch import Tensor
 from vitsom_fast.kernels import configs
 from vitsom_fast.kernels import loss as losses
 from vitsom_fast.kernels.device import blocks, family
-from vitsom_fast.kernels.smooth import band
+from vitsom_fast.kernels.smooth import BESIDE_ONE, band
+from vitsom_fast.kernels.survey import total_weight
 
 
 @triton.jit(do_not_specialize=["batch", "terms"])
 def attraction_kernel(
     z,  # [B, D], any strides
-    inverse_z,  # [B] fp64
-    norm_prototypes,  # [K] fp32
+    inverse_z,  # [B] fp32
+    rest_z,  # [B] fp32
+    inverse_prototypes,  # [K] fp32
     row_factors,  # [terms, R, R] fp32
-    col_factors,  # [terms, C, C] fp32
-    smoothed,  # [terms, R, C, D] fp32: along the columns
+    factor_sums,  # [terms * R + terms * C] fp64
+    centre,  # [D] fp32
+    smoothed,  # [terms, R, C, D] fp32: along the columns, as seen from the centre
     bmu,  # [B] int64
     order,  # [B] int32
     attraction,  # [B, D] fp32
@@ -43,7 +46,7 @@ def attraction_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """``S_i = sum_r row_factors[row_i, r] * smoothed[r, col_i]``; loss ``scale * sum_i (n_i - z^_i . S_i)``."""
+    """``S_i = n_i c + sum_r row_factors[row_i, r] * smoothed[r, col_i]``; loss ``scale * sum_i (n_i - z^_i . S_i)``."""
     program = tl.program_id(0)
     dim_blocks = tl.cdiv(dim, BLOCK_D)
     dim_block = program % dim_blocks
@@ -62,7 +65,7 @@ def attraction_kernel(
         here = col == column
         for term in range(terms):
             factor = row_factors + tl.cast(term, tl.int64) * rows * rows
-            low, high = band(factor, rows, row, here, 1, rows, BLOCK_R)
+            low, high = band(factor, rows, row, here, 1, rows, BESIDE_ONE, BLOCK_R)
             column_of_map = smoothed + (tl.cast(term, tl.int64) * rows * cols + column) * dim + features[None, :]
             for first in range(low, high, BLOCK_R):
                 inputs = first + tl.arange(0, BLOCK_R)
@@ -78,28 +81,26 @@ def attraction_kernel(
         column = tl.min(tl.where(col > column, col, cols))  # the next one that a sample is in
 
     kept = is_sample[:, None] & is_feature[None, :]
-    tl.store(attraction + samples[:, None] * dim + features[None, :], total, mask=kept)
+    weight = total_weight(factor_sums, row, col, rows, cols, terms)
+    seen_from = tl.load(centre + features, mask=is_feature, other=0.0)
+    attracted = weight.to(tl.float32)[:, None] * seen_from[None, :] + total
+    tl.store(attraction + samples[:, None] * dim + features[None, :], attracted, mask=kept)
     lost = losses.lost(
         z,
         inverse_z,
-        norm_prototypes,
-        row_factors,
-        col_factors,
+        rest_z,
+        inverse_prototypes,
         samples,
         is_sample,
-        row,
-        col,
+        weight,
+        seen_from,
         features,
         dim_block,
         total,
-        rows,
-        cols,
+        rows * cols,
         dim,
         z_stride,
         z_step,
-        terms,
-        BLOCK_B,
-        BLOCK_R,
     )
     losses.add_up(lost, partial, ticket, loss, scale)
 
@@ -107,9 +108,11 @@ def attraction_kernel(
 def attraction_and_loss(
     z: Tensor,
     inverse_z: Tensor,
-    norm_prototypes: Tensor,
+    rest_z: Tensor,
+    inverse_prototypes: Tensor,
     row_factors: Tensor,
-    col_factors: Tensor,
+    factor_sums: Tensor,
+    centre: Tensor,
     smoothed: Tensor,
     bmu: Tensor,
     order: Tensor,
@@ -117,7 +120,8 @@ def attraction_and_loss(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Attraction (B, D) fp32 and loss () fp32; the ticket is an int32 that is zero."""
-    (batch, dim), (terms, rows, _), cols = z.shape, row_factors.shape, col_factors.shape[1]
+    (batch, dim), (terms, rows, _) = z.shape, row_factors.shape
+    cols = inverse_prototypes.shape[0] // rows
     attraction = torch.empty((batch, dim), dtype=torch.float32, device=z.device)
     loss = torch.empty((), dtype=torch.float32, device=z.device)
     config = configs.attraction(family(z.device), dim)
@@ -125,9 +129,11 @@ def attraction_and_loss(
     attraction_kernel[programs,](
         z,
         inverse_z,
-        norm_prototypes,
+        rest_z,
+        inverse_prototypes,
         row_factors,
-        col_factors,
+        factor_sums,
+        centre,
         smoothed,
         bmu,
         order,

@@ -160,7 +160,7 @@ def weights() -> Config:
 
 def dense_attraction(family: str, dim: int) -> Config:
     """32 samples: with more of them a small batch leaves multiprocessors idle."""
-    blocks = {"BLOCK_B": 32, "BLOCK_D": _features(dim), "BLOCK_R": 16}
+    blocks = {"BLOCK_B": 32, "BLOCK_D": _features(dim)}
     return Config(blocks, num_stages=3, max_registers=_all_registers(family))
 
 

@@ -9,21 +9,22 @@ from torch import Tensor
 from vitsom_fast.kernels import configs
 from vitsom_fast.kernels.device import blocks, family
 from vitsom_fast.kernels.latent_gradient import latent_gradient
-from vitsom_fast.kernels.prepare import EPS, UNIT
-from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, halves, is_short, weigh
+from vitsom_fast.kernels.prepare import UNIT
+from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, weigh
+from vitsom_fast.kernels.unit import DROP, is_short, power_of_two, two_factors
 
 
 @triton.jit(do_not_specialize=["batch", "latent_programs"])
 def dense_pull_kernel(
     grad_loss,  # fp32
     z,  # [B, D], any strides
-    norm_z,  # [B] fp32
+    inverse_z,  # [B] fp32
     prototypes,  # [K, D], any strides
-    norm_prototypes,  # [K] fp32
+    inverse_prototypes,  # [K] fp32
     weights,  # [B, weights_pitch] fp32
     attraction,  # [B, D] fp32
     grad_z,  # [B, D] in z's dtype
-    pulled,  # [K, D] fp32: the gradient of the prototypes before its projection
+    pulled,  # [K, D] fp32: the pull on the prototypes, their gradient before its projection but for its factors
     along,  # [blocks of features, K] fp32: its product with them
     scale,  # minus that of the reduction
     latent_programs,  # the first so many programs take the latents, the others the prototypes
@@ -40,12 +41,13 @@ def dense_pull_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Gradients of the latents; ``pulled[k] = sum_i weights[i, k] * z^_i``, times the gradient of the loss."""
+    """Gradients of the latents; ``pulled[k] = sum_i weights[i, k] * z^_i``."""
     program = tl.program_id(0)
-    factor = tl.load(grad_loss).to(tl.float32) * scale
     if program < latent_programs:
         samples = program * LATENTS + tl.arange(0, LATENTS)
-        latent_gradient(factor, z, norm_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS, FEATURES)
+        latent_gradient(
+            tl.load(grad_loss), scale, z, inverse_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS, FEATURES
+        )
     else:
         program -= latent_programs
         unit_blocks = tl.cdiv(count, BLOCK_K)
@@ -54,6 +56,8 @@ def dense_pull_kernel(
         dim_block = program // unit_blocks
         features = (dim_block * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
         is_feature = features < dim
+        exponent = _exponent_of_largest(weights, units, is_unit, batch, weights_pitch, BLOCK_K)
+        enlarged = power_of_two(-exponent)[:, None]
         total = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
         for start in range(0, batch, 2 * ROWS_A_SUM):
             for half in tl.static_range(2):  # products that do not wait for each other
@@ -69,32 +73,53 @@ def dense_pull_kernel(
                 latents = tl.load(
                     z + samples[:, None] * z_stride + features[None, :] * z_step, mask=is_feature[None, :], other=0.0
                 ).to(tl.float32)
-                norm = tl.load(norm_z + samples)
-                weight = tl.where(is_short(norm)[None, :], 0.0, weight)
-                length = tl.maximum(norm, EPS, propagate_nan=tl.PropagateNan.ALL)
-                high, low = halves(latents / length[:, None] * UNIT)
-                total += weigh(weight, high, low, True)
+                inverse = tl.load(inverse_z + samples)
+                inverse = tl.where(is_short(inverse), 0.0, inverse)[:, None]
+                total += weigh(weight * enlarged, latents * inverse * (UNIT * DROP))
         total = add_short(
-            total, weights + units, weights_pitch, z, z_stride, z_step, norm_z, batch, is_unit, features, is_feature
+            total * UNITS_BACK * power_of_two(exponent)[:, None],
+            weights + units,
+            weights_pitch,
+            z,
+            z_stride,
+            z_step,
+            inverse_z,
+            batch,
+            is_unit,
+            features,
+            is_feature,
         )
-        total *= factor * UNITS_BACK
 
         inside = is_unit[:, None] & is_feature[None, :]
         rows = units.to(tl.int64)[:, None]
         tl.store(pulled + rows * dim + features[None, :], total, mask=inside)
-        length = tl.maximum(tl.load(norm_prototypes + units, mask=is_unit, other=1.0), EPS, propagate_nan=tl.PropagateNan.ALL)
+        inverse = tl.load(inverse_prototypes + units, mask=is_unit, other=1.0)[:, None]
         x = tl.load(prototypes + rows * prototypes_stride + features[None, :] * prototypes_step, mask=inside, other=0.0)
-        product = tl.sum(x.to(tl.float32) / length[:, None] * total, axis=1)
+        product = tl.sum(x.to(tl.float32) * inverse * DROP * total, axis=1)
         tl.store(along + tl.cast(dim_block, tl.int64) * count + units, product, mask=is_unit)
+
+
+@triton.jit
+def _exponent_of_largest(weights, units, is_unit, batch, weights_pitch, BLOCK_K: tl.constexpr):
+    """The exponent of each unit's largest weight. Halves of weights far below 1 have few bits or none, but a gradient is divided by
+    a length: the shortest prototype may have the largest gradient of all, however far it is from every BMU."""
+    largest = tl.zeros([BLOCK_K, 16], tl.float32)
+    for first in range(0, batch, 16):
+        samples = (first + tl.arange(0, 16)).to(tl.int64)
+        at = weights + samples[None, :] * weights_pitch + units[:, None]
+        largest = tl.maximum(largest, tl.load(at, mask=is_unit[:, None] & (samples < batch)[None, :], other=0.0))
+    return (tl.max(largest, axis=1).to(tl.int32, bitcast=True) >> 23) - 127
 
 
 @triton.jit(do_not_specialize=["dim_blocks"])
 def dense_project_kernel(
+    grad_loss,  # fp32
     prototypes,  # [K, D], any strides
-    norm_prototypes,  # [K] fp32
+    inverse_prototypes,  # [K] fp32
     pulled,  # [K, D] fp32; grad_prototypes itself where that is fp32
     along,  # [dim_blocks, K] fp32
     grad_prototypes,  # [K, D] in the prototypes' dtype
+    scale,  # minus that of the reduction
     count,
     dim,
     dim_blocks,
@@ -103,24 +128,24 @@ def dense_project_kernel(
     ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """``(pulled - w^ (w^ . pulled)) / |w|``"""
+    """``(pulled - w^ (w^ . pulled)) / |w|``, times the gradient of the loss"""
     row_blocks = tl.cdiv(count, ROWS)
     units = tl.program_id(0) % row_blocks * ROWS + tl.arange(0, ROWS)
     features = (tl.program_id(0) // row_blocks * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)[None, :]
     is_unit = units < count
-    norm = tl.load(norm_prototypes + units, mask=is_unit, other=1.0)
-    length = tl.maximum(norm, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
+    inverse = tl.load(inverse_prototypes + units, mask=is_unit, other=1.0)
     parts = tl.zeros([ROWS, 64], tl.float32)
     for first in range(0, dim_blocks, 64):
         at = first + tl.arange(0, 64)
         keep = is_unit[:, None] & (at < dim_blocks)[None, :]
         parts += tl.load(along + at.to(tl.int64)[None, :] * count + units[:, None], mask=keep, other=0.0)
-    product = tl.where(norm < EPS, 0.0, tl.sum(parts, axis=1))[:, None]
+    product = tl.where(is_short(inverse), 0.0, tl.sum(parts, axis=1))[:, None]
+    factor, more = two_factors(tl.load(grad_loss), scale, inverse)
     inside = is_unit[:, None] & (features < dim)
     rows = units.to(tl.int64)[:, None]
     x = tl.load(prototypes + rows * prototypes_stride + features * prototypes_step, mask=inside, other=0.0).to(tl.float32)
     pull = tl.load(pulled + rows * dim + features, mask=inside, other=0.0)
-    gradient = (pull - x / length * product) / length
+    gradient = (pull - x * inverse[:, None] * DROP * product) * factor[:, None] * more[:, None]
     tl.store(grad_prototypes + rows * dim + features, gradient.to(grad_prototypes.dtype.element_ty), mask=inside)
 
 
@@ -128,8 +153,8 @@ def gradients(
     grad_loss: Tensor,
     z: Tensor,
     prototypes: Tensor,
-    norm_z: Tensor,
-    norm_prototypes: Tensor,
+    inverse_z: Tensor,
+    inverse_prototypes: Tensor,
     weights: Tensor,
     attraction: Tensor,
     scale: float,
@@ -149,9 +174,9 @@ def gradients(
     dense_pull_kernel[latent_programs + dim_blocks * blocks(count, config["BLOCK_K"]),](
         grad_loss,
         z,
-        norm_z,
+        inverse_z,
         prototypes,
-        norm_prototypes,
+        inverse_prototypes,
         weights,
         attraction,
         grad_z,
@@ -170,11 +195,13 @@ def gradients(
     if for_prototypes:
         config = configs.dense_project(dim)
         dense_project_kernel[blocks(count, config["ROWS"]) * blocks(dim, config["BLOCK_D"]),](
+            grad_loss,
             prototypes,
-            norm_prototypes,
+            inverse_prototypes,
             pulled,
             along,
             grad_prototypes,
+            -scale,
             count,
             dim,
             dim_blocks,

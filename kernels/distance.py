@@ -8,14 +8,15 @@ import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs, keys
 from vitsom_fast.kernels.device import blocks
+from vitsom_fast.kernels.unit import DROP
 
 
 @triton.jit(do_not_specialize=["batch"])
 def distance_kernel(
     z,  # [B, D], any strides
     prototypes,  # [K, D]
-    norm_z,  # [B] fp32
-    norm_prototypes,  # [K] fp32
+    inverse_z,  # [B] fp32
+    inverse_prototypes,  # [K] fp32
     row_keys,  # [B] int64
     bmu,  # [B] int64
     distance,  # [B] fp32
@@ -28,12 +29,12 @@ def distance_kernel(
     ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """``1 - z.w / (|z| |w|)`` at the BMU; NaN for a row that is not finite."""
+    """``1 - z.w / (|z| |w|)`` at the BMU, from 0 to 2; NaN for a row that is not finite."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     is_row = rows < batch
     index = keys.decode_index(tl.load(row_keys + rows, mask=is_row, other=keys.LAST_INDEX))
-    length_z = tl.maximum(tl.load(norm_z + rows, mask=is_row, other=1.0), 1e-12, propagate_nan=tl.PropagateNan.ALL)
-    length = tl.maximum(tl.load(norm_prototypes + index), 1e-12, propagate_nan=tl.PropagateNan.ALL)
+    of_z = tl.load(inverse_z + rows, mask=is_row, other=1.0)[:, None]
+    of_prototypes = tl.load(inverse_prototypes + index)[:, None]
     z_rows = z + rows.to(tl.int64)[:, None] * z_stride
     prototype_rows = prototypes + index.to(tl.int64)[:, None] * prototypes_stride
     product = tl.zeros([ROWS, BLOCK_D], tl.float32)
@@ -42,12 +43,16 @@ def distance_kernel(
         inside = is_row[:, None] & (features < dim)
         z_part = tl.load(z_rows + features * z_step, mask=inside, other=0.0).to(tl.float32)
         prototype_part = tl.load(prototype_rows + features * prototypes_step, mask=inside, other=0.0).to(tl.float32)
-        product += (z_part / length_z[:, None]) * (prototype_part / length[:, None])
+        product += (z_part * of_z * DROP) * (prototype_part * of_prototypes * DROP)
+    nearest = 1.0 - tl.sum(product, axis=1)
+    nearest = tl.where(nearest < 0, 0.0, tl.where(nearest > 2, 2.0, nearest))  # NaN stays
     tl.store(bmu + rows, index.to(tl.int64), mask=is_row)
-    tl.store(distance + rows, 1.0 - tl.sum(product, axis=1), mask=is_row)
+    tl.store(distance + rows, nearest, mask=is_row)
 
 
-def distance(z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tensor, row_keys: Tensor) -> tuple[Tensor, Tensor]:
+def distance(
+    z: Tensor, prototypes: Tensor, inverse_z: Tensor, inverse_prototypes: Tensor, row_keys: Tensor
+) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and distance (B,) fp32 of z (B, D), for the keys (B,) that a search left."""
     batch, dim = z.shape
     bmu = torch.empty(batch, dtype=torch.int64, device=z.device)
@@ -56,8 +61,8 @@ def distance(z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Ten
     distance_kernel[blocks(batch, config["ROWS"]),](
         z,
         prototypes,
-        norm_z,
-        norm_prototypes,
+        inverse_z,
+        inverse_prototypes,
         row_keys,
         bmu,
         nearest,

@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
+import struct
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs
 from vitsom_fast.kernels.device import blocks
+from vitsom_fast.kernels.unit import power_of_two
 
 # 1 / T^2 stays finite in fp32; so narrow or wide a Gaussian is a delta or a constant already.
 SMALLEST_TEMPERATURE = tl.constexpr(1e-18)
 LARGEST_TEMPERATURE = tl.constexpr(1e18)
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
 def gaussian_kernel(
     squared_offsets,  # [count] fp32, +inf where a term does not apply
     temperature,  # pointer to one number of any floating dtype, or that number itself
+    temperature_rest,  # what fp32 rounds away of the number
     factors,  # [count] fp32
     count,
     ON_DEVICE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """``exp(-offset^2 / (2 T^2))``; NaN where T is not positive."""
+    """``exp(-offset^2 / (2 T^2))``; NaN where T is not positive. The exponent is in fp64: a weight of 2^-60 would be off by 60
+    times its rounding, and that of a short prototype far away may count for more than all others."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    squared = tl.load(squared_offsets + at, mask=at < count)
-    radius = tl.cast(tl.load(temperature) if ON_DEVICE else temperature, tl.float32)
+    squared = tl.load(squared_offsets + at, mask=at < count, other=0.0).to(tl.float64)
+    if ON_DEVICE:
+        radius = tl.load(temperature).to(tl.float64)
+    else:
+        radius = tl.cast(temperature, tl.float64) + tl.cast(temperature_rest, tl.float64)
     clamped = tl.minimum(tl.maximum(radius, SMALLEST_TEMPERATURE), LARGEST_TEMPERATURE)
-    weight = tl.exp(squared * (-0.5 / (clamped * clamped)))
+    exponent = tl.maximum(squared * (-0.5 * LOG2_E / (clamped * clamped)), -1000.0)
+    whole = tl.floor(exponent)
+    power = whole.to(tl.int32)
+    weight = tl.exp2((exponent - whole).to(tl.float32)) * power_of_two(power) * power_of_two(tl.minimum(power + 126, 0))
     tl.store(factors + at, tl.where(radius > 0, weight, float("nan")), mask=at < count)
 
 
 def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
     """``exp(-offset^2 / (2 T^2))``, flat fp32, for T a number or a 0-dim tensor on the device."""
+    rest = 0.0
     if not isinstance(temperature, Tensor):  # which as an argument of a kernel becomes an fp32 number
         temperature = min(max(temperature, SMALLEST_TEMPERATURE.value), LARGEST_TEMPERATURE.value)
+        rest = temperature - struct.unpack("f", struct.pack("f", temperature))[0]
     factors = torch.empty_like(squared_offsets)
     config, count = configs.gaussian(), squared_offsets.numel()
     gaussian_kernel[blocks(count, config["BLOCK"]),](
-        squared_offsets, temperature, factors, count, ON_DEVICE=isinstance(temperature, Tensor), **config.options()
+        squared_offsets, temperature, rest, factors, count, ON_DEVICE=isinstance(temperature, Tensor), **config.options()
     )
     return factors

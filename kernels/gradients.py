@@ -13,15 +13,15 @@ from torch import Tensor
 from vitsom_fast.kernels import configs
 from vitsom_fast.kernels.device import blocks, family, multiprocessors, precision
 from vitsom_fast.kernels.latent_gradient import latent_gradient
-from vitsom_fast.kernels.prepare import EPS
 from vitsom_fast.kernels.smooth import band
+from vitsom_fast.kernels.unit import DROP, is_short, two_factors
 
 
 @triton.jit(do_not_specialize=["batch", "num_tickets", "latent_programs"])
 def spread_kernel(
     grad_loss,  # fp32
     z,  # [B, D], any strides
-    norm_z,  # [B] fp32
+    inverse_z,  # [B] fp32
     row_factors,  # [terms, R, R] fp32
     bmu,  # [B] int64
     order,  # [B] int32
@@ -54,13 +54,14 @@ def spread_kernel(
             tl.store(tickets + at, tl.zeros([1024], tl.int32), mask=at < num_tickets)
     if program < latent_programs:
         samples = program * LATENTS + tl.arange(0, LATENTS)
-        factor = tl.load(grad_loss).to(tl.float32) * scale
-        latent_gradient(factor, z, norm_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS, FEATURES)
+        latent_gradient(
+            tl.load(grad_loss), scale, z, inverse_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS, FEATURES
+        )
     else:
         _spread(
             program - latent_programs,
             z,
-            norm_z,
+            inverse_z,
             row_factors,
             bmu,
             order,
@@ -82,7 +83,7 @@ def spread_kernel(
 def _spread(
     program,
     z,
-    norm_z,
+    inverse_z,
     row_factors,
     bmu,
     order,
@@ -121,13 +122,13 @@ def _spread(
         weight = tl.load(
             factor + row[None, :] * rows + targets[:, None], mask=is_target[:, None] & is_sample[None, :], other=0.0
         )
-        length = tl.maximum(tl.load(norm_z + samples), EPS, propagate_nan=tl.PropagateNan.ALL)
+        inverse = tl.load(inverse_z + samples)[:, None]
         latents = tl.load(
             z + samples[:, None] * z_stride + features[None, :] * z_step,
             mask=is_sample[:, None] & is_feature[None, :],
             other=0.0,
         ).to(tl.float32)
-        total += tl.dot(weight, latents / length[:, None], input_precision=PRECISION)
+        total += tl.dot(weight, latents * inverse * DROP, input_precision=PRECISION)
     at = (((term * rows + targets).to(tl.int64) * cols + column) * dim)[:, None] + features[None, :]
     tl.store(spread + at, total, mask=is_target[:, None] & is_feature[None, :])
 
@@ -136,10 +137,10 @@ def _spread(
 def project_kernel(
     grad_loss,  # fp32
     prototypes,  # [R * C, D], any strides
-    norm,  # [R * C] fp32
+    inverse,  # [R * C] fp32
     col_factors,  # [terms, C, C] fp32
     spread,  # [terms, R, C, D] fp32
-    pulled,  # [R * C, D] fp32: the gradient before its projection; grad_prototypes itself where that is fp32
+    pulled,  # [R * C, D] fp32: the gradient before its projection, but for its factors; grad_prototypes itself where that is fp32
     grad_prototypes,  # [R * C, D] in the prototypes' dtype
     along,  # [dim_splits, R * C] fp32; not used where dim_splits is 1
     tickets,  # [R * column blocks] int32, zeros
@@ -166,15 +167,15 @@ def project_kernel(
     row = (block // out_blocks).to(tl.int64)
     is_output = outputs < cols
     units = row * cols + outputs
-    norms = tl.load(norm + units, mask=is_output, other=1.0)
-    length = tl.maximum(norms, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
-    factor = tl.load(grad_loss).to(tl.float32) * scale
+    inverses = tl.load(inverse + units, mask=is_output, other=1.0)
 
+    # No weight but zero is negligible: a gradient is divided by a length, and the shortest prototype may have the largest gradient
+    # of all, however far it is from every BMU.
     low = cols  # of all terms together: for three of them as good as each one's own
     high = 0
     for term in range(terms):
         factors = col_factors + tl.cast(term, tl.int64) * cols * cols
-        low_of_term, high_of_term = band(factors, 1, outputs, is_output, cols, cols, BLOCK_IN)
+        low_of_term, high_of_term = band(factors, 1, outputs, is_output, cols, cols, 0.0, BLOCK_IN)
         low = tl.minimum(low, low_of_term)
         high = tl.maximum(high, high_of_term)
     product = tl.zeros([BLOCK_OUT], tl.float32)
@@ -198,9 +199,8 @@ def project_kernel(
                     source + inputs.to(tl.int64)[:, None] * dim, mask=is_input[:, None] & (features < dim)[None, :], other=0.0
                 )
                 total += tl.dot(weight, x, input_precision=PRECISION)
-        total *= factor
         unit = tl.load(prototypes + units[:, None] * stride + features[None, :] * step, mask=inside, other=0.0)
-        product += tl.sum(unit.to(tl.float32) / length * total, axis=1)
+        product += tl.sum(unit.to(tl.float32) * inverses[:, None] * DROP * total, axis=1)
         tl.store(pulled + units[:, None] * dim + features[None, :], total, mask=inside)
 
     # What other threads stored is read below.
@@ -218,14 +218,16 @@ def project_kernel(
                 at = tl.cast(split, tl.int64) * count + units
                 product += tl.load(along + at, mask=is_output, other=0.0, cache_modifier=".cg")
     if is_last:
-        removed = tl.where(norms < EPS, 0.0, product)[:, None]
+        removed = tl.where(is_short(inverses), 0.0, product)[:, None]
+        factor, more = two_factors(tl.load(grad_loss), scale, inverses)
         for start in range(0, dim, BLOCK_D):
             features = (start + tl.arange(0, BLOCK_D)).to(tl.int64)
             inside = is_output[:, None] & (features < dim)[None, :]
             at = units[:, None] * dim + features[None, :]
             total = tl.load(pulled + at, mask=inside, other=0.0, cache_modifier=".cg")
             unit = tl.load(prototypes + units[:, None] * stride + features[None, :] * step, mask=inside, other=0.0)
-            grad = (total - unit.to(tl.float32) / length * removed) / length
+            grad = total - unit.to(tl.float32) * inverses[:, None] * DROP * removed
+            grad = grad * factor[:, None] * more[:, None]
             tl.store(grad_prototypes + at, grad.to(grad_prototypes.dtype.element_ty), mask=inside)
 
 
@@ -233,8 +235,8 @@ def gradients(
     grad_loss: Tensor,
     z: Tensor,
     prototypes: Tensor,
-    norm_z: Tensor,
-    norm_prototypes: Tensor,
+    inverse_z: Tensor,
+    inverse_prototypes: Tensor,
     row_factors: Tensor,
     col_factors: Tensor,
     bmu: Tensor,
@@ -265,7 +267,7 @@ def gradients(
     spread_kernel[latent_programs + spread_programs,](
         grad_loss,
         z,
-        norm_z,
+        inverse_z,
         row_factors,
         bmu,
         order,
@@ -290,7 +292,7 @@ def gradients(
         project_kernel[unit_blocks * dim_splits,](
             grad_loss,
             prototypes,
-            norm_prototypes,
+            inverse_prototypes,
             col_factors,
             spread,
             grad_prototypes if in_place else torch.empty(prototypes.shape, dtype=torch.float32, device=device),

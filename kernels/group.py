@@ -1,6 +1,7 @@
 """Samples in the order of their BMU's column, and within a column in their own: a counting sort, a program a column.
 
-The row smoothing then reads a column of the map once for all its samples, and sums over samples have a fixed order.
+The row smoothing then reads a column of the map once for all its samples, and sums over samples have a fixed order. Programs
+beyond the columns survey the map.
 """
 
 from __future__ import annotations
@@ -9,19 +10,53 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs, keys
+from vitsom_fast.kernels import survey as surveys
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch", "terms"])
 def group_kernel(
     row_keys,  # [B] int64
     bmu,  # [B] int64
     order,  # [B] int32: samples sorted by column
     starts,  # [C + 1] int32: where each column's samples begin in it
+    prototypes,  # [K, D], any strides
+    inverse_prototypes,  # [K] fp32
+    row_factors,  # [terms, R, R] fp32
+    col_factors,  # [terms, C, C] fp32
+    factor_sums,  # [terms * R + terms * C] fp64
+    centre,  # [D] fp32
     batch,
+    rows,
     cols,
+    dim,
+    stride,
+    step,
+    terms,
     BLOCK: tl.constexpr,
 ):
-    column = tl.program_id(0)
+    program = tl.program_id(0)
+    if program < cols:
+        _group(program, row_keys, bmu, order, starts, batch, cols, BLOCK)
+    else:
+        surveys.survey(
+            program - cols,
+            prototypes,
+            inverse_prototypes,
+            row_factors,
+            col_factors,
+            factor_sums,
+            centre,
+            rows,
+            cols,
+            dim,
+            stride,
+            step,
+            terms,
+        )
+
+
+@triton.jit
+def _group(column, row_keys, bmu, order, starts, batch, cols, BLOCK: tl.constexpr):
     before = tl.zeros([BLOCK], tl.int32)
     for first in range(0, batch, BLOCK):
         samples = first + tl.arange(0, BLOCK)
@@ -40,7 +75,37 @@ def group_kernel(
         tl.store(starts + cols, place)
 
 
-def group(row_keys: Tensor, bmu: Tensor, order: Tensor, starts: Tensor) -> None:
-    """Fills in the BMUs (B,) int64 of the keys (B,), their order (B,) int32 and the starts (C + 1,) int32 of the columns."""
-    cols = starts.shape[0] - 1
-    group_kernel[cols,](row_keys, bmu, order, starts, bmu.shape[0], cols, **configs.group().options())
+def group(
+    row_keys: Tensor,
+    prototypes: Tensor,
+    inverse_prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    bmu: Tensor,
+    order: Tensor,
+    starts: Tensor,
+    factor_sums: Tensor,
+    centre: Tensor,
+) -> None:
+    """Fills in the BMUs (B,) int64 of the keys (B,), their order (B,) int32, the starts (C + 1,) int32 of the columns, the sums
+    (terms * R + terms * C,) fp64 of the factors (terms, R, R) and (terms, C, C), and the centre (D,) fp32."""
+    (terms, rows, _), cols, dim = row_factors.shape, col_factors.shape[1], prototypes.shape[1]
+    group_kernel[cols + surveys.programs(terms, rows, cols, dim),](
+        row_keys,
+        bmu,
+        order,
+        starts,
+        prototypes,
+        inverse_prototypes,
+        row_factors,
+        col_factors,
+        factor_sums,
+        centre,
+        bmu.shape[0],
+        rows,
+        cols,
+        dim,
+        *prototypes.stride(),
+        terms,
+        **configs.group().options(),
+    )

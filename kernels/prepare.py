@@ -1,4 +1,4 @@
-"""One pass over latents and prototypes before the search: their norms, and their rows as the tensor cores take them.
+"""One pass over latents and prototypes before the search: their lengths, and their rows as the tensor cores take them.
 
 fp32 rows are normalised, scaled by 2^12 and split into two fp16 numbers, high + low: 22 bits of each element at least. The
 products high.high + high.low + low.high then miss a score by 3 * 2^-22 at most, where three TF32 products of the same accuracy
@@ -16,19 +16,20 @@ import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs, keys
 from vitsom_fast.kernels.device import blocks
+from vitsom_fast.kernels.unit import DROP, lifted_inverse, power_of_two
 
 # fp16 keeps 11 bits of what is at least 2^-14: of an element 2^-13 times its row's norm both halves keep theirs.
 UNIT = tl.constexpr(4096.0)
-EPS = tl.constexpr(1e-12)  # of torch.nn.functional.normalize
 
 
 @triton.jit(do_not_specialize=["batch", "num_prototypes", "num_tickets"])
 def prepare_kernel(
     z,  # [B, D], any strides
     prototypes,  # [K, D]
-    norm_z,  # [B] fp32, as are all norms
-    norm_prototypes,  # [K]
-    inverse_z,  # [B] fp64, 1 / max(|z|, eps)
+    inverse_z,  # [B] fp32, as are the next three: LIFT / max(|z|, eps)
+    rest_z,  # [B], what fp32 rounds away of that
+    inverse_prototypes,  # [K]
+    rest_prototypes,
     z_high,  # [B, padded D] fp16
     z_low,  # [B, padded D] fp16; not used for bf16 and fp16 rows
     prototypes_high,  # [K, padded D]
@@ -49,7 +50,7 @@ def prepare_kernel(
     BLOCK_D: tl.constexpr,
     SPLIT: tl.constexpr,
 ):
-    """Norms and operands of all rows; keys and tickets as the kernels after it expect them."""
+    """Lengths and operands of all rows; keys and tickets as the kernels after it expect them."""
     program = tl.program_id(0)
     latent_programs = tl.cdiv(batch, ROWS)
     if program == 0:
@@ -59,12 +60,12 @@ def prepare_kernel(
     if program < latent_programs:
         rows = program * ROWS + tl.arange(0, ROWS)
         tl.store(row_keys + rows, keys.lowest(rows), mask=rows < batch)
-        norm, inverse = _prepare_rows(z, rows, batch, dim, padded_dim, z_stride, z_step, z_high, z_low, ROWS, BLOCK_D, SPLIT)
-        tl.store(norm_z + rows, norm, mask=rows < batch)
+        inverse, rest, _ = _prepare_rows(z, rows, batch, dim, padded_dim, z_stride, z_step, z_high, z_low, ROWS, BLOCK_D, SPLIT)
         tl.store(inverse_z + rows, inverse, mask=rows < batch)
+        tl.store(rest_z + rows, rest, mask=rows < batch)
     else:
         rows = (program - latent_programs) * ROWS + tl.arange(0, ROWS)
-        norm, inverse = _prepare_rows(
+        inverse, rest, scale = _prepare_rows(
             prototypes,
             rows,
             num_prototypes,
@@ -78,17 +79,17 @@ def prepare_kernel(
             BLOCK_D,
             SPLIT,
         )
-        tl.store(norm_prototypes + rows, norm, mask=rows < num_prototypes)
+        tl.store(inverse_prototypes + rows, inverse, mask=rows < num_prototypes)
+        tl.store(rest_prototypes + rows, rest, mask=rows < num_prototypes)
         if not SPLIT:
-            stored = _power_of_two(tl.maximum(norm, EPS)).to(tl.float64)
-            tl.store(prototype_scale + rows, (inverse / stored).to(tl.float32), mask=rows < num_prototypes)
+            tl.store(prototype_scale + rows, inverse / scale * DROP, mask=rows < num_prototypes)
 
 
 @triton.jit
 def _prepare_rows(
     x, rows, count, dim, padded_dim, stride, step, high, low, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, SPLIT: tl.constexpr
 ):
-    """Stores the operands of these rows; returns their norms [ROWS] fp32, and 1 / max(norm, eps) [ROWS] fp64."""
+    """Stores the operands of these rows; returns their lifted inverses in two parts, and what 16-bit rows are scaled by."""
     is_row = (rows < count)[:, None]
     source = x + rows.to(tl.int64)[:, None] * stride  # [ROWS, 1]
     target = rows.to(tl.int64)[:, None] * padded_dim
@@ -98,36 +99,22 @@ def _prepare_rows(
         features = first + tl.arange(0, BLOCK_D)[None, :]
         part = tl.load(source + features.to(tl.int64) * step, mask=is_row & (features < dim), other=0.0).to(tl.float64)
         squares += part * part
-    exact_norm = tl.sqrt(tl.sum(squares, axis=1))
-    # Finite rows have a finite norm: what fp32 cannot hold is cut off. inf and NaN stay.
-    norm = tl.where(exact_norm < 1e300, tl.minimum(exact_norm, 3e38), exact_norm).to(tl.float32)
-    length = tl.maximum(norm, EPS, propagate_nan=tl.PropagateNan.ALL)[:, None]
-    scale = _power_of_two(length)
-    # 1 / |x| in two parts, of the exact norm: a factor that is rounded is off alike in all features.
-    inverse = 1.0 / tl.maximum(exact_norm, EPS, propagate_nan=tl.PropagateNan.ALL)
-    factor = UNIT * inverse[:, None] / scale.to(tl.float64)
-    factor_high = factor.to(tl.float32)
-    factor_low = (factor - factor_high.to(tl.float64)).to(tl.float32)
+    # In two parts: a factor that is rounded is off alike in all features.
+    inverse, rest = lifted_inverse(tl.sqrt(tl.sum(squares, axis=1)))
+    # The power of two below 1 / |x|: exact to multiply with.
+    scale = power_of_two((inverse.to(tl.int32, bitcast=True) >> 23) - 127 - 50)
     for first in range(0, padded_dim, BLOCK_D):
         features = first + tl.arange(0, BLOCK_D)[None, :]
         part = tl.load(source + features.to(tl.int64) * step, mask=is_row & (features < dim), other=0.0).to(tl.float32)
         keep = is_row & (features < padded_dim)
-        scaled = part * scale
         if SPLIT:
-            unit = scaled * factor_high + scaled * factor_low
+            unit = (part * inverse[:, None] + part * rest[:, None]) * (UNIT * DROP)
             upper = unit.to(tl.float16)
             tl.store(high + target + features, upper, mask=keep)
             tl.store(low + target + features, (unit - upper.to(tl.float32)).to(tl.float16), mask=keep)
         else:
-            tl.store(high + target + features, (scaled * UNIT).to(tl.float16), mask=keep)
-    return norm, inverse
-
-
-@triton.jit
-def _power_of_two(length):
-    """2^-e for a length in [2^e, 2^(e + 1)): exact to multiply with."""
-    exponent = tl.minimum(length.to(tl.int32, bitcast=True) & 0x7F800000, 253 << 23)
-    return ((254 << 23) - exponent).to(tl.float32, bitcast=True)
+            tl.store(high + target + features, (part * scale[:, None] * UNIT).to(tl.float16), mask=keep)
+    return inverse, rest, scale
 
 
 class Operands(NamedTuple):
@@ -138,7 +125,8 @@ class Operands(NamedTuple):
     prototypes_high: Tensor  # [K, padded D]
     prototypes_low: Tensor
     prototype_scale: Tensor  # [K] fp32, empty for fp32 prototypes
-    inverse_z: Tensor  # [B] fp64
+    rest_z: Tensor  # [B] fp32, what the inverses of the lengths were rounded by
+    rest_prototypes: Tensor  # [K]
 
     @property
     def is_split(self) -> bool:
@@ -147,9 +135,10 @@ class Operands(NamedTuple):
 
 
 def prepare(
-    z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tensor, row_keys: Tensor, tickets: Tensor
+    z: Tensor, prototypes: Tensor, inverse_z: Tensor, inverse_prototypes: Tensor, row_keys: Tensor, tickets: Tensor
 ) -> Operands:
-    """Operands for z (B, D) and prototypes (K, D); fills in the norms (B,) and (K,), the keys (B,) and the tickets."""
+    """Operands for z (B, D) and prototypes (K, D); fills in the lifted inverses of their lengths (B,) and (K,) fp32, the keys (B,)
+    and the tickets."""
     (batch, dim), count, device = z.shape, prototypes.shape[0], z.device
     split = z.dtype == torch.float32
     shape = batch + count, configs.padded_dim(dim)
@@ -158,14 +147,15 @@ def prepare(
     if split:
         z_low, prototypes_low = torch.empty(shape, dtype=torch.float16, device=device).split([batch, count])
     prototype_scale = torch.empty(0 if split else count, dtype=torch.float32, device=device)
-    inverse_z = torch.empty(batch, dtype=torch.float64, device=device)
+    rest_z, rest_prototypes = torch.empty(batch + count, dtype=torch.float32, device=device).split([batch, count])
     config = configs.prepare(dim)
     prepare_kernel[blocks(batch, config["ROWS"]) + blocks(count, config["ROWS"]),](
         z,
         prototypes,
-        norm_z,
-        norm_prototypes,
         inverse_z,
+        rest_z,
+        inverse_prototypes,
+        rest_prototypes,
         z_high,
         z_low,
         prototypes_high,
@@ -183,4 +173,4 @@ def prepare(
         SPLIT=split,
         **config.options(),
     )
-    return Operands(z_high, z_low, prototypes_high, prototypes_low, prototype_scale, inverse_z)
+    return Operands(z_high, z_low, prototypes_high, prototypes_low, prototype_scale, rest_z, rest_prototypes)

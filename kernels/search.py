@@ -96,6 +96,7 @@ def _keep_best(score, rows, columns, prototype_scale, row_keys, batch, num_proto
     score = tl.where(score == score, score, float("-inf"))  # what is no number never wins
     best = tl.max(score, axis=1)
     column = tl.min(tl.where(score == best[:, None], columns[None, :], keys.LAST_INDEX), axis=1)
+    column = tl.minimum(column, num_prototypes - 1)
     tl.atomic_max(row_keys + rows, keys.encode(best, column), mask=rows < batch, sem="relaxed")
 
 
@@ -157,6 +158,7 @@ def search_resident_kernel(
 
     highest = tl.max(best, axis=1)
     column = tl.min(tl.where(best == highest[:, None], best_tile * BLOCK_K + lanes[None, :], keys.LAST_INDEX), axis=1)
+    column = tl.minimum(column, num_prototypes - 1)
     tl.atomic_max(row_keys + rows, keys.encode(highest, column), mask=rows < batch, sem="relaxed")
 
 

@@ -1,6 +1,6 @@
 """Smoothing along the columns of the grid: one banded matrix product for each of its rows and each term.
 
-Weights below 2^-24 are beyond what fp32 sees beside the centre's 1: blocks of a factor without a larger one are not read.
+Weights below 2^-24 are beyond what fp32 sees beside the 1 of the BMU itself: blocks of a factor without a larger one are not read.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs
 from vitsom_fast.kernels.device import blocks, family
-from vitsom_fast.kernels.prepare import Operands
-from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, is_short, weigh
+from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, from_centre, weigh
 
-NEGLIGIBLE = tl.constexpr(2.0**-24)
+BESIDE_ONE = tl.constexpr(2.0**-24)
 
 
 @triton.jit
-def band(factor, stride, outputs, is_output, step, count, BLOCK: tl.constexpr):
-    """From where to where, in blocks, a factor's rows ``outputs`` differ from 0. A NaN does."""
+def band(factor, stride, outputs, is_output, step, count, negligible, BLOCK: tl.constexpr):
+    """From where to where, in blocks, a factor's rows ``outputs`` are more than ``negligible``. A NaN is."""
     first_block = 0
     last = count
     if count > 8 * BLOCK:  # to look for it takes as long as to multiply half as many zeros
@@ -29,7 +28,7 @@ def band(factor, stride, outputs, is_output, step, count, BLOCK: tl.constexpr):
             inputs = first + tl.arange(0, BLOCK)
             inside = is_output[:, None] & (inputs < count)[None, :]
             weight = tl.load(factor + outputs[:, None] * stride + inputs[None, :] * step, mask=inside, other=0.0)
-            matters = tl.where(tl.abs(weight) <= NEGLIGIBLE, 0, 1)
+            matters = tl.where(tl.abs(weight) <= negligible, 0, 1)
             low = tl.minimum(low, tl.where(matters > 0, first, count))
             high = tl.maximum(high, matters * (first + BLOCK))
         first_block = tl.min(low).to(tl.int32)
@@ -40,27 +39,25 @@ def band(factor, stride, outputs, is_output, step, count, BLOCK: tl.constexpr):
 @triton.jit
 def smooth_columns_kernel(
     prototypes,  # [R * C, D], any strides
-    norm_prototypes,  # [R * C] fp32
-    prototypes_high,  # [R * C, padded D] fp16
-    prototypes_low,
-    prototype_scale,  # [R * C] fp32
+    inverse_prototypes,  # [R * C] fp32
+    rest_prototypes,  # [R * C] fp32
+    centre,  # [D] fp32
     col_factors,  # [terms, C, C] fp32
     smoothed,  # [terms, R, C, D] fp32
     rows,
     cols,
     dim,
-    padded_dim,
     prototypes_stride,
     prototypes_step,
-    SPLIT: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """``smoothed[t, r, c'] = sum_c col_factors[t, c', c] * w^[r, c]`` with w^ the normalised prototypes."""
+    """``smoothed[t, r, c'] = sum_c col_factors[t, c', c] * (w^[r, c] - centre)`` with w^ the normalised prototypes."""
     program = tl.program_id(0)
     dim_blocks = tl.cdiv(dim, BLOCK_D)
     out_blocks = tl.cdiv(cols, BLOCK_OUT)
-    features = program % dim_blocks * BLOCK_D + tl.arange(0, BLOCK_D)
+    features = (program % dim_blocks * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
+    is_feature = features < dim
     program //= dim_blocks
     outputs = program % out_blocks * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     program //= out_blocks
@@ -71,7 +68,8 @@ def smooth_columns_kernel(
     outputs = outputs.to(tl.int64)
 
     first_unit = row.to(tl.int64) * cols
-    low, high = band(factor, cols, outputs, is_output, 1, cols, 2 * ROWS_A_SUM)
+    seen_from = tl.load(centre + features, mask=is_feature, other=0.0)
+    low, high = band(factor, cols, outputs, is_output, 1, cols, BESIDE_ONE, 2 * ROWS_A_SUM)
     total = tl.zeros([BLOCK_OUT, BLOCK_D], tl.float32)
     for start in range(low, high, 2 * ROWS_A_SUM):
         for half in tl.static_range(2):  # two products that do not wait for each other
@@ -80,31 +78,32 @@ def smooth_columns_kernel(
             inside = is_output[:, None] & (inputs < cols)[None, :]
             weight = tl.load(factor + outputs[:, None] * cols + inputs[None, :], mask=inside, other=0.0)
             units = first_unit + tl.minimum(inputs, cols - 1)
-            weight = tl.where(is_short(tl.load(norm_prototypes + units))[None, :], 0.0, weight)
-            if not SPLIT:
-                weight *= tl.load(prototype_scale + units)[None, :]
-            at = units[:, None] * padded_dim + features[None, :]
-            upper = tl.load(prototypes_high + at)
-            total += weigh(weight, upper, tl.load(prototypes_low + at) if SPLIT else upper, SPLIT)
+            at = units[:, None] * prototypes_stride + features[None, :] * prototypes_step
+            x = tl.load(prototypes + at, mask=is_feature[None, :], other=0.0).to(tl.float32)
+            inverse = tl.load(inverse_prototypes + units)
+            total += weigh(weight, from_centre(x, inverse, tl.load(rest_prototypes + units), seen_from))
     total = add_short(
-        total,
+        total * UNITS_BACK,
         factor + outputs * cols,
         1,
         prototypes + first_unit * prototypes_stride,
         prototypes_stride,
         prototypes_step,
-        norm_prototypes + first_unit,
+        inverse_prototypes + first_unit,
         cols,
         is_output,
-        features.to(tl.int64),
-        features < dim,
+        features,
+        is_feature,
     )
     target = ((term * rows + row).to(tl.int64) * cols + outputs)[:, None] * dim + features[None, :]
-    tl.store(smoothed + target, total * UNITS_BACK, mask=is_output[:, None] & (features < dim)[None, :])
+    tl.store(smoothed + target, total, mask=is_output[:, None] & is_feature[None, :])
 
 
-def smooth_columns(prototypes: Tensor, norm_prototypes: Tensor, operands: Operands, col_factors: Tensor) -> Tensor:
-    """The normalised prototypes (R C, D), smoothed by each term of the column factors (terms, C, C): (terms, R C, D) fp32."""
+def smooth_columns(
+    prototypes: Tensor, inverse_prototypes: Tensor, rest_prototypes: Tensor, centre: Tensor, col_factors: Tensor
+) -> Tensor:
+    """The normalised prototypes (R C, D) as seen from the centre (D,), smoothed by each term of the column factors (terms, C, C):
+    (terms, R C, D) fp32."""
     (count, dim), (terms, cols, _) = prototypes.shape, col_factors.shape
     rows = count // cols
     smoothed = torch.empty((terms, count, dim), dtype=torch.float32, device=col_factors.device)
@@ -112,18 +111,15 @@ def smooth_columns(prototypes: Tensor, norm_prototypes: Tensor, operands: Operan
     programs = terms * rows * blocks(cols, config["BLOCK_OUT"]) * blocks(dim, config["BLOCK_D"])
     smooth_columns_kernel[programs,](
         prototypes,
-        norm_prototypes,
-        operands.prototypes_high,
-        operands.prototypes_low,
-        operands.prototype_scale,
+        inverse_prototypes,
+        rest_prototypes,
+        centre,
         col_factors,
         smoothed,
         rows,
         cols,
         dim,
-        operands.prototypes_high.shape[1],
         *prototypes.stride(),
-        SPLIT=operands.is_split,
         **config.options(),
     )
     return smoothed

@@ -2,6 +2,7 @@
 
 With them a step is two matrix products, of B x K and K x D each, which take less time than smoothing along two axes would where
 the batch is not much longer than those: 40 x 40 units and 128 samples are 3.9 GFLOP instead of 2.6, in one pass instead of two.
+The last programs survey the map.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vitsom_fast.kernels import configs, keys
+from vitsom_fast.kernels import survey as surveys
 from vitsom_fast.kernels.device import blocks
 
 
@@ -20,6 +22,69 @@ def weights_kernel(
     col_factors,  # [terms, C, C] fp32
     bmu,  # [B] int64
     weights,  # [B, weights_pitch] fp32, the first R * C of each row
+    prototypes,  # [K, D], any strides
+    inverse_prototypes,  # [K] fp32
+    factor_sums,  # [terms * R + terms * C] fp64
+    centre,  # [D] fp32
+    batch,
+    rows,
+    cols,
+    dim,
+    weights_pitch,
+    stride,
+    step,
+    terms,
+    BLOCK_B: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Weights and BMUs, or a share of the survey."""
+    program = tl.program_id(0)
+    unit_blocks = tl.cdiv(rows * cols, BLOCK_K)
+    sample_blocks = tl.cdiv(batch, BLOCK_B)
+    if program < unit_blocks * sample_blocks:
+        _weigh(
+            program % sample_blocks,
+            program // sample_blocks,
+            row_keys,
+            row_factors,
+            col_factors,
+            bmu,
+            weights,
+            batch,
+            rows,
+            cols,
+            weights_pitch,
+            terms,
+            BLOCK_B,
+            BLOCK_K,
+        )
+    else:
+        surveys.survey(
+            program - unit_blocks * sample_blocks,
+            prototypes,
+            inverse_prototypes,
+            row_factors,
+            col_factors,
+            factor_sums,
+            centre,
+            rows,
+            cols,
+            dim,
+            stride,
+            step,
+            terms,
+        )
+
+
+@triton.jit
+def _weigh(
+    sample_block,
+    unit_block,
+    row_keys,
+    row_factors,
+    col_factors,
+    bmu,
+    weights,
     batch,
     rows,
     cols,
@@ -30,11 +95,11 @@ def weights_kernel(
 ):
     """``weights[i, k] = sum of row_factors[t, row_i, row_k] * col_factors[t, col_i, col_k]``, and the BMUs of the keys."""
     count = rows * cols
-    samples = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
-    units = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
+    samples = sample_block * BLOCK_B + tl.arange(0, BLOCK_B)
+    units = unit_block * BLOCK_K + tl.arange(0, BLOCK_K)
     is_sample = samples < batch
     index = keys.decode_index(tl.load(row_keys + samples, mask=is_sample, other=keys.LAST_INDEX))
-    if tl.program_id(1) == 0:
+    if unit_block == 0:
         tl.store(bmu + samples, index.to(tl.int64), mask=is_sample)
     keep = is_sample[:, None] & (units < count)[None, :]
     weight = tl.zeros([BLOCK_B, BLOCK_K], tl.float32)
@@ -46,11 +111,38 @@ def weights_kernel(
     tl.store(weights + samples[:, None] * weights_pitch + units[None, :], weight, mask=is_stored)
 
 
-def weigh_units(row_keys: Tensor, row_factors: Tensor, col_factors: Tensor, bmu: Tensor, weights: Tensor) -> None:
-    """Fills in the BMUs (B,) of the keys (B,) and the weights (B, pitch) fp32 of factors (terms, R, R) and (terms, C, C)."""
-    (terms, rows, _), cols, batch = row_factors.shape, col_factors.shape[1], bmu.shape[0]
+def weigh_units(
+    row_keys: Tensor,
+    prototypes: Tensor,
+    inverse_prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    bmu: Tensor,
+    weights: Tensor,
+    factor_sums: Tensor,
+    centre: Tensor,
+) -> None:
+    """Fills in the BMUs (B,) of the keys (B,), the weights (B, pitch) fp32 of factors (terms, R, R) and (terms, C, C), the sums
+    (terms * R + terms * C,) fp64 of these, and the centre (D,) fp32."""
+    (terms, rows, _), cols, batch, dim = row_factors.shape, col_factors.shape[1], bmu.shape[0], prototypes.shape[1]
     config = configs.weights()
-    grid = blocks(batch, config["BLOCK_B"]), blocks(rows * cols, config["BLOCK_K"])
-    weights_kernel[grid](
-        row_keys, row_factors, col_factors, bmu, weights, batch, rows, cols, weights.shape[1], terms, **config.options()
+    pairs = blocks(batch, config["BLOCK_B"]) * blocks(rows * cols, config["BLOCK_K"])
+    weights_kernel[pairs + surveys.programs(terms, rows, cols, dim),](
+        row_keys,
+        row_factors,
+        col_factors,
+        bmu,
+        weights,
+        prototypes,
+        inverse_prototypes,
+        factor_sums,
+        centre,
+        batch,
+        rows,
+        cols,
+        dim,
+        weights.shape[1],
+        *prototypes.stride(),
+        terms,
+        **config.options(),
     )

@@ -31,10 +31,10 @@ def search_with(config: Any, z: Tensor, prototypes: Tensor) -> Tensor:
     plan = kernels("search").plan_search(config, batch, count, dim, z.device)
     row_keys = torch.empty(batch, dtype=torch.int64, device=z.device)
     tickets = torch.empty(1 + plan.num_tickets, dtype=torch.int32, device=z.device)
-    norms = torch.empty(batch, device=z.device), torch.empty(count, device=z.device)
-    operands = kernels("prepare").prepare(z, prototypes, *norms, row_keys, tickets)
+    inverses = torch.empty(batch, device=z.device), torch.empty(count, device=z.device)
+    operands = kernels("prepare").prepare(z, prototypes, *inverses, row_keys, tickets)
     kernels("search").search(plan, operands, row_keys, tickets[1:])
-    bmu, _ = kernels("distance").distance(z, prototypes, *norms, row_keys)
+    bmu, _ = kernels("distance").distance(z, prototypes, *inverses, row_keys)
     return bmu
 
 

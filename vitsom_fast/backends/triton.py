@@ -1,8 +1,8 @@
 """The Triton kernels: cosine distance on GPU tensors in fp32, bf16 and fp16, eight launches a step.
 
-gaussian_weights; prepare, search, smooth columns, group, attraction; spread, project. Where batch and map are small, in seven:
+gaussian_weights; prepare, search, group, smooth columns, attraction; spread, project. Where batch and map are small, in seven:
 gaussian_weights; prepare, search, weights, attraction; pull, project. What the forward keeps for the backward, its context, is
-the norms and the order of the samples, or else the weights.
+the lengths and the order of the samples, or else the weights.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def attraction_rows(batch: int, num_prototypes: int) -> int:
 class _Context(NamedTuple):
     """Views of the one tensor that the forward keeps."""
 
-    norm_z: Tensor  # [B] fp32
-    norm_prototypes: Tensor  # [K] fp32
+    inverse_z: Tensor  # [B] fp32, of the lengths, as kernels/unit.py keeps them
+    inverse_prototypes: Tensor  # [K] fp32
     weights: Tensor | None  # [B, pitch of K] fp32, or else the next two
     order: Tensor  # [B] int32, samples sorted by the column of their BMU
     starts: Tensor  # [C + 1] int32, where each column's samples begin
@@ -81,12 +81,12 @@ def _pitch(count: int) -> int:
 
 def _split_context(context: Tensor, batch: int, rows: int, cols: int) -> _Context:
     count = rows * cols
-    rest, norm_z, norm_prototypes = context.split([context.shape[0] - batch - count, batch, count])
+    rest, inverse_z, inverse_prototypes = context.split([context.shape[0] - batch - count, batch, count])
     if keeps_weights(batch, count):
         nothing = rest[:0].view(torch.int32)
-        return _Context(norm_z, norm_prototypes, rest.view(batch, _pitch(count)), nothing, nothing)
+        return _Context(inverse_z, inverse_prototypes, rest.view(batch, _pitch(count)), nothing, nothing)
     order, starts = rest.view(torch.int32).split([batch, cols + 1])
-    return _Context(norm_z, norm_prototypes, None, order, starts)
+    return _Context(inverse_z, inverse_prototypes, None, order, starts)
 
 
 def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
@@ -97,42 +97,51 @@ def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Te
 
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
+    z, prototypes = _plain(z), _plain(prototypes)
     batch, count = z.shape[0], prototypes.shape[0]
     if batch == 0:
         return torch.empty(0, dtype=torch.int64, device=z.device), torch.empty(0, dtype=torch.float32, device=z.device)
-    norms = torch.empty(batch + count, dtype=torch.float32, device=z.device)
-    norm_z, norm_prototypes = norms.split([batch, count])
+    inverses = torch.empty(batch + count, dtype=torch.float32, device=z.device).split([batch, count])
     with _launching_on(z):
-        row_keys, _, _ = _search(z, prototypes, norm_z, norm_prototypes)
-        return _kernels().distance.distance(z, prototypes, norm_z, norm_prototypes, row_keys)
+        row_keys, _, _ = _search(z, prototypes, *inverses)
+        return _kernels().distance.distance(z, prototypes, *inverses, row_keys)
 
 
 def som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss () fp32, BMU (B,) int64, attraction (B, D) fp32, and the context."""
+    z, prototypes = _plain(z), _plain(prototypes)
     batch, rows, cols = z.shape[0], row_factors.shape[1], col_factors.shape[1]
     bmu = torch.empty(batch, dtype=torch.int64, device=z.device)
     context = torch.empty(context_size(batch, rows, cols), dtype=torch.float32, device=z.device)
     if batch == 0:
         return context.new_zeros(()), bmu, context.new_empty(z.shape), context
-    norm_z, norm_prototypes, weights, order, starts = _split_context(context, batch, rows, cols)
-    row_factors, col_factors = row_factors.contiguous(), col_factors.contiguous()
+    inverse_z, inverse_prototypes, weights, order, starts = _split_context(context, batch, rows, cols)
+    factors = row_factors, col_factors = _plain(row_factors).contiguous(), _plain(col_factors).contiguous()
+    terms = row_factors.shape[0]
+    factor_sums = torch.empty(terms * (rows + cols), dtype=torch.float64, device=z.device)
+    centre = torch.empty(z.shape[1], dtype=torch.float32, device=z.device)
     scale = reduction_scale(reduction, batch, rows * cols)
     kernels = _kernels()
     with _launching_on(z):
-        row_keys, operands, ticket = _search(z, prototypes, norm_z, norm_prototypes)
-        factors = (row_factors, col_factors)
+        row_keys, operands, ticket = _search(z, prototypes, inverse_z, inverse_prototypes)
+        latents = z, inverse_z, operands.rest_z
+        map_ = prototypes, inverse_prototypes, operands.rest_prototypes
         if weights is not None:
-            kernels.weights.weigh_units(row_keys, *factors, bmu, weights)
+            kernels.weights.weigh_units(
+                row_keys, prototypes, inverse_prototypes, *factors, bmu, weights, factor_sums, centre
+            )
             attraction, loss = kernels.dense_attraction.attraction_and_loss(
-                z, prototypes, norm_prototypes, *factors, bmu, weights, operands, ticket, scale
+                *latents, *map_, factor_sums, centre, bmu, weights, ticket, scale, (terms, rows, cols)
             )
         else:
-            smoothed = kernels.smooth.smooth_columns(prototypes, norm_prototypes, operands, col_factors)
-            kernels.group.group(row_keys, bmu, order, starts)
+            kernels.group.group(
+                row_keys, prototypes, inverse_prototypes, *factors, bmu, order, starts, factor_sums, centre
+            )
+            smoothed = kernels.smooth.smooth_columns(*map_, centre, col_factors)
             attraction, loss = kernels.attraction.attraction_and_loss(
-                z, operands.inverse_z, norm_prototypes, *factors, smoothed, bmu, order, ticket, scale
+                *latents, inverse_prototypes, row_factors, factor_sums, centre, smoothed, bmu, order, ticket, scale
             )
     return loss, bmu, attraction, context
 
@@ -150,25 +159,46 @@ def som_backward(
     for_z: bool,
     for_prototypes: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for."""
+    """Gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for.
+
+    Raises:
+        ValueError: BMU, attraction or context are not as ``som_forward`` makes them for these inputs.
+    """
     batch, rows, cols = z.shape[0], row_factors.shape[1], col_factors.shape[1]
+    _check_kept(z, bmu, attraction, context, context_size(batch, rows, cols))
     if batch == 0:
         return z.new_empty(z.shape if for_z else 0), prototypes.new_zeros(prototypes.shape if for_prototypes else 0)
-    norm_z, norm_prototypes, weights, order, starts = _split_context(context.contiguous(), batch, rows, cols)
-    attraction, scale = attraction.contiguous(), reduction_scale(reduction, batch, rows * cols)
-    inputs = (grad_loss, z, prototypes, norm_z, norm_prototypes)
+    z, prototypes = _plain(z), _plain(prototypes)
+    inverse_z, inverse_prototypes, weights, order, starts = _split_context(_plain(context).contiguous(), batch, rows, cols)
+    attraction, scale = _plain(attraction).contiguous(), reduction_scale(reduction, batch, rows * cols)
+    inputs = (_plain(grad_loss), z, prototypes, inverse_z, inverse_prototypes)
     kernels = _kernels()
     with _launching_on(z):
         if weights is not None:
             return kernels.dense_gradients.gradients(*inputs, weights, attraction, scale, for_z, for_prototypes)
-        row_factors, col_factors = row_factors.contiguous(), col_factors.contiguous()
+        row_factors, col_factors = _plain(row_factors).contiguous(), _plain(col_factors).contiguous()
         return kernels.gradients.gradients(
             *inputs, row_factors, col_factors, bmu.contiguous(), order, starts, attraction, scale, for_z, for_prototypes
         )
 
 
-def _search(z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tensor) -> tuple[Tensor, Any, Tensor]:
-    """Keys of the BMUs (B,) int64, the operands, and a ticket (1,) int32 that is zero. Fills in the norms."""
+def _check_kept(z: Tensor, bmu: Tensor, attraction: Tensor, context: Tensor, size: int) -> None:
+    for name, x, shape, dtype in (
+        ("bmu", bmu, z.shape[:1], torch.int64),
+        ("attraction", attraction, z.shape, torch.float32),
+        ("context", context, (size,), torch.float32),
+    ):
+        if x.shape != shape or x.dtype != dtype:
+            raise ValueError(f"{name} must be {dtype} of shape {tuple(shape)}, got {x.dtype} of shape {tuple(x.shape)}")
+
+
+def _plain(x: Tensor) -> Tensor:
+    """x in memory that says what x is: no sign apart from it, and not the zeros that have none."""
+    return torch.zeros(x.shape, dtype=x.dtype, device=x.device) if x._is_zerotensor() else x.resolve_neg()
+
+
+def _search(z: Tensor, prototypes: Tensor, inverse_z: Tensor, inverse_prototypes: Tensor) -> tuple[Tensor, Any, Tensor]:
+    """Keys of the BMUs (B,) int64, the operands, and a ticket (1,) int32 that is zero. Fills in the inverses of the lengths."""
     kernels = _kernels()
     configs = kernels.configs
     (batch, dim), count, device, split = z.shape, prototypes.shape[0], z.device, z.dtype == torch.float32
@@ -179,7 +209,7 @@ def _search(z: Tensor, prototypes: Tensor, norm_z: Tensor, norm_prototypes: Tens
         plan = kernels.search.plan_search(config, batch, count, dim, device)
         row_keys = torch.empty(batch, dtype=torch.int64, device=device)
         tickets = torch.empty(1 + plan.num_tickets, dtype=torch.int32, device=device)
-        operands = kernels.prepare.prepare(z, prototypes, norm_z, norm_prototypes, row_keys, tickets)
+        operands = kernels.prepare.prepare(z, prototypes, inverse_z, inverse_prototypes, row_keys, tickets)
         if split and kernels.certified.is_chosen(batch, count, dim):
             kernels.certified.search_certified(operands, row_keys)
         else:
@@ -214,6 +244,8 @@ class _Kernels(NamedTuple):
 
 @functools.cache
 def _kernels() -> _Kernels:
+    if importlib.import_module("vitsom_fast.kernels.device").interprets():
+        importlib.import_module("vitsom_fast.kernels.interpreter").install()
     return _Kernels(*(importlib.import_module(f"vitsom_fast.kernels.{name}") for name in _Kernels._fields))
 
 
