@@ -149,9 +149,7 @@ def test_constant_rows(backend: str, dim: int) -> None:
 @pytest.mark.parametrize(
     ("rows", "cols", "dim", "batch"), [(40, 40, 31, 12), (16, 16, 192, 64), (1, 282, 1, 64), (31, 29, 100, 12)], ids=str
 )
-def test_loss_of_a_collapsed_map(
-    backend: str, rows: int, cols: int, dim: int, batch: int, temperature: float
-) -> None:
+def test_loss_of_a_collapsed_map(backend: str, rows: int, cols: int, dim: int, batch: int, temperature: float) -> None:
     """All latents and prototypes point one way, the loss is 0, and what it is the difference of is not."""
     grid = Grid(rows, cols)
     for seed in range(2 if is_emulated(backend) else 6):

@@ -108,6 +108,41 @@ def test_fp32_factors(grid: Grid) -> None:
     assert (weights.double() - _weights(grid, 1.7)).abs().max() < 5e-7
 
 
+LONG = [
+    Grid(204, 1, "hexagonal", True),
+    Grid(1474, 1, "hexagonal", True),
+    Grid(1473, 2, "hexagonal"),
+    Grid(2, 1501, "hexagonal", True),
+    Grid(1501, 2, periodic=True),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("grid", LONG, ids=str)
+def test_offsets_are_rounded_once_however_long_the_grid(grid: Grid, dtype: torch.dtype) -> None:
+    tables = [grid_module._build_squared_offsets(grid, torch.device("cpu"), kind) for kind in (dtype, torch.float64)]
+    assert torch.equal(tables[0], tables[1].to(dtype))
+
+
+@pytest.mark.parametrize("grid", LONG, ids=str)
+def test_weights_are_right_across_the_seam_of_a_long_grid(grid: Grid) -> None:
+    """Of the first units and the last ones, which are neighbours on a torus, to all."""
+    ends = torch.cat([torch.arange(4), torch.arange(grid.num_prototypes - 4, grid.num_prototypes)])
+    positions = grid.positions
+    offset = positions[ends, None] - positions[None]  # [8, K, 2]
+    if grid.periodic:
+        offset = torch.stack([wrap(offset[..., axis], grid.extent[axis]) for axis in (0, 1)], dim=-1)
+    expected = torch.exp(-offset.square().sum(-1) / (2 * 0.5**2))
+    factors = grid.neighborhood(0.5)
+    row, col = ends // grid.cols, ends % grid.cols
+    separable = torch.einsum("tbs,tbd->bsd", factors.rows[:, row], factors.cols[:, col]).flatten(1)  # [8, K]
+    eager = reference.neighborhood_weights(ends, grid, 0.5, torch.float32)
+    for weights in (separable, eager):
+        seen = expected > 0.01
+        assert ((weights - expected).abs() / expected)[seen].max() < 5e-6
+        assert (weights - expected).abs().max() < 5e-7
+
+
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
 def test_number_of_terms(topology: str) -> None:
     factors = Grid(4, 5, topology).neighborhood(1.0)

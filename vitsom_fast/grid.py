@@ -88,11 +88,19 @@ class Grid:
         return self.rows * self.row_pitch, float(self.cols)
 
     @property
+    def lattice(self) -> Tensor:
+        """(K, 2) float64 on the CPU: row, and column with the shift of its row, of every unit; integers and halves, which
+        fp32 holds exactly. ``positions`` are these with rows ``row_pitch`` apart."""
+        row, col = torch.meshgrid(
+            *(torch.arange(n, dtype=torch.float64, device="cpu") for n in (self.rows, self.cols)), indexing="ij"
+        )
+        shift = 0.5 * (row % 2) if self.topology == "hexagonal" else 0.0
+        return torch.stack([row, col + shift], dim=-1).reshape(-1, 2)
+
+    @property
     def positions(self) -> Tensor:
         """(K, 2) float64 on the CPU: the coordinate across rows, then along columns, of every unit."""
-        row, col = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (self.rows, self.cols)), indexing="ij")
-        shift = 0.5 * (row % 2) if self.topology == "hexagonal" else 0.0
-        return torch.stack([row * self.row_pitch, col + shift], dim=-1).reshape(-1, 2)
+        return self.lattice * torch.tensor([self.row_pitch, 1.0], dtype=torch.float64, device="cpu")
 
     def neighborhood(
         self,
@@ -171,27 +179,35 @@ def _squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Te
 
 
 def _build_squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Squares of integers and halves, wrapped as integers: exact but for one rounding to the dtype."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating torch.dtype, got {dtype!r}")
     row = torch.arange(grid.rows, device=device)
     col = torch.arange(grid.cols, device=device)
-    row_extent, col_extent = grid.extent
-    across = _squared((row[:, None] - row[None, :]).to(dtype) * grid.row_pitch, row_extent, grid.periodic)
-    along = (col[:, None] - col[None, :]).to(dtype)
+    row_offset = row[:, None] - row[None, :]  # [R, R]
+    row_squares = _squared(row_offset, grid.rows, grid.periodic)
     if _axes_are_equal(grid):
-        return across[None]
+        return row_squares.to(dtype)[None]
+    col_offset = col[:, None] - col[None, :]  # [C, C]
     if grid.topology == "rectangular":
-        rows, cols = across[None], _squared(along, col_extent, grid.periodic)[None]
-    else:
-        # The shift between two rows depends on their parities only: none, or half a column either way.
-        parity = row % 2
-        difference = parity[:, None] - parity[None, :]
-        rows = torch.stack([across.masked_fill(difference != apart, math.inf) for apart in (0, 1, -1)])
-        shifts = (0.0, 0.5, -0.5)
-        cols = torch.stack([_squared(along + shift, col_extent, grid.periodic) for shift in shifts])
-    return torch.cat([rows.flatten(), cols.flatten()])
+        rows, cols = row_squares[None], _squared(col_offset, grid.cols, grid.periodic)[None]
+        return torch.cat([rows.flatten(), cols.flatten()]).to(dtype)
+    # Quarters are integers: three of them are the square of the row pitch, and half a column is one of them squared.
+    wide = torch.promote_types(dtype, torch.float32)
+    across = (3 * row_squares).to(wide).div_(4)
+    # The shift between two rows depends on their parities only: none, or half a column either way.
+    parity = row % 2
+    difference = parity[:, None] - parity[None, :]
+    rows = torch.stack([across.masked_fill(difference != apart, math.inf) for apart in (0, 1, -1)])
+    halves = torch.stack([2 * col_offset + shift for shift in (0, 1, -1)])
+    cols = _squared(halves, 2 * grid.cols, grid.periodic).to(wide).div_(4)
+    return torch.cat([rows.flatten(), cols.flatten()]).to(dtype)
 
 
-def _squared(offset: Tensor, extent: float, periodic: bool) -> Tensor:
-    return wrap(offset, extent).square() if periodic else offset.square()
+def _squared(offset: Tensor, extent: int, periodic: bool) -> Tensor:
+    """Squares of integer offsets, all of them shorter than the circle of this length."""
+    length = offset.abs()
+    return (torch.minimum(length, extent - length) if periodic else length).square()
 
 
 def wrap(offset: Tensor, extent: float) -> Tensor:

@@ -26,10 +26,12 @@ def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
 
 def neighborhood_weights(bmu: Tensor, grid: Grid, temperature: float | Tensor, dtype: torch.dtype) -> Tensor:
     """``h_ik = exp(-|r_k - r_b|^2 / (2 T^2))`` with b the BMU of row i, (B, K)."""
-    positions = grid.positions.to(device=bmu.device, dtype=dtype)  # [K, 2]
-    offset = positions[None, :, :] - positions[bmu][:, None, :]  # [B, K, 2]
+    # Offsets are taken and wrapped where they are exact, before the rows of a hexagonal grid move together.
+    lattice = grid.lattice.to(device=bmu.device, dtype=dtype)  # [K, 2]
+    offset = lattice[None, :, :] - lattice[bmu][:, None, :]  # [B, K, 2]
     if grid.periodic:
-        offset = torch.stack([wrap(offset[..., axis], grid.extent[axis]) for axis in (0, 1)], dim=-1)
+        offset = torch.stack([wrap(offset[..., axis], extent) for axis, extent in enumerate((grid.rows, grid.cols))], dim=-1)
+    offset = offset * offset.new_tensor([grid.row_pitch, 1.0])
     return torch.exp(-offset.square().sum(-1) / (2 * temperature**2))
 
 
