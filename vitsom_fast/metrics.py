@@ -1,76 +1,151 @@
 """How good a map is: purity and NMI against labels, topographic error and U-matrix without.
 
 The quantization error needs no function: it is the mean of the distances that ``FusedSOMLoss.find_bmu`` returns.
+
+Labels may be any numbers: they are names. -1, in a signed dtype, and NaN stand for no label; such samples are left out.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
-from torch.nn import functional as F
 
+from vitsom_fast.functional import DTYPES, find_bmu
 from vitsom_fast.grid import Grid, wrap
 
 # Units closer than this are neighbours: the 8 around a unit of a rectangular grid, the 6 of a hexagonal one.
 ADJACENT = 1.5
 
-# Scores held at a time: 16 M are 64 MB in fp32.
+# Numbers held at a time: 16 M are 128 MB in fp64.
 _CHUNK = 1 << 24
+
+# Rows shorter than this are not brought to length 1: the eps of torch.nn.functional.normalize.
+_EPS = 1e-12
+
+# A latent may be of any length: that changes no order of its distances.
+_TINY = torch.finfo(torch.float64).tiny
+
+# Cells of a table of counts: 1 GB. Labels that ask for more are ids.
+_LARGEST_TABLE = 1 << 27
 
 
 def purity(bmu: Tensor, labels: Tensor) -> float:
-    """The share of samples whose class is the most frequent one of their BMU; bmu and labels are (N,) integers.
+    """The share of samples whose class is the most frequent one of their BMU.
+
+    Args:
+        bmu: (N,) integers, the unit of every sample.
+        labels: (N,) numbers, the class of every sample, -1 or NaN for none. Their size does not matter.
+
+    Returns:
+        A number in (0, 1], of the samples that have a label; NaN if none has.
 
     Raises:
-        ValueError: the lengths differ or are 0.
+        TypeError: bmu or labels is no tensor, or bmu not of integers.
+        ValueError: the shapes differ or are not (N,), or N is 0.
     """
-    _check_paired(bmu, labels)
-    return class_counts(bmu, labels, int(bmu.max()) + 1).max(dim=1).values.sum().item() / bmu.shape[0]
+    unit, label = _numbered(bmu, labels)
+    if len(unit) == 0:
+        return math.nan
+    classes = int(label.max()) + 1
+    pairs, counts = torch.unique(unit * classes + label, return_counts=True)
+    most = counts.new_zeros(int(unit.max()) + 1).scatter_reduce_(0, pairs // classes, counts, "amax")  # [units]
+    return most.sum().item() / len(unit)
 
 
 def nmi(bmu: Tensor, labels: Tensor) -> float:
-    """Normalized mutual information of units and classes, normalised by the mean of the entropies; (N,) integers each.
+    """Normalized mutual information of units and classes, normalised by the mean of the entropies.
 
-    Raises:
-        ValueError: the lengths differ or are 0.
+    Arguments and errors are those of ``purity``; a number in [0, 1], or NaN if no sample has a label.
     """
-    _check_paired(bmu, labels)
-    return float(normalized_mutual_info_score(labels.cpu().numpy(), bmu.cpu().numpy()))
+    unit, label = _numbered(bmu, labels)
+    return float(normalized_mutual_info_score(label.numpy(), unit.numpy())) if len(unit) else math.nan
 
 
 def class_counts(bmu: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
-    """(K, classes) int64: how many samples of each class every unit wins. Labels count from 0."""
-    classes = int(labels.max()) + 1
-    pairs = torch.bincount(bmu * classes + labels, minlength=num_prototypes * classes)
-    return pairs.view(num_prototypes, classes)
+    """How many samples of each class every unit wins.
+
+    Args:
+        bmu: (N,) integers from 0 to ``num_prototypes - 1``.
+        labels: (N,) integers that count from 0, -1 for a sample without a label, which is not counted.
+        num_prototypes: K.
+
+    Returns:
+        (K, C) int64 on the device of ``bmu``, with C the largest label plus 1; (K, 0) if no sample has a label.
+
+    Raises:
+        TypeError: bmu or labels is no tensor of integers.
+        ValueError: the shapes differ or are not (N,), a bmu that is no unit, or labels that are negative or so large that they
+            must be ids: number them first.
+    """
+    _check_paired(bmu, labels)
+    if not _holds_integers(labels):
+        raise TypeError(f"labels must be integers that count from 0, got {labels.dtype}: {_HOW_TO_NUMBER}")
+    known = _has_label(labels)
+    bmu, labels = bmu.long()[known.to(bmu.device)], labels.to(bmu.device, torch.int64)[known.to(bmu.device)]
+    if len(labels) == 0:
+        return bmu.new_zeros(num_prototypes, 0)
+    if bmu.min() < 0 or bmu.max() >= num_prototypes:
+        raise ValueError(f"bmu must be from 0 to {num_prototypes - 1}, got {int(bmu.min())} to {int(bmu.max())}")
+    smallest, largest = int(labels.min()), int(labels.max())
+    if smallest < 0 or (largest + 1) * num_prototypes > _LARGEST_TABLE:
+        raise ValueError(f"labels must count from 0, got {smallest} to {largest}: {_HOW_TO_NUMBER}")
+    pairs = torch.bincount(bmu * (largest + 1) + labels, minlength=num_prototypes * (largest + 1))
+    return pairs.view(num_prototypes, largest + 1)
 
 
-def topographic_error(z: Tensor, prototypes: Tensor, grid: Grid) -> float:
-    """The share of latents (N, D) whose best and second-best units are not neighbours on the grid (Kiviluoto 1996).
+def topographic_error(z: Tensor, prototypes: Tensor, grid: Grid, *, backend: str = "auto") -> float:
+    """The share of latents whose best and second-best units are not neighbours on the grid (Kiviluoto 1996).
 
     Neighbours are at most 1.5 apart: 8 on a rectangular grid, 6 on a hexagonal one, across the seam of a periodic one.
-    A map of one unit has no second-best: 0.
+
+    Args:
+        z: latents, (B, D) or (B, ...) flattened from dim 1, as ``find_bmu`` takes them.
+        prototypes: (K, D).
+        grid: the map, with ``grid.num_prototypes == K``.
+        backend: of the search for the best unit, as in ``find_bmu``; the second-best is that of fp64.
+
+    Returns:
+        A number in [0, 1]; 0 for a map of one unit, which has no second-best; NaN if a latent or a prototype is not finite, or
+        there are no latents.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
     """
+    _check_map(prototypes, grid)
+    bmu, distance = find_bmu(z, prototypes, backend=backend)
+    if len(bmu) == 0 or not (distance.isfinite().all() and prototypes.isfinite().all()):
+        return math.nan
     if grid.num_prototypes < 2:
         return 0.0
-    targets = F.normalize(prototypes).T  # [D, K]
-    step = max(1, _CHUNK // grid.num_prototypes)
-    pairs = torch.cat([(F.normalize(rows) @ targets).topk(2, dim=1).indices for rows in z.split(step)])  # [N, 2]
-    return (_grid_distance(grid, pairs[:, 0].cpu(), pairs[:, 1].cpu()) > ADJACENT).double().mean().item()
+    second = _second_bmu(z.detach().flatten(1), prototypes.detach(), bmu)
+    return (_grid_distance(grid, bmu.cpu(), second.cpu()) > ADJACENT).double().mean().item()
 
 
 def u_matrix(prototypes: Tensor, grid: Grid) -> Tensor:
-    """(rows, cols): the mean cosine distance of each prototype to those of its neighbours on the grid (Ultsch & Siemon 1990).
+    """The mean cosine distance of each prototype to those of its neighbours on the grid (Ultsch & Siemon 1990).
 
     Ridges of large values separate clusters. Neighbours as in ``topographic_error``; a map of one unit is 0.
+
+    Args:
+        prototypes: (K, D) of any dtype of a map; the distances are computed in fp64.
+        grid: the map, with ``grid.num_prototypes == K``.
+
+    Returns:
+        (rows, cols) float32 on the CPU; NaN at and around a prototype that is not finite.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or dtype; the message names it.
     """
-    unit = F.normalize(prototypes.detach())  # [K, D]
-    row, col = torch.meshgrid(torch.arange(grid.rows), torch.arange(grid.cols), indexing="ij")
+    _check_map(prototypes, grid)
+    unit = _unit_rows(_with_fp64(prototypes.detach()))  # [K, D]
+    row, col = torch.meshgrid(*(torch.arange(size, device="cpu") for size in (grid.rows, grid.cols)), indexing="ij")
     here = (row * grid.cols + col).flatten()  # [K]
-    total, count = torch.zeros(grid.num_prototypes), torch.zeros(grid.num_prototypes)
+    total = torch.zeros(grid.num_prototypes, dtype=torch.float64, device="cpu")
+    count = torch.zeros_like(total)
     for row_offset, col_offset in itertools.product(_steps(grid.rows, grid.periodic), _steps(grid.cols, grid.periodic)):
         other_row, other_col = row + row_offset, col + col_offset
         inside = (other_row >= 0) & (other_row < grid.rows) & (other_col >= 0) & (other_col < grid.cols)
@@ -78,10 +153,38 @@ def u_matrix(prototypes: Tensor, grid: Grid) -> Tensor:
         neighbour = (there != here) & (_grid_distance(grid, here, there) <= ADJACENT)
         if not grid.periodic:
             neighbour &= inside.flatten()
-        distance = 1 - (unit * unit[there.to(unit.device)]).sum(dim=1).cpu().float()
+        distance = 1 - (unit * unit[there.to(unit.device)]).sum(dim=1).cpu()
         total += torch.where(neighbour, distance, 0.0)
         count += neighbour
-    return (total / count.clamp_min(1)).clamp_min(0).view(grid.rows, grid.cols)
+    return (total / count.clamp_min(1)).clamp_min(0).float().view(grid.rows, grid.cols)
+
+
+def _second_bmu(z: Tensor, prototypes: Tensor, bmu: Tensor) -> Tensor:
+    """(N,) int64: the nearest prototype of (K, D) but for the BMU (N,) of each row of z (N, D), the lowest index on ties."""
+    z, prototypes, bmu = _with_fp64(z), _with_fp64(prototypes), _with_fp64(bmu)
+    targets = _unit_rows(prototypes).T  # [D, K]
+    # Equal prototypes may get scores that differ by the rounding of a sum of D products.
+    rounding = math.sqrt(z.shape[1]) * torch.finfo(targets.dtype).eps
+    seconds = []
+    step = max(1, _CHUNK // max(prototypes.shape))
+    for rows, best in zip(z.split(step), bmu.split(step), strict=True):
+        scores = (_unit_rows(rows, eps=_TINY) @ targets).scatter_(1, best[:, None], -math.inf)  # [step, K]
+        nearest = scores.amax(dim=1, keepdim=True) - rounding
+        seconds.append((scores >= nearest).byte().argmax(dim=1))  # of equal values argmax takes the first
+    return torch.cat(seconds)
+
+
+def _with_fp64(x: Tensor) -> Tensor:
+    """x on a device that knows fp64."""
+    return x.cpu() if x.device.type == "mps" else x
+
+
+def _unit_rows(x: Tensor, *, eps: float = _EPS) -> Tensor:
+    """x / max(|x|, eps) of rows (N, D), in fp64; a row is divided by its largest element before it is squared."""
+    x = x.double()
+    largest = x.abs().amax(dim=1, keepdim=True).clamp_min(_TINY)  # [N, 1]
+    scaled = x / largest
+    return scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True).maximum(eps / largest)
 
 
 def _steps(size: int, periodic: bool) -> tuple[int, ...]:
@@ -98,8 +201,50 @@ def _grid_distance(grid: Grid, a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vector_norm(offset, dim=1)
 
 
-def _check_paired(bmu: Tensor, labels: Tensor) -> None:
-    if bmu.dim() != 1 or bmu.shape != labels.shape or bmu.shape[0] < 1:
+def _check_map(prototypes: Tensor, grid: Grid) -> None:
+    if not isinstance(grid, Grid):
+        raise TypeError(f"grid must be a vitsom_fast.Grid, got {type(grid).__name__}")
+    if not isinstance(prototypes, Tensor):
+        raise TypeError(f"prototypes must be a torch.Tensor, got {type(prototypes).__name__}")
+    if prototypes.dtype not in DTYPES:
+        raise TypeError(f"prototypes must have one of the dtypes {DTYPES}, got {prototypes.dtype}")
+    if prototypes.dim() != 2 or prototypes.shape[0] != grid.num_prototypes:
         raise ValueError(
-            f"bmu and labels must have the same shape (N,), N at least 1, got {tuple(bmu.shape)} and {tuple(labels.shape)}"
+            f"grid must have one unit for each prototype, got {grid.rows} x {grid.cols} = {grid.num_prototypes} units"
+            f" for prototypes of shape {tuple(prototypes.shape)}"
         )
+
+
+_HOW_TO_NUMBER = "number them first, by torch.unique(labels, return_inverse=True)[1]"
+
+
+def _numbered(bmu: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Units and classes of the samples that have a label, (M,) int64 each on the CPU, both numbered from 0 without gaps."""
+    _check_paired(bmu, labels)
+    if len(bmu) == 0:
+        raise ValueError("bmu and labels must have the same shape (N,), N at least 1, got (0,) and (0,)")
+    bmu, labels = bmu.cpu(), labels.cpu()
+    known = _has_label(labels)
+    if _holds_integers(labels):
+        labels = labels.long()  # torch.unique does not know all integers
+    unit, label = (torch.unique(x[known], return_inverse=True)[1] for x in (bmu.long(), labels))
+    return unit, label
+
+
+def _has_label(labels: Tensor) -> Tensor:
+    """(N,) bool. Compared in an unsigned dtype, -1 would be its largest number."""
+    return (labels != -1) & ~labels.isnan() if labels.dtype.is_signed else torch.ones_like(labels, dtype=torch.bool)
+
+
+def _holds_integers(x: Tensor) -> bool:
+    return not (x.is_floating_point() or x.is_complex())
+
+
+def _check_paired(bmu: Tensor, labels: Tensor) -> None:
+    for name, x in (("bmu", bmu), ("labels", labels)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if not _holds_integers(bmu):
+        raise TypeError(f"bmu must be integers, got {bmu.dtype}")
+    if bmu.dim() != 1 or bmu.shape != labels.shape:
+        raise ValueError(f"bmu and labels must have the same shape (N,), got {tuple(bmu.shape)} and {tuple(labels.shape)}")
