@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from vitsom_fast import backends, ops, reference
+from vitsom_fast import backends, long_axis, ops, reference
 from vitsom_fast.backends.torch_ops import accumulation_dtype
 from vitsom_fast.grid import NEIGHBORHOODS, Grid
 
@@ -68,6 +68,8 @@ def som_loss(
             temperature = temperature.detach().to(dtype)
         with torch.autocast(z.device.type, enabled=False):
             return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, reduction)
+    if long_axis.serves(grid, z.shape[0]):
+        return long_axis.som_loss(z, prototypes, grid, temperature, reduction, backend)
     factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype, weigh=ops.gaussian_weights_of(backend))
     loss, bmu, *_ = ops.som_forward(z, prototypes, factors.rows, factors.cols, reduction, backend)
     return loss, bmu
