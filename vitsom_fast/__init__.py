@@ -4,6 +4,7 @@ from vitsom_fast.backends import available_backends
 from vitsom_fast.functional import find_bmu, som_loss
 from vitsom_fast.grid import Grid
 from vitsom_fast.loss import FusedSOMLoss
+from vitsom_fast.optim import param_groups
 from vitsom_fast.schedules import exponential_decay, linear_ramp
 from vitsom_fast.version import __version__
 
@@ -15,5 +16,6 @@ __all__ = [
     "exponential_decay",
     "find_bmu",
     "linear_ramp",
+    "param_groups",
     "som_loss",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def som_loss(
             f"grid must have one unit for each prototype, got {grid.rows} x {grid.cols} = {grid.num_prototypes} units"
             f" for prototypes of shape {tuple(prototypes.shape)}"
         )
-    _check_temperature(temperature, z.device)
+    temperature = _checked_temperature(temperature, z.device)
     check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
     check_choice("reduction", reduction, REDUCTIONS)
     backend = backends.resolve(backend, z.device, z.dtype)
@@ -131,7 +132,7 @@ def _checked_inputs(z: Tensor, prototypes: Tensor, distance: str) -> tuple[Tenso
     return z, prototypes
 
 
-def _check_temperature(temperature: float | Tensor, device: torch.device) -> None:
+def _checked_temperature(temperature: float | Tensor, device: torch.device) -> float | Tensor:
     if isinstance(temperature, Tensor):
         if temperature.dim() != 0 or not temperature.is_floating_point():
             raise ValueError(
@@ -140,10 +141,14 @@ def _check_temperature(temperature: float | Tensor, device: torch.device) -> Non
             )
         if temperature.device != device:
             raise ValueError(f"temperature must be on the device of z, {device}, got {temperature.device}")
-    elif isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-        raise TypeError(f"temperature must be a float or a 0-dim tensor, got {temperature!r}")
-    elif not 0 < temperature < math.inf:
+        return temperature
+    if type(temperature) is not float:
+        if isinstance(temperature, bool) or not isinstance(temperature, numbers.Real):
+            raise TypeError(f"temperature must be a float or a 0-dim tensor, got {temperature!r}")
+        temperature = float(temperature)  # also of NumPy's scalars
+    if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    return temperature
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

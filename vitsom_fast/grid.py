@@ -14,11 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vitsom_fast.arguments import whole_number
+
 TOPOLOGIES = ("rectangular", "hexagonal")
 NEIGHBORHOODS = ("gaussian",)
 
 # Distance between two rows of a hexagonal grid whose units are 1 apart.
 HEXAGONAL_ROW_PITCH = math.sqrt(3) / 2
+
+# An index has 64 bits.
+_MOST_UNITS = 1 << 62
 
 # -1 / (2 T^2) must stay finite in fp32; a Gaussian this narrow is already 1 at its centre and exactly 0 elsewhere.
 _SMALLEST_TEMPERATURE = 1e-18
@@ -41,7 +46,7 @@ class Grid:
     """A map of ``rows * cols`` units; unit ``k = row * cols + col``.
 
     Args:
-        rows: number of rows, at least 1.
+        rows: number of rows, at least 1; any integer, NumPy's too, kept as an int.
         cols: number of columns, at least 1.
         topology: "rectangular" (unit spacing along both axes) or "hexagonal" (odd rows shifted by +0.5 column, row pitch
             sqrt(3)/2, so that the six neighbours of a unit are at distance 1).
@@ -50,7 +55,7 @@ class Grid:
 
     Raises:
         TypeError: ``rows`` or ``cols`` is not an integer, or ``periodic`` not a bool.
-        ValueError: a size below 1, an unknown topology, or a hexagonal torus with an odd number of rows.
+        ValueError: a size below 1, more than 2^62 units, an unknown topology, or a hexagonal torus with an odd number of rows.
     """
 
     rows: int
@@ -60,11 +65,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         for name in ("rows", "cols"):
-            size = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, int):
-                raise TypeError(f"{name} must be an int, got {size!r}")
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        if self.rows * self.cols > _MOST_UNITS:
+            raise ValueError(f"rows and cols must make at most 2^62 units, got {self.rows} x {self.cols}")
         if self.topology not in TOPOLOGIES:
             raise ValueError(f"topology must be one of {TOPOLOGIES}, got {self.topology!r}")
         if not isinstance(self.periodic, bool):
@@ -148,8 +151,8 @@ def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Te
     return (squared_offsets * exponent).exp_()
 
 
-# 1024 x 1024 units on a hexagonal grid: 25 MB in fp32. A table of one very long row is made anew instead.
-_LARGEST_KEPT_TABLE = 6 << 20
+# Bytes of tables that are kept, of all grids together: one of 1024 x 1024 units on a hexagonal grid has 25 MB.
+_MOST_BYTES = 32 << 20
 
 _offset_tables: dict[tuple[Grid, torch.device, torch.dtype], Tensor] = {}
 
@@ -161,21 +164,34 @@ def _axes_are_equal(grid: Grid) -> bool:
 def _squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Squared distances along each axis, flat: (terms, R, R) then (terms, C, C); +inf where a term does not apply. Of two equal
     axes only one, (1, R, R)."""
-    if torch.compiler.is_compiling():  # a compiled graph folds the table into the factors' own kernel
+    # A compiled graph folds the table into the factors' own kernel; a mode or a transform may make of it what no other call can use,
+    # nor can it use what others have made.
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    ):
         return _build_squared_offsets(grid, device, dtype)
     key = (grid, device, dtype)
     table = _offset_tables.get(key)
     if table is None:
         with torch.inference_mode(False), torch.no_grad():
             table = _build_squared_offsets(grid, device, dtype)
-        # A fake or wrapped tensor, or memory of a graph under capture, must not outlive this call.
-        capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        wrapped = type(table) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(table)
-        if not wrapped and not capturing and table.numel() <= _LARGEST_KEPT_TABLE:
-            if len(_offset_tables) >= 64:
-                _offset_tables.clear()
-            _offset_tables[key] = table
+        # Memory of a graph under capture must not outlive this call.
+        if not (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+            _keep(key, table)
     return table
+
+
+def _keep(key: tuple[Grid, torch.device, torch.dtype], table: Tensor) -> None:
+    """The oldest make room."""
+    if table.nbytes > _MOST_BYTES:
+        return
+    for oldest in list(_offset_tables):
+        if table.nbytes + sum(kept.nbytes for kept in list(_offset_tables.values())) <= _MOST_BYTES:
+            break
+        _offset_tables.pop(oldest, None)  # another thread may have been faster
+    _offset_tables[key] = table
 
 
 def _build_squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vitsom_fast import backends
+from vitsom_fast.arguments import whole_number
+from vitsom_fast.backends.memory import is_plain
 from vitsom_fast.functional import DISTANCES, DTYPES, REDUCTIONS, check_choice, find_bmu, som_loss
-from vitsom_fast.grid import NEIGHBORHOODS, Grid
+from vitsom_fast.grid import NEIGHBORHOODS, TOPOLOGIES, Grid
+from vitsom_fast.usage import UsageWatch
+
+_LARGEST_SIZE = (1 << 63) - 1  # bytes of a tensor
+
+_EXTRA_STATE = "_extra_state"  # PyTorch's name for it in a state dict
 
 
 class FusedSOMLoss(nn.Module):
@@ -27,6 +37,9 @@ class FusedSOMLoss(nn.Module):
     Attributes:
         prototypes: nn.Parameter (K, dim) with K = rows * cols; unit ``k = row * cols + col``.
         grid: the ``Grid``.
+
+    A state dict holds the prototypes and, as a tensor, the grid: into a map of another grid it does not load. One without a grid
+    loads into any of the same size.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value; the message names it.
@@ -49,8 +62,10 @@ class FusedSOMLoss(nn.Module):
         super().__init__()
         if not isinstance(grid_size, (tuple, list)) or len(grid_size) != 2:
             raise ValueError(f"grid_size must be (rows, cols), got {grid_size!r}")
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim must be an int of at least 1, got {dim!r}")
+        try:
+            dim = whole_number("dim", dim)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
         if dtype is not None and dtype not in DTYPES:
             raise TypeError(f"dtype must be one of {DTYPES}, got {dtype!r}")
         check_choice("distance", distance, DISTANCES)
@@ -63,7 +78,8 @@ class FusedSOMLoss(nn.Module):
         self.neighborhood = neighborhood
         self.reduction = reduction
         self.backend = backend
-        self.prototypes = nn.Parameter(torch.empty(self.grid.num_prototypes, dim, device=device, dtype=dtype))
+        self.prototypes = nn.Parameter(_empty_prototypes(self.grid, dim, device, dtype))
+        self._usage = UsageWatch(self.grid.num_prototypes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -72,6 +88,8 @@ class FusedSOMLoss(nn.Module):
 
     def forward(self, z: Tensor, temperature: float | Tensor, *, return_bmu: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """The loss of latents z (B, dim) or (B, ...) at a neighborhood radius T; with ``return_bmu`` also the BMUs (B,)."""
+        if not torch.compiler.is_compiling():
+            self._usage.temperature = math.inf if isinstance(temperature, Tensor) else temperature
         loss, bmu = som_loss(
             z,
             self.prototypes,
@@ -85,8 +103,55 @@ class FusedSOMLoss(nn.Module):
         return (loss, bmu) if return_bmu else loss
 
     def find_bmu(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """BMU (B,) int64 and distance (B,) of every latent; not differentiable."""
-        return find_bmu(z, self.prototypes, distance=self.distance, backend=self.backend)
+        """BMU (B,) int64 and distance (B,) of every latent; not differentiable.
+
+        On a CPU it warns, once, where a map at a small radius uses fewer than a tenth of its units.
+        """
+        bmu, distance = find_bmu(z, self.prototypes, distance=self.distance, backend=self.backend)
+        self._usage.look_at(bmu)
+        return bmu, distance
+
+    def get_extra_state(self) -> Tensor:
+        """The grid as (4,) int64 on the CPU: rows, columns, topology and whether it is periodic. A tensor, so that whatever stores
+        tensors by name stores it, too."""
+        numbers = [self.grid.rows, self.grid.cols, TOPOLOGIES.index(self.grid.topology), int(self.grid.periodic)]
+        return torch.tensor(numbers, dtype=torch.int64, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Nothing is set: a map keeps its grid.
+
+        Raises:
+            ValueError: the state is that of another grid; the message names both.
+        """
+        if difference := self._difference(state):
+            raise ValueError(difference)
+
+    def _difference(self, state: Any) -> str | None:
+        """What is wrong where a saved grid is not this one; nothing of a state that cannot be read, such as one of fake tensors."""
+        if not isinstance(state, Tensor) or not is_plain(state) or torch.equal(state.cpu(), self.get_extra_state()):
+            return None
+        rows, cols, topology, periodic = state.tolist()
+        saved = Grid(rows, cols, TOPOLOGIES[topology], bool(periodic))
+        return f"prototypes of {saved} cannot be loaded into a map of {self.grid}"
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Before anything is copied: prototypes of another grid may well have the same shape."""
+        key = prefix + _EXTRA_STATE
+        if difference := self._difference(state_dict.get(key)):
+            error_msgs.append(f"{difference}; without {key!r} they are taken as they are")
+            return
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        if key in missing_keys:  # saved without a grid
+            missing_keys.remove(key)
 
     def extra_repr(self) -> str:
         return (
@@ -94,3 +159,16 @@ class FusedSOMLoss(nn.Module):
             f" periodic={self.grid.periodic}, distance={self.distance!r}, neighborhood={self.neighborhood!r},"
             f" reduction={self.reduction!r}, backend={self.backend!r}"
         )
+
+
+def _empty_prototypes(grid: Grid, dim: int, device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
+    dtype = dtype or torch.get_default_dtype()
+    if grid.num_prototypes * dim * dtype.itemsize > _LARGEST_SIZE:
+        raise ValueError(
+            f"grid_size and dim must make prototypes of at most 2^63 bytes, got ({grid.rows}, {grid.cols}) units of {dim} {dtype}"
+        )
+    try:
+        device = None if device is None else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be a device of PyTorch, got {device!r}") from error
+    return torch.empty(grid.num_prototypes, dim, device=device, dtype=dtype)

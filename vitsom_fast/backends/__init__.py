@@ -10,12 +10,13 @@ a reason; and two that say what its forward keeps for its backward: ``context_si
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends import cpu, cuda, torch_ops, triton
+from vitsom_fast.backends import cpu, cuda, installed, torch_ops, triton
 
 NAMES = ("reference", "torch", "cpu", "triton", "cuda")
 ENVIRONMENT_VARIABLE = "VITSOM_BACKEND"
@@ -78,23 +79,45 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
         name: "auto" (the environment variable VITSOM_BACKEND, or else the fastest that can) or a name of ``NAMES``.
 
     Raises:
-        ValueError: an unknown name, or a named backend that cannot run here or on such tensors.
+        ValueError: an unknown name, or a named backend that cannot run here or on such tensors; who named it, the argument or
+            the variable, is in the message.
     """
+    named_by = "backend"
     if name == "auto":
-        name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+        name, named_by = os.environ.get(ENVIRONMENT_VARIABLE) or "auto", ENVIRONMENT_VARIABLE
     if name == "auto":
-        return next(
+        name = next(
             name
             for name in _modules
             if _reason_against(name, device, dtype) is None and not (device.type == "cpu" and name in _GPU_ONLY)
         )
+        if name == "torch" and device.type == "cpu":
+            _warn_of_slowness(dtype)
+        return name
     if name not in NAMES:
-        raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
+        raise ValueError(f"{named_by} must be 'auto' or one of {NAMES}, got {name!r}")
     if name == "reference":
         return name
     if reason := _reason_against(name, device, dtype):
-        raise ValueError(f"backend {name!r} cannot be used: {reason}")
+        raise ValueError(f"{named_by} {name!r} cannot be used: {reason}")
     return name
+
+
+_has_warned = False
+
+
+def _warn_of_slowness(dtype: torch.dtype) -> None:
+    """Once, where the kernels for CPUs would serve if they were there."""
+    global _has_warned
+    if _has_warned or torch.compiler.is_compiling() or dtype not in cpu.DTYPES or not (reason := cpu.unavailable()):
+        return
+    _has_warned = True
+    advice = installed.other_copy() or "With a C++17 compiler (GCC or Clang) at hand, reinstall it, without pip's cache"
+    warnings.warn(
+        f"vitsom_fast runs in PyTorch operations on this CPU, several times slower than its own kernels: {reason}. {advice}."
+        f" {ENVIRONMENT_VARIABLE}=torch silences this.",
+        stacklevel=5,
+    )
 
 
 def _reason_against(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
