@@ -46,7 +46,19 @@ def dense_pull_kernel(
     if program < latent_programs:
         samples = program * LATENTS + tl.arange(0, LATENTS)
         latent_gradient(
-            tl.load(grad_loss), scale, z, inverse_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS, FEATURES
+            tl.load(grad_loss),
+            scale,
+            z,
+            inverse_z,
+            attraction,
+            grad_z,
+            samples,
+            batch,
+            dim,
+            z_stride,
+            z_step,
+            LATENTS,
+            FEATURES,
         )
     else:
         program -= latent_programs

@@ -55,7 +55,19 @@ def spread_kernel(
     if program < latent_programs:
         samples = program * LATENTS + tl.arange(0, LATENTS)
         latent_gradient(
-            tl.load(grad_loss), scale, z, inverse_z, attraction, grad_z, samples, batch, dim, z_stride, z_step, LATENTS, FEATURES
+            tl.load(grad_loss),
+            scale,
+            z,
+            inverse_z,
+            attraction,
+            grad_z,
+            samples,
+            batch,
+            dim,
+            z_stride,
+            z_step,
+            LATENTS,
+            FEATURES,
         )
     else:
         _spread(

@@ -126,8 +126,6 @@ def test_a_chain_never_holds_a_number_for_each_pair_of_units(backend: str) -> No
     """That would be 1600 MB; one for each pair of a sample and a unit is 3 MB."""
     if BACKENDS[backend] != "cpu" or backend in ("triton", "cuda"):
         pytest.skip("the peak of this process says nothing of a GPU, or of an interpreter")
-    done = subprocess.run(
-        [sys.executable, "-c", _PEAK, backend], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", _PEAK, backend], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 160e6

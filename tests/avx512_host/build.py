@@ -30,9 +30,7 @@ FLAGS = {"avx512bf16": [*_KERNELS, *_VNNI, "-D__AVX512BF16__"], "avx512vnni": [*
 INSTRUCTION_SETS = tuple(FLAGS)
 
 
-def build(
-    instruction_sets: tuple[str, ...] = INSTRUCTION_SETS, sources: Path = SOURCES, flags: tuple[str, ...] = ()
-) -> Path:
+def build(instruction_sets: tuple[str, ...] = INSTRUCTION_SETS, sources: Path = SOURCES, flags: tuple[str, ...] = ()) -> Path:
     """The folder that holds the module ``_cpu``; what an earlier run compiled is kept. RuntimeError where that fails."""
     own = [HERE / "immintrin.h", *sorted(sources.glob("*.h"))]
     kernels = ",".join(f"kernels_{name}()" for name in instruction_sets)
@@ -46,7 +44,9 @@ def build(
             for name in instruction_sets
         ]
         objects += [
-            pool.submit(compile_source, sources / "bindings.cpp", *BINDINGS, headers=[sources / "kernels.h", sources / "dispatch.h"]),
+            pool.submit(
+                compile_source, sources / "bindings.cpp", *BINDINGS, headers=[sources / "kernels.h", sources / "dispatch.h"]
+            ),
             pool.submit(compile_source, sources / "memory.cpp"),
             pool.submit(compile_source, HERE / "dispatch.cpp", f"-DVITSOM_EMULATED={kernels}"),
         ]

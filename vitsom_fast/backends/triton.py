@@ -129,16 +129,12 @@ def som_forward(
         latents = z, inverse_z, operands.rest_z
         map_ = prototypes, inverse_prototypes, operands.rest_prototypes
         if weights is not None:
-            kernels.weights.weigh_units(
-                row_keys, prototypes, inverse_prototypes, *factors, bmu, weights, factor_sums, centre
-            )
+            kernels.weights.weigh_units(row_keys, prototypes, inverse_prototypes, *factors, bmu, weights, factor_sums, centre)
             attraction, loss = kernels.dense_attraction.attraction_and_loss(
                 *latents, *map_, factor_sums, centre, bmu, weights, ticket, scale, (terms, rows, cols)
             )
         else:
-            kernels.group.group(
-                row_keys, prototypes, inverse_prototypes, *factors, bmu, order, starts, factor_sums, centre
-            )
+            kernels.group.group(row_keys, prototypes, inverse_prototypes, *factors, bmu, order, starts, factor_sums, centre)
             smoothed = kernels.smooth.smooth_columns(*map_, centre, col_factors)
             attraction, loss = kernels.attraction.attraction_and_loss(
                 *latents, inverse_prototypes, row_factors, factor_sums, centre, smoothed, bmu, order, ticket, scale

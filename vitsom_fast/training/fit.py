@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vitsom_fast.loss import FusedSOMLoss
 from vitsom_fast.models import ViTAutoencoder, ViTSOM
+from vitsom_fast.optim import param_groups
 from vitsom_fast.schedules import exponential_decay, linear_ramp
 from vitsom_fast.training.checkpoint import Checkpoint, check_exists
 from vitsom_fast.training.config import TrainConfig
@@ -26,10 +27,6 @@ from vitsom_fast.training.progress import progress_bar
 from vitsom_fast.training.report import write_report
 from vitsom_fast.training.resume import resume_from
 
-_BETAS = (0.9, 0.999)
-# The pull on a prototype falls by orders of magnitude as T does: with 0.999 the early gradients would be remembered over a
-# whole run, and steps would be too small for the late ones.
-_PROTOTYPE_BETAS = (0.9, 0.95)
 _MAX_GRADIENT_NORM = 1.0
 _LAST_LR_FACTOR = 1e-5  # the paper's floor of the cosine
 
@@ -134,23 +131,15 @@ def build_model(config: TrainConfig, dataset: Dataset) -> ViTSOM:
 
 
 def build_optimizer(model: ViTSOM, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW in three groups; ``scale`` is a group's learning rate over that of the schedule.
-
-    Only weight matrices decay. The cosine distance does not see a prototype's length: decay would only make its direction turn
-    faster and faster, most of all in units that win nothing.
-    """
-    parameters = list(model.autoencoder.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay, "scale": 1.0},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0, "scale": 1.0},
-        {
-            "params": [model.som.prototypes],
-            "weight_decay": 0.0,
-            "scale": config.prototype_lr_scale,
-            "betas": _PROTOTYPE_BETAS,
-        },
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=_BETAS)
+    """AdamW of ``param_groups``; ``scale`` is a group's learning rate over that of the schedule."""
+    groups = param_groups(
+        model.autoencoder,
+        model.som,
+        config.lr,
+        weight_decay=config.weight_decay,
+        prototype_lr_scale=config.prototype_lr_scale,
+    )
+    return torch.optim.AdamW([{**group, "scale": group["lr"] / config.lr} for group in groups])
 
 
 def train_epoch(
