@@ -160,7 +160,8 @@ _ALIGNED_SIZES = (
 
 # What a kernel's arguments point to; all others are sizes and strides.
 _POINTERS = {
-    "fp32": "inverse inverse_z inverse_prototypes rest_z rest_prototypes centre prototype_scale partial smoothed row_factors col_factors factors squared_offsets"
+    "fp32": "inverse inverse_z inverse_prototypes rest_z rest_prototypes centre prototype_scale partial smoothed"
+    " row_factors col_factors factors squared_offsets"
     " attraction loss grad_loss spread pulled along distance temperature maxima weights",
     "fp64": "factor_sums",
     "i64": "row_keys bmu",

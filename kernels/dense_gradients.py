@@ -113,8 +113,8 @@ def dense_pull_kernel(
 
 @triton.jit
 def _exponent_of_largest(weights, units, is_unit, batch, weights_pitch, BLOCK_K: tl.constexpr):
-    """The exponent of each unit's largest weight. Halves of weights far below 1 have few bits or none, but a gradient is divided by
-    a length: the shortest prototype may have the largest gradient of all, however far it is from every BMU."""
+    """The exponent of each unit's largest weight. Halves of weights far below 1 have few bits or none, but a gradient is
+    divided by a length: the shortest prototype may have the largest gradient of all, however far it is from every BMU."""
     largest = tl.zeros([BLOCK_K, 16], tl.float32)
     for first in range(0, batch, 16):
         samples = (first + tl.arange(0, 16)).to(tl.int64)

@@ -152,7 +152,8 @@ def project_kernel(
     inverse,  # [R * C] fp32
     col_factors,  # [terms, C, C] fp32
     spread,  # [terms, R, C, D] fp32
-    pulled,  # [R * C, D] fp32: the gradient before its projection, but for its factors; grad_prototypes itself where that is fp32
+    # [R * C, D] fp32: the gradient before its projection, but for its factors; grad_prototypes itself where that is fp32
+    pulled,
     grad_prototypes,  # [R * C, D] in the prototypes' dtype
     along,  # [dim_splits, R * C] fp32; not used where dim_splits is 1
     tickets,  # [R * column blocks] int32, zeros
@@ -181,8 +182,8 @@ def project_kernel(
     units = row * cols + outputs
     inverses = tl.load(inverse + units, mask=is_output, other=1.0)
 
-    # No weight but zero is negligible: a gradient is divided by a length, and the shortest prototype may have the largest gradient
-    # of all, however far it is from every BMU.
+    # No weight but zero is negligible: a gradient is divided by a length, and the shortest prototype may have the largest
+    # gradient of all, however far it is from every BMU.
     low = cols  # of all terms together: for three of them as good as each one's own
     high = 0
     for term in range(terms):

@@ -1,7 +1,7 @@
 """Triton's interpreter, made to multiply as a GPU does: equal columns of a product are equal wherever they are.
 
-It multiplies with BLAS, which rounds the same sum of products differently at the edge of a matrix and within: of prototypes that
-are equal, another than the first would be nearest in a tenth of all rows.
+It multiplies with BLAS, which rounds the same sum of products differently at the edge of a matrix and within: of prototypes
+that are equal, another than the first would be nearest in a tenth of all rows.
 """
 
 from __future__ import annotations

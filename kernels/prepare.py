@@ -137,8 +137,8 @@ class Operands(NamedTuple):
 def prepare(
     z: Tensor, prototypes: Tensor, inverse_z: Tensor, inverse_prototypes: Tensor, row_keys: Tensor, tickets: Tensor
 ) -> Operands:
-    """Operands for z (B, D) and prototypes (K, D); fills in the lifted inverses of their lengths (B,) and (K,) fp32, the keys (B,)
-    and the tickets."""
+    """Operands for z (B, D) and prototypes (K, D); fills in the lifted inverses of their lengths (B,) and (K,) fp32, the keys
+    (B,) and the tickets."""
     (batch, dim), count, device = z.shape, prototypes.shape[0], z.device
     split = z.dtype == torch.float32
     shape = batch + count, configs.padded_dim(dim)

@@ -11,8 +11,8 @@ from vitsom_fast.kernels.prepare import UNIT
 from vitsom_fast.kernels.unit import DROP, LIFT, is_short
 
 ROWS_A_SUM = tl.constexpr(16)
-# Weights are at most 1, or 2 where they are scaled; fp16 keeps 11 bits of what is at least 2^-14, and two halves all of a weight
-# that fp32 would see beside a 1.
+# Weights are at most 1, or 2 where they are scaled; fp16 keeps 11 bits of what is at least 2^-14, and two halves all of a
+# weight that fp32 would see beside a 1.
 WEIGHT_UNIT = tl.constexpr(16384.0)
 # What takes the units of a product back.
 UNITS_BACK = tl.constexpr(1 / (16384.0 * 4096.0))
@@ -38,7 +38,8 @@ def weigh(weight, rows):
 
 @triton.jit
 def from_centre(x, inverse, rest, centre):
-    """``x / |x| - c`` of rows [M, N], in units of UNIT; ``-c`` of short rows, which are added up apart. Two numbers that are all but
+    """``x / |x| - c`` of rows [M, N], in units of UNIT; ``-c`` of short rows, which are added up apart. Two numbers that are
+    all but
     equal: their difference is rounded once."""
     inverse = inverse[:, None]
     rest = tl.where(is_short(inverse), 0.0, rest[:, None])
@@ -48,8 +49,8 @@ def from_centre(x, inverse, rest, centre):
 
 @triton.jit
 def add_short(total, weights, weights_step, x, x_stride, x_step, inverses, count, is_output, features, is_feature):
-    """Adds to sums ``total`` [M, N] what short rows add to them, which may be below the range of fp16: in fp32 and one at a time,
-    for there are hardly ever any. ``weights`` [M] points to each output's weight of row 0."""
+    """Adds to sums ``total`` [M, N] what short rows add to them, which may be below the range of fp16: in fp32 and one at a
+    time, for there are hardly ever any. ``weights`` [M] points to each output's weight of row 0."""
     for first in range(0, count, 256):
         rows = first + tl.arange(0, 256)
         if tl.max(is_short(tl.load(inverses + rows, mask=rows < count, other=0.0)).to(tl.int32)) > 0:

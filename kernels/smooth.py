@@ -1,6 +1,7 @@
 """Smoothing along the columns of the grid: one banded matrix product for each of its rows and each term.
 
-Weights below 2^-24 are beyond what fp32 sees beside the 1 of the BMU itself: blocks of a factor without a larger one are not read.
+Weights below 2^-24 are beyond what fp32 sees beside the 1 of the BMU itself: blocks of a factor without a larger one are not
+read.
 """
 
 from __future__ import annotations
@@ -102,8 +103,8 @@ def smooth_columns_kernel(
 def smooth_columns(
     prototypes: Tensor, inverse_prototypes: Tensor, rest_prototypes: Tensor, centre: Tensor, col_factors: Tensor
 ) -> Tensor:
-    """The normalised prototypes (R C, D) as seen from the centre (D,), smoothed by each term of the column factors (terms, C, C):
-    (terms, R C, D) fp32."""
+    """The normalised prototypes (R C, D) as seen from the centre (D,), smoothed by each term of the column factors (terms, C,
+    C): (terms, R C, D) fp32."""
     (count, dim), (terms, cols, _) = prototypes.shape, col_factors.shape
     rows = count // cols
     smoothed = torch.empty((terms, count, dim), dtype=torch.float32, device=col_factors.device)

@@ -36,8 +36,8 @@ def power_of_two(exponent):
 
 @triton.jit
 def two_factors(grad_loss, scale, inverse):
-    """The gradient of the loss times ``scale / max(|x|, eps)``, as two numbers of half its exponent each: what they multiply, one
-    after the other, overflows or underflows only where the result does."""
+    """The gradient of the loss times ``scale / max(|x|, eps)``, as two numbers of half its exponent each: what they multiply,
+    one after the other, overflows or underflows only where the result does."""
     factor = grad_loss.to(tl.float64) * scale * inverse.to(tl.float64) * DROP
     exponent = ((factor.to(tl.int64, bitcast=True) >> 52) & 0x7FF).to(tl.int32) - 1023
     half = tl.minimum(tl.maximum(exponent >> 1, -126), 126)

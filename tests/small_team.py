@@ -1,7 +1,7 @@
 """Steps of the CPU kernels where fewer threads run than PyTorch asks for: the contract holds, call after call.
 
-A script: the environment limits the threads and poisons fresh memory; it fails where something is wrong. Its argument is how many
-threads to ask for.
+A script: the environment limits the threads and poisons fresh memory; it fails where something is wrong. Its argument is how
+many threads to ask for.
 """
 
 from __future__ import annotations

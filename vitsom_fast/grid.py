@@ -164,8 +164,8 @@ def _axes_are_equal(grid: Grid) -> bool:
 def _squared_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Squared distances along each axis, flat: (terms, R, R) then (terms, C, C); +inf where a term does not apply. Of two equal
     axes only one, (1, R, R)."""
-    # A compiled graph folds the table into the factors' own kernel; a mode or a transform may make of it what no other call can use,
-    # nor can it use what others have made.
+    # A compiled graph folds the table into the factors' own kernel; a mode or a transform may make of it what no other call can
+    # use, nor can it use what others have made.
     if (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0

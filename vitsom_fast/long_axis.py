@@ -1,8 +1,8 @@
-"""The loss on a map with an axis so long that the weights between all places along it are more than those between all samples and
-units: a chain of 20000 units, for 128 latents.
+"""The loss on a map with an axis so long that the weights between all places along it are more than those between all samples
+and units: a chain of 20000 units, for 128 latents.
 
-No matrix of the axis is made. The samples are taken in the order of their BMUs along it, a few at a time, with the units that are
-within reach of any of them, and their weights are computed where they are used, for the loss and again for its gradients.
+No matrix of the axis is made. The samples are taken in the order of their BMUs along it, a few at a time, with the units that
+are within reach of any of them, and their weights are computed where they are used, for the loss and again for its gradients.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _CHUNK = 1 << 22
 
 
 def serves(grid: Grid, batch: int) -> bool:
-    """Whether this takes less time and memory than the matrices of the axes: of a chain of 1024 units and 128 latents, 2.5 times less
-    time. A compiler is left to those: it has no use for sizes that depend on the data."""
+    """Whether this takes less time and memory than the matrices of the axes: of a chain of 1024 units and 128 latents, 2.5
+    times less time. A compiler is left to those: it has no use for sizes that depend on the data."""
     if max(grid.rows, grid.cols) <= _SHORT or torch.compiler.is_compiling():
         return False
     return grid.rows**2 + grid.cols**2 > 2 * batch * grid.num_prototypes
@@ -57,7 +57,8 @@ class _Loss(torch.autograd.Function):
     ) -> Tensor:
         dtype = accumulation_dtype(z.dtype)
         latents, units = unit_rows(z.to(dtype)), unit_rows(prototypes.to(dtype))
-        # What the prototypes have in common is taken off: roundings are in proportion to what is left of them (n - z . S cancels).
+        # What the prototypes have in common is taken off: roundings are in proportion to what is left of them (n - z . S
+        # cancels).
         centre = units.unit.nan_to_num(0.0, 0.0, 0.0).mean(dim=0)  # [D]
         delta = (units.unit - centre).to(dtype)
         attraction = torch.empty(z.shape, dtype=dtype, device=z.device)
@@ -75,7 +76,7 @@ class _Loss(torch.autograd.Function):
         return (total * scale).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         z, prototypes, bmu, attraction = ctx.saved_tensors
         how = (bmu, ctx.grid, ctx.temperature, attraction.dtype)
         for_z, for_prototypes = ctx.needs_input_grad[:2]
@@ -152,7 +153,8 @@ def _places(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _parts(bmu: Tensor, grid: Grid, temperature: float | Tensor, dtype: torch.dtype) -> Iterator[_Part]:
-    """All samples with all units whose weight is not 0 in this dtype, at most ``_CHUNK`` pairs at a time if one sample has no more."""
+    """All samples with all units whose weight is not 0 in this dtype, at most ``_CHUNK`` pairs at a time if one sample has no
+    more."""
     rows, cols = _places(grid, bmu.device)
     length, across = max(grid.rows, grid.cols), min(grid.rows, grid.cols)
     if not memory.is_plain(bmu) or bmu.device.type != "cpu":  # to look at them would mean to wait for a device
@@ -184,8 +186,8 @@ def _fits(first: int, last: int, samples: int, reach: int, length: int, across: 
 
 
 def _reach(temperature: float, dtype: torch.dtype, is_dense: bool, length: int) -> int:
-    """Places along the axis up to which a weight is not 0. Next to the weight 1 of the BMU far fewer count; but a gradient is divided by
-    the length of its prototype, and one that is short needs them. Rows of a hexagonal grid are sqrt(3) / 2 apart."""
+    """Places along the axis up to which a weight is not 0. Next to the weight 1 of the BMU far fewer count; but a gradient is
+    divided by the length of its prototype, and one that is short needs them. Rows of a hexagonal grid are sqrt(3) / 2 apart."""
     if not temperature > 0:
         return length  # NaN, for all
     exponent = 746 if dtype == torch.float64 else 104  # exp of less is 0

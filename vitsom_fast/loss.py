@@ -38,8 +38,8 @@ class FusedSOMLoss(nn.Module):
         prototypes: nn.Parameter (K, dim) with K = rows * cols; unit ``k = row * cols + col``.
         grid: the ``Grid``.
 
-    A state dict holds the prototypes and, as a tensor, the grid: into a map of another grid it does not load. One without a grid
-    loads into any of the same size.
+    A state dict holds the prototypes and, as a tensor, the grid: into a map of another grid it does not load. One without a
+    grid loads into any of the same size.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value; the message names it.
@@ -112,8 +112,8 @@ class FusedSOMLoss(nn.Module):
         return bmu, distance
 
     def get_extra_state(self) -> Tensor:
-        """The grid as (4,) int64 on the CPU: rows, columns, topology and whether it is periodic. A tensor, so that whatever stores
-        tensors by name stores it, too."""
+        """The grid as (4,) int64 on the CPU: rows, columns, topology and whether it is periodic. A tensor, so that whatever
+        stores tensors by name stores it, too."""
         numbers = [self.grid.rows, self.grid.cols, TOPOLOGIES.index(self.grid.topology), int(self.grid.periodic)]
         return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
@@ -127,7 +127,8 @@ class FusedSOMLoss(nn.Module):
             raise ValueError(difference)
 
     def _difference(self, state: Any) -> str | None:
-        """What is wrong where a saved grid is not this one; nothing of a state that cannot be read, such as one of fake tensors."""
+        """What is wrong where a saved grid is not this one; nothing of a state that cannot be read, such as one of fake
+        tensors."""
         if not isinstance(state, Tensor) or not is_plain(state) or torch.equal(state.cpu(), self.get_extra_state()):
             return None
         rows, cols, topology, periodic = state.tolist()
@@ -165,7 +166,8 @@ def _empty_prototypes(grid: Grid, dim: int, device: torch.device | str | None, d
     dtype = dtype or torch.get_default_dtype()
     if grid.num_prototypes * dim * dtype.itemsize > _LARGEST_SIZE:
         raise ValueError(
-            f"grid_size and dim must make prototypes of at most 2^63 bytes, got ({grid.rows}, {grid.cols}) units of {dim} {dtype}"
+            f"grid_size and dim must make prototypes of at most 2^63 bytes, got ({grid.rows}, {grid.cols}) units of"
+            f" {dim} {dtype}"
         )
     try:
         device = None if device is None else torch.device(device)

@@ -10,8 +10,8 @@ from vitsom_fast.arguments import finite_number
 from vitsom_fast.loss import FusedSOMLoss
 
 BETAS = (0.9, 0.999)
-# The pull on a prototype falls by orders of magnitude as T does: with 0.999 the early gradients would be remembered over a whole
-# run, and steps would be too small for the late ones.
+# The pull on a prototype falls by orders of magnitude as T does: with 0.999 the early gradients would be remembered over a
+# whole run, and steps would be too small for the late ones.
 PROTOTYPE_BETAS = (0.9, 0.95)
 # A unit wins few of the samples, a weight of the encoder sees them all: at 1 the map lags behind its latents.
 PROTOTYPE_LR_SCALE = 10.0
@@ -27,12 +27,13 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Three groups for ``torch.optim.AdamW``: weight matrices, which decay; biases and norms, which do not; the prototypes.
 
-    With one rate for all, most units of a large map win nothing at the end. The cosine distance does not see a prototype's length:
-    decay would only make its direction turn faster and faster, most of all in units that win nothing.
+    With one rate for all, most units of a large map win nothing at the end. The cosine distance does not see a prototype's
+    length: decay would only make its direction turn faster and faster, most of all in units that win nothing.
 
     Args:
         model: whatever is trained along with the map; ``som`` may be a part of it.
-        lr: of the model; that of the prototypes is ``prototype_lr_scale`` times as high. A scheduler of PyTorch keeps the ratio.
+        lr: of the model; that of the prototypes is ``prototype_lr_scale`` times as high. A scheduler of PyTorch keeps the
+        ratio.
         weight_decay: of the weight matrices.
 
     Raises:

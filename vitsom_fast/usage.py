@@ -1,4 +1,5 @@
-"""How many of its units a trained map uses: one that has collapsed has a perfect quantization error, and nobody looks further."""
+"""How many of its units a trained map uses: one that has collapsed has a perfect quantization error, and nobody looks
+further."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def other_copy() -> str | None:
         other = Path(entry or ".").resolve() / _PACKAGE.name
         if other != _PACKAGE and any((other / f"_cpu{suffix}").exists() for suffix in importlib.machinery.EXTENSION_SUFFIXES):
             return (
-                f"The copy in {other} has them, but Python found the one in {_PACKAGE} first: work in another folder, or install"
-                " that one with pip install -e"
+                f"The copy in {other} has them, but Python found the one in {_PACKAGE} first: work in another folder, or"
+                " install that one with pip install -e"
             )
     return None
