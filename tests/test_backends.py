@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -116,5 +119,30 @@ def test_an_environment_that_says_nothing(monkeypatch: pytest.MonkeyPatch, value
 
 def test_an_unknown_name_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "numba")
-    with pytest.raises(ValueError, match=r"backend.*'numba'"):
+    with pytest.raises(ValueError, match=r"VITSOM_BACKEND must be .* got 'numba'"):
         find_bmu(torch.randn(3, 4), torch.randn(5, 4))
+
+
+_WITHOUT_KERNELS = """
+import sys
+import warnings
+sys.modules["vitsom_fast._cpu"] = None  # as where no compiler was at hand
+import torch
+from vitsom_fast import Grid, find_bmu, som_loss
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(3):
+        som_loss(torch.randn(5, 3), torch.randn(6, 3), Grid(2, 3), 1.0)
+        find_bmu(torch.randn(5, 3), torch.randn(6, 3))
+print([str(w.message) for w in caught if "vitsom_fast" in str(w.message)])
+"""
+
+
+@pytest.mark.parametrize("named", ["", "torch"])
+def test_missing_kernels_are_told_once(named: str) -> None:
+    """And not at all to who has chosen another backend."""
+    environment = os.environ | {"VITSOM_BACKEND": named}
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_KERNELS], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.count("several times slower than its own kernels") == (0 if named else 1)
