@@ -38,6 +38,13 @@ def test_the_map_is_as_good_far_from_the_origin(offset: float) -> None:
     assert found <= 1.05 * expected
 
 
+def test_the_map_begins_around_the_mean_of_the_data() -> None:
+    x = torch.randn(300, 5, dtype=torch.float64)
+    for epochs in (1, 10):
+        found = fit_plain_som(x + 1e3, Grid(5, 5), epochs=epochs) - 1e3
+        torch.testing.assert_close(found, fit_plain_som(x, Grid(5, 5), epochs=epochs), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(6, 40), (40, 40), (40, 6), (1, 3), (3, 1)], ids=str)
 def test_principal_axes_are_those_of_the_covariance(shape: tuple[int, int]) -> None:
     x = torch.randn(shape, dtype=torch.float64)
@@ -54,7 +61,7 @@ import resource, torch
 from vitsom_fast import Grid
 from vitsom_fast.models import fit_plain_som
 x = torch.rand(20, 50_000)  # 4 MB
-fit_plain_som(x[:2], Grid(2, 2), epochs=1)
+fit_plain_som(x[:, :99], Grid(2, 2), epochs=1)
 free = 1 << 30  # bytes beyond what is taken now; D x D are 10^10
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + free, taken + free))

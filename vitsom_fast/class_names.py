@@ -35,7 +35,6 @@ def write_names(axes: Axes, cells: NDArray[np.float64], names: Sequence[str], si
         )
         # A name of a thousand characters, in the smallest letters that there are, leaves its neighbours and the map their room.
         text.set_clip_path(MplPath(cell), axes.transData)
-        text.set_in_layout(False)
 
 
 def add_legend(axes: Axes, names: Sequence[str], colors: NDArray[np.float64]) -> None:
