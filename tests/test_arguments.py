@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from vitsom_fast import FusedSOMLoss, Grid, exponential_decay, find_bmu, linear_ramp, som_loss
+from vitsom_fast import FusedSOMLoss, Grid, exponential_decay, find_bmu, linear_ramp, param_groups, som_loss
 
 Z = torch.randn(5, 4)
 W = torch.randn(12, 4)
@@ -81,6 +82,9 @@ def test_inputs(function: Callable[..., Any], name: str, value: Any, error: type
         ("temperature", "1", TypeError, "'1'"),
         ("temperature", None, TypeError, "None"),
         ("temperature", True, TypeError, "True"),
+        ("temperature", np.True_, TypeError, "True"),
+        ("temperature", np.float32(math.nan), ValueError, "nan"),
+        ("temperature", np.float32(-1.5), ValueError, "-1.5"),
         ("temperature", torch.ones(1), ValueError, "(1,)"),
         ("temperature", torch.ones(5), ValueError, "(5,)"),
         ("temperature", torch.tensor(1), ValueError, "torch.int64"),
@@ -105,6 +109,10 @@ def test_som_loss(name: str, value: Any, error: type[Exception], says: str) -> N
         ("rows", 3.0, TypeError, "3.0"),
         ("rows", "3", TypeError, "'3'"),
         ("rows", True, TypeError, "True"),
+        ("rows", np.True_, TypeError, "True"),
+        ("rows", np.float32(3), TypeError, "3.0"),
+        ("rows", np.int64(0), ValueError, "0"),
+        ("rows", torch.tensor(True), TypeError, "True"),
         ("cols", 0, ValueError, "0"),
         ("cols", 2.5, TypeError, "2.5"),
         ("cols", None, TypeError, "None"),
@@ -135,6 +143,11 @@ def test_neighborhood_of_a_grid() -> None:
         ("dim", 4.0, ValueError, "4.0"),
         ("dim", None, ValueError, "None"),
         ("dim", True, ValueError, "True"),
+        ("dim", np.float64(4), ValueError, "4.0"),
+        ("dim", 2**62, ValueError, str(2**62)),
+        ("grid_size", (2**40, 2**40), ValueError, str(2**40)),
+        ("device", "nope", ValueError, "'nope'"),
+        ("device", 2.5, ValueError, "2.5"),
         ("topology", "square", ValueError, "'square'"),
         ("periodic", 1, TypeError, "1"),
         ("distance", "euclidian", ValueError, "'euclidian'"),
@@ -192,6 +205,10 @@ def test_forward(z: torch.Tensor, temperature: float, name: str, says: str) -> N
         ("total_steps", 2.5, TypeError, "2.5"),
         ("total_steps", "10", TypeError, "'10'"),
         ("total_steps", True, TypeError, "True"),
+        ("total_steps", np.float64(10), TypeError, "10.0"),
+        ("start", True, TypeError, "True"),
+        ("start", np.True_, TypeError, "True"),
+        ("start", np.float32(-1), ValueError, "-1.0"),
     ],
 )
 def test_exponential_decay(name: str, value: Any, error: type[Exception], says: str) -> None:
@@ -216,3 +233,36 @@ def test_exponential_decay(name: str, value: Any, error: type[Exception], says: 
 def test_linear_ramp(name: str, value: Any, error: type[Exception], says: str) -> None:
     arguments: dict[str, Any] = {"stop": 1.0, "ramp_steps": 10}
     assert_refused(lambda: linear_ramp(**(arguments | {name: value})), error, name, says)
+
+
+# Numbers that are not Python's
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint8, torch.tensor])
+def test_sizes_and_steps_of_other_kinds(integer: Callable[[int], Any]) -> None:
+    grid = Grid(integer(3), integer(4))
+    assert grid == GRID
+    assert hash(grid) == hash(GRID)
+    assert type(grid.rows) is int
+    module = FusedSOMLoss((integer(3), integer(4)), integer(5))
+    assert module.prototypes.shape == (12, 5)
+    assert module.grid == GRID
+    assert exponential_decay(8.0, 0.5, integer(11))(integer(10)) == pytest.approx(0.5)
+    assert linear_ramp(0.4, integer(8))(integer(4)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float16, np.float64, np.int64])
+def test_radii_of_other_kinds(number: Callable[[float], Any]) -> None:
+    expected = som_loss(Z, W, GRID, 2.0)[0]
+    assert torch.equal(som_loss(Z, W, GRID, number(2))[0], expected)
+    assert torch.equal(som_loss(Z, W, GRID, number(2), backend="torch")[0], som_loss(Z, W, GRID, 2.0, backend="torch")[0])
+    for schedule in (exponential_decay(number(8), number(2), 11), linear_ramp(number(2), 10)):
+        assert schedule(10) == pytest.approx(2.0)
+        assert type(schedule(10)) is float
+
+
+@pytest.mark.parametrize("groups", [{"lr": -1.0}, {"lr": math.nan}, {"lr": 1e-3, "weight_decay": -0.1}])
+def test_param_groups(groups: dict[str, float]) -> None:
+    module = FusedSOMLoss((3, 4), 4)
+    name, value = list(groups.items())[-1]
+    assert_refused(lambda: param_groups(module, module, **groups), ValueError, name, str(value))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import importlib.machinery
 import sys
+import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import BACKENDS
 
+import vitsom_fast
 from vitsom_fast import Grid, available_backends, backends, find_bmu, som_loss
+from vitsom_fast.backends import cpu, installed
 
 CPU = torch.device("cpu")
 
@@ -119,30 +122,58 @@ def test_an_environment_that_says_nothing(monkeypatch: pytest.MonkeyPatch, value
 
 def test_an_unknown_name_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "numba")
-    with pytest.raises(ValueError, match=r"VITSOM_BACKEND must be .* got 'numba'"):
+    with pytest.raises(ValueError, match=r"^VITSOM_BACKEND must be .*'numba'"):
         find_bmu(torch.randn(3, 4), torch.randn(5, 4))
 
 
-_WITHOUT_KERNELS = """
-import sys
-import warnings
-sys.modules["vitsom_fast._cpu"] = None  # as where no compiler was at hand
-import torch
-from vitsom_fast import Grid, find_bmu, som_loss
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    for _ in range(3):
-        som_loss(torch.randn(5, 3), torch.randn(6, 3), Grid(2, 3), 1.0)
-        find_bmu(torch.randn(5, 3), torch.randn(6, 3))
-print([str(w.message) for w in caught if "vitsom_fast" in str(w.message)])
-"""
+def test_the_environment_names_a_backend_that_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backends._modules, "cpu", _stub(unavailable="it is only a test"))
+    monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "cpu")
+    with pytest.raises(ValueError, match=r"^VITSOM_BACKEND 'cpu' cannot be used: it is only a test"):
+        backends.resolve("auto", CPU, torch.float32)
 
 
-@pytest.mark.parametrize("named", ["", "torch"])
-def test_missing_kernels_are_told_once(named: str) -> None:
-    """And not at all to who has chosen another backend."""
-    environment = os.environ | {"VITSOM_BACKEND": named}
-    done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT_KERNELS], env=environment, capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.count("several times slower than its own kernels") == (0 if named else 1)
+# A CPU without the kernels for it
+
+
+@pytest.fixture
+def _without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_reason", "it is only a test")
+    monkeypatch.setattr(backends, "_has_warned", False)
+
+
+@pytest.mark.usefixtures("_without_kernels")
+def test_a_cpu_without_kernels_is_told_once() -> None:
+    z, prototypes = torch.randn(3, 4), torch.randn(5, 4)
+    with pytest.warns(UserWarning, match=r"slower.*it is only a test.*C\+\+17 compiler"):
+        find_bmu(z, prototypes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        find_bmu(z, prototypes)
+
+
+@pytest.mark.usefixtures("_without_kernels")
+def test_nobody_is_told_what_they_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, prototypes = torch.randn(3, 4), torch.randn(5, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        find_bmu(z, prototypes, backend="torch")
+        find_bmu(z.double(), prototypes.double())  # no kernel of ours serves them
+        find_bmu(z.to("meta"), prototypes.to("meta"))
+        torch.compile(find_bmu, backend="eager")(z, prototypes)
+        monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "torch")
+        find_bmu(z, prototypes)
+
+
+@pytest.mark.usefixtures("_without_kernels")
+def test_the_source_folder_may_hide_the_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a clone, after a plain install."""
+    other = tmp_path / "vitsom_fast"
+    other.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert installed.other_copy() is None
+    (other / f"_cpu{importlib.machinery.EXTENSION_SUFFIXES[0]}").touch()
+    with pytest.warns(UserWarning, match=r"work in another folder") as caught:
+        find_bmu(torch.randn(3, 4), torch.randn(5, 4))
+    assert str(other) in str(caught[0].message)
+    assert str(Path(vitsom_fast.__file__).parent) in str(caught[0].message)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vitsom_fast import Grid, reference
 from vitsom_fast import grid as grid_module
@@ -189,3 +190,48 @@ def test_num_prototypes_and_extent() -> None:
     assert Grid(3, 4).num_prototypes == 12
     assert Grid(3, 4).extent == (3.0, 4.0)
     assert Grid(4, 5, "hexagonal").extent == pytest.approx((2 * math.sqrt(3), 5.0))
+
+
+@pytest.fixture
+def _no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid_module, "_offset_tables", {})
+
+
+@pytest.mark.usefixtures("_no_tables")
+def test_tables_are_bounded_in_bytes() -> None:
+    """All together, whatever the number of grids; a table that is too large by itself is not kept."""
+    for cols in range(200, 1200, 25):
+        Grid(2, cols).neighborhood(1.0)
+        assert sum(table.nbytes for table in grid_module._offset_tables.values()) <= 32 << 20
+    kept = list(grid_module._offset_tables)
+    assert len(kept) > 3
+    assert kept[-1][0] == Grid(2, 1175)
+    Grid(1, 3000).neighborhood(1.0)
+    assert list(grid_module._offset_tables) == kept
+
+
+@pytest.mark.usefixtures("_no_tables")
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("how", ["fake", "transform", "default device", "inference"])
+def test_no_table_crosses_a_border(how: str, warm: bool) -> None:
+    """Between real and fake tensors, levels of transforms, default devices, or modes of inference."""
+    grid = Grid(5, 7, "hexagonal")
+    expected = _weights(grid, 1.3, torch.float32)
+    if not warm:
+        grid_module._offset_tables.clear()
+    if how == "fake":
+        with FakeTensorMode():
+            assert grid.neighborhood(1.3).rows.shape == (3, 5, 5)
+    elif how == "transform":
+        rows = torch.func.vmap(lambda t: grid.neighborhood(t).rows)(torch.tensor([1.3, 2.0]))
+        assert torch.equal(rows[0], grid.neighborhood(torch.tensor(1.3)).rows)
+    elif how == "default device":
+        with torch.device("meta"):
+            assert grid.neighborhood(1.3).rows.device.type == "cpu"
+            assert grid.positions.device.type == "cpu"
+    else:
+        with torch.inference_mode():
+            grid.neighborhood(1.3)
+    tables = list(grid_module._offset_tables.values())
+    assert all(type(table) is Tensor and table.device.type == "cpu" and not table.is_inference() for table in tables)
+    assert torch.equal(_weights(grid, 1.3, torch.float32), expected)

@@ -22,9 +22,6 @@ NEIGHBORHOODS = ("gaussian",)
 # Distance between two rows of a hexagonal grid whose units are 1 apart.
 HEXAGONAL_ROW_PITCH = math.sqrt(3) / 2
 
-# An index has 64 bits.
-_MOST_UNITS = 1 << 62
-
 # -1 / (2 T^2) must stay finite in fp32; a Gaussian this narrow is already 1 at its centre and exactly 0 elsewhere.
 _SMALLEST_TEMPERATURE = 1e-18
 _LARGEST_TEMPERATURE = 1e18
@@ -55,7 +52,7 @@ class Grid:
 
     Raises:
         TypeError: ``rows`` or ``cols`` is not an integer, or ``periodic`` not a bool.
-        ValueError: a size below 1, more than 2^62 units, an unknown topology, or a hexagonal torus with an odd number of rows.
+        ValueError: a size below 1, an unknown topology, or a hexagonal torus with an odd number of rows.
     """
 
     rows: int
@@ -66,8 +63,6 @@ class Grid:
     def __post_init__(self) -> None:
         for name in ("rows", "cols"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
-        if self.rows * self.cols > _MOST_UNITS:
-            raise ValueError(f"rows and cols must make at most 2^62 units, got {self.rows} x {self.cols}")
         if self.topology not in TOPOLOGIES:
             raise ValueError(f"topology must be one of {TOPOLOGIES}, got {self.topology!r}")
         if not isinstance(self.periodic, bool):

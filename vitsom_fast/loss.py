@@ -127,8 +127,7 @@ class FusedSOMLoss(nn.Module):
             raise ValueError(difference)
 
     def _difference(self, state: Any) -> str | None:
-        """What is wrong where a saved grid is not this one; nothing of a state that cannot be read, such as one of fake
-        tensors."""
+        """What is wrong where a saved grid is not this one; nothing where it cannot be read, as in a fake tensor."""
         if not isinstance(state, Tensor) or not is_plain(state) or torch.equal(state.cpu(), self.get_extra_state()):
             return None
         rows, cols, topology, periodic = state.tolist()
@@ -166,8 +165,8 @@ def _empty_prototypes(grid: Grid, dim: int, device: torch.device | str | None, d
     dtype = dtype or torch.get_default_dtype()
     if grid.num_prototypes * dim * dtype.itemsize > _LARGEST_SIZE:
         raise ValueError(
-            f"grid_size and dim must make prototypes of at most 2^63 bytes, got ({grid.rows}, {grid.cols}) units of"
-            f" {dim} {dtype}"
+            f"grid_size and dim must make prototypes of less than 2^63 bytes, got ({grid.rows}, {grid.cols}) units of {dim}"
+            f" features in {dtype}"
         )
     try:
         device = None if device is None else torch.device(device)

@@ -32,8 +32,7 @@ def param_groups(
 
     Args:
         model: whatever is trained along with the map; ``som`` may be a part of it.
-        lr: of the model; that of the prototypes is ``prototype_lr_scale`` times as high. A scheduler of PyTorch keeps the
-        ratio.
+        lr: of the model; that of the prototypes is ``prototype_lr_scale`` times as high. PyTorch's schedulers keep the ratio.
         weight_decay: of the weight matrices.
 
     Raises:

@@ -1,5 +1,4 @@
-"""How many of its units a trained map uses: one that has collapsed has a perfect quantization error, and nobody looks
-further."""
+"""How many of its units a trained map uses: a collapsed one has a perfect quantization error, and nobody looks further."""
 
 from __future__ import annotations
 
