@@ -24,16 +24,13 @@ pytestmark = [
     pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is no C++ compiler"),
 ]
 
-# What each is held to. Most of their sources are the same: one is tested with what rules out tiles, the other with all else.
+# What each is held to. Most of their sources are the same: one is tested with what rules out tiles, the other with its products.
 TESTED = {
     "avx512vnni": (
         *("test_pruning.py", "test_adversarial.py", "test_fuzz.py::test_contract_of_cpu[avx512vnni]"),
         "test_exactness.py::test_both_searches_are_right[trained]",
     ),
-    "avx512bf16": (
-        *("test_contract.py", "test_extremes.py", "test_adversarial.py"),
-        "test_fuzz.py::test_contract_of_cpu[avx512bf16]",
-    ),
+    "avx512bf16": ("test_adversarial.py", "test_fuzz.py::test_contract_of_cpu[avx512bf16]"),
 }
 
 # An emulated search takes some ten times as long. What is left out here is tested on smaller maps or with the other set, or is
@@ -45,14 +42,7 @@ TOO_LARGE = {
         "test_pruning.py::test_distances_are_those_of_brute_force[shape2-17",
         "test_pruning.py::test_a_map_in_order_is_pruned_whatever_its_shape[shape2",
     ),
-    "avx512bf16": (
-        "test_contract.py::test_a_step_never_holds_one_number_per_sample_and_prototype",
-        "test_contract.py::test_equal_prototypes_give_the_lowest_index[cpu-2159",
-        "test_contract.py::test_neighborhoods_of_few_ranks",
-        "test_contract.py::test_no_uninitialised_memory_is_read",
-        "test_contract.py::test_repeats_bit_for_bit",
-        "test_extremes.py::test_loss_of_a_collapsed_map",
-    ),
+    "avx512bf16": ("test_adversarial.py::test_search_on_cpu",),
 }
 
 
