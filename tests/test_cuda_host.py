@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cuda_host.build import COMPILER, SOURCES, build
+from cuda_host.build import SOURCES, build
+from host_build import COMPILER
 
 TESTS = Path(__file__).parent
 CHECK = str(TESTS / "cuda_host" / "check.py")

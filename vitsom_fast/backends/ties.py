@@ -35,7 +35,7 @@ def _hash(rows: Tensor, norm: Tensor) -> Tensor:
     step = max(1, _PIECE // rows.shape[1])
     sums = [
         # + 0.0: -0 equals 0
-        (without_length(piece, norms).add_(0.0).view(torch.int32).mul_(multiplier)).sum(dim=1, dtype=torch.int32)
+        (without_length(piece, norms).add_(0.0).contiguous().view(torch.int32).mul_(multiplier)).sum(dim=1, dtype=torch.int32)
         for piece, norms in zip(rows.split(step), norm.split(step), strict=True)
     ]
     size = without_length(norm, norm)[:, 0].double().view(torch.int64)  # [K]

@@ -48,7 +48,7 @@ class Checkpoint:
         fingerprint: str,
     ) -> Checkpoint:
         """The present state of a run."""
-        tensors = {_MODEL + name: value.detach() for name, value in model.state_dict().items()}
+        tensors = {_MODEL + name: value.detach() for name, value in _weights(model).items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{_OPTIMIZER}{index}.{key}": value for key, value in state.items()}
         tensors[_RNG] = torch.get_rng_state()
@@ -73,7 +73,7 @@ class Checkpoint:
             raise ValueError(f"{_RNG} is no state of PyTorch's random numbers: {one_line(error)}") from error
 
     def _check_parts(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        expected = {_MODEL + name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
+        expected = {_MODEL + name: (value.shape, value.dtype) for name, value in _weights(model).items()}
         expected[_RNG] = (torch.get_rng_state().shape, torch.uint8)
         if self.history:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -148,3 +148,8 @@ def _is_record(record: Any) -> bool:
     if not isinstance(record, dict) or record.keys() != set(RECORD):
         return False
     return all(isinstance(value, (int, float)) and math.isfinite(value) for value in record.values())
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model but for what the config tells as well: the grid of its map."""
+    return {name: value for name, value in model.state_dict().items() if not name.endswith("_extra_state")}
