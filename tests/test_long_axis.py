@@ -72,9 +72,20 @@ def test_what_is_not_finite_makes_the_loss_nan(backend: str) -> None:
 
 
 def test_empty_batch(backend: str) -> None:
-    result = run(backend, torch.randn(0, 12), torch.randn(600, 12), Grid(1, 600), 2.0)
-    assert result.loss.item() == 0
-    assert not result.grad_prototypes.any()
+    for value in (1.0, torch.nan):
+        result = run(backend, torch.randn(0, 12), torch.full((600, 12), value), Grid(1, 600), 2.0)
+        assert result.loss.item() == 0
+        assert not result.grad_prototypes.any()
+
+
+def test_autocast_changes_nothing(backend: str) -> None:
+    """Not even where the gradients are taken within it."""
+    grid = Grid(1, 600)
+    z, prototypes = torch.randn(9, 12), torch.randn(600, 12)
+    expected = run(backend, z, prototypes, grid, 4.0)
+    with torch.autocast(BACKENDS[backend], dtype=torch.bfloat16):
+        result = run(backend, z, prototypes, grid, 4.0)
+    assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
 
 
 def test_derivatives_of_any_kind() -> None:

@@ -41,6 +41,8 @@ def som_loss(
 ) -> tuple[Tensor, Tensor]:
     """As ``functional.som_loss``, of checked arguments; the BMUs are those that the backend finds."""
     bmu, _ = ops.find_bmu(z.detach(), prototypes.detach(), backend)
+    if z.shape[0] == 0:  # no sample pulls, not even on a prototype that is not finite
+        return (z.sum() + prototypes[:0].sum()).to(accumulation_dtype(z.dtype)), bmu
     scale = reduction_scale(reduction, z.shape[0], grid.num_prototypes)
     if isinstance(temperature, Tensor):
         temperature = temperature.detach()
@@ -63,8 +65,7 @@ class _Loss(torch.autograd.Function):
         delta = (units.unit - centre).to(dtype)
         attraction = torch.empty(z.shape, dtype=dtype, device=z.device)
         # 0 unless a prototype is not finite: be its weight 0, 0 * NaN is NaN.
-        poison = 0 * units.unit.sum()
-        total = poison * min(z.shape[0], 1)
+        total = poison = 0 * units.unit.sum()
         for part in _parts(bmu, grid, temperature, dtype):
             weights = part.weights(bmu, grid, temperature, dtype)  # [n, M]
             smoothed = product(weights, delta[part.units]).to(centre.dtype)  # [n, D]
@@ -77,6 +78,11 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grad_loss.device.type, enabled=False):  # the caller's may be on
+            return _Loss._gradients(ctx, grad_loss)
+
+    @staticmethod
+    def _gradients(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         z, prototypes, bmu, attraction = ctx.saved_tensors
         how = (bmu, ctx.grid, ctx.temperature, attraction.dtype)
         for_z, for_prototypes = ctx.needs_input_grad[:2]
