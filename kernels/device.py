@@ -18,6 +18,12 @@ def interprets() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+if interprets():
+    from vitsom_fast.kernels import interpreter
+
+    interpreter.install()
+
+
 @functools.cache
 def family(device: torch.device) -> str:
     """The family of architectures whose configurations serve a device."""

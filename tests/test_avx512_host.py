@@ -34,7 +34,7 @@ TESTED = {
 }
 
 # An emulated search takes some ten times as long. What is left out here is tested on smaller maps or with the other set, or is
-# no search: a step is a few cases of the contract and what the fuzzer thinks of.
+# no search: a step is what the fuzzer thinks of.
 TOO_LARGE = {
     "avx512vnni": (
         "test_adversarial.py::test_search_on_cpu",
