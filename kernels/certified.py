@@ -17,8 +17,9 @@ from torch import Tensor
 from vitsom_fast.kernels import configs, keys
 from vitsom_fast.kernels.device import blocks, family
 from vitsom_fast.kernels.prepare import UNIT, Operands
-from vitsom_fast.kernels.search import FEATURES_A_SUM
 
+# Sums of this many features start from zero before they are added up in fp32: tensor cores cut off low bits of long sums.
+FEATURES_A_SUM = tl.constexpr(512)
 GROUP = tl.constexpr(32)
 # |w^ - upper w| of a unit vector: half of fp16's last place, and a little for sums in fp32 and for elements below 2^-26.
 HALF_ERROR = tl.constexpr(2.0**-11 + 2.0**-16)

@@ -72,10 +72,13 @@ def search_streaming(family: str, split: bool, dim: int, few_tiles: bool) -> Con
     """Tiles of 128 x 128; of 64 x 64 where those would leave multiprocessors idle."""
     tile = 64 if few_tiles else 128
     wide = padded_dim(dim) >= 64 and (family in ("hopper", "blackwell") or not split)
-    # Two halves of both operands take 64 KB a stage: three stages on Hopper (192 of 227 KB), two beside Blackwell's scores.
-    stages = 2 if family == "cdna" or (family == "blackwell" and split) else 3
+    # Two halves of both operands take 64 KB a stage: three of them in Hopper's shared memory (192 of 227 KB), two in
+    # Blackwell's, where the compiler makes one less than the stages.
+    stages = 2 if family == "cdna" else 3
     blocks = {"BLOCK_B": tile, "BLOCK_K": tile, "BLOCK_D": 64 if wide else 32}
-    return Config(blocks, num_warps=4 if few_tiles else 8, num_stages=stages)
+    # By itself ptxas stops at 80 registers for 128 x 64 on sm_100, and spills.
+    most = _all_registers(family) if family == "blackwell" and not split else 0
+    return Config(blocks, num_warps=4 if few_tiles else 8, num_stages=stages, max_registers=most)
 
 
 def search(family: str, split: bool, batch: int, count: int, dim: int, multiprocessors: int) -> Config:

@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "triton" in item.callspec.params.values():
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and _is_interpreted(item.callspec.params):
             cases.setdefault(f"{item.path}::{item.originalname}", []).append(item)
     dropped: set[pytest.Item] = set()
     for every in cases.values():
@@ -43,6 +43,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         dropped |= set(every) - kept
     items[:] = [item for item in items if item not in dropped]
     config.hook.pytest_deselected(items=list(dropped))
+
+
+def _is_interpreted(params: dict[str, object]) -> bool:
+    return any(isinstance(value, str) and value == "triton" for value in params.values())
 
 
 def _available(name: str) -> str:
@@ -62,6 +66,13 @@ def any_backend(request: pytest.FixtureRequest) -> str:
 def backend(request: pytest.FixtureRequest) -> str:
     """As ``any_backend`` without the reference, for what eager PyTorch does not promise: memory, ties, cancellation."""
     return _available(request.param)
+
+
+@pytest.fixture
+def default_device(any_backend: str) -> Iterator[None]:
+    """New tensors and modules lie where the backend serves them."""
+    with torch.device(BACKENDS[any_backend]):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vitsom_fast import FusedSOMLoss, Grid, find_bmu, som_loss
 
 
+@pytest.mark.usefixtures("default_device")
 def test_it_is_som_loss_of_its_prototypes(any_backend: str) -> None:
     module = FusedSOMLoss((4, 5), 8, topology="hexagonal", periodic=True, reduction="batchmean", backend=any_backend)
     z = torch.randn(33, 8)
@@ -31,6 +32,7 @@ def test_it_is_som_loss_of_its_prototypes(any_backend: str) -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(module.find_bmu(z), found, strict=True))
 
 
+@pytest.mark.usefixtures("default_device")
 def test_more_dimensions_are_flattened(any_backend: str) -> None:
     module = FusedSOMLoss((4, 5), 24, backend=any_backend)
     z = torch.randn(7, 4, 3, 2).permute(0, 3, 1, 2)  # [B, 2, 4, 3], not contiguous
@@ -38,6 +40,7 @@ def test_more_dimensions_are_flattened(any_backend: str) -> None:
     assert torch.equal(module.find_bmu(z)[0], module.find_bmu(z.reshape(7, 24))[0])
 
 
+@pytest.mark.usefixtures("default_device")
 def test_gradients_reach_prototypes_and_encoder(any_backend: str) -> None:
     module, encoder = FusedSOMLoss((4, 5), 8, backend=any_backend), nn.Linear(6, 8)
     module(encoder(torch.randn(33, 6)), 1.3).backward()
@@ -46,12 +49,14 @@ def test_gradients_reach_prototypes_and_encoder(any_backend: str) -> None:
         assert parameter.grad.abs().sum() > 0
 
 
+@pytest.mark.usefixtures("default_device")
 def test_search_is_not_differentiable(any_backend: str) -> None:
     bmu, distance = FusedSOMLoss((4, 5), 8, backend=any_backend).find_bmu(torch.randn(3, 8, requires_grad=True))
     assert not bmu.requires_grad
     assert not distance.requires_grad
 
 
+@pytest.mark.usefixtures("default_device")
 def test_training_fits_the_map_to_its_data(any_backend: str) -> None:
     """Three directions; little is left of the mean distance of the samples to their BMUs."""
     module = FusedSOMLoss((4, 4), 8, backend=any_backend)
@@ -130,6 +135,7 @@ def test_state_dict_on_other_devices() -> None:
         fake.load_state_dict(FusedSOMLoss((4, 5), 8).state_dict())
 
 
+@pytest.mark.usefixtures("default_device")
 @pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save"])
 def test_copies_compute_the_same_and_are_independent(any_backend: str, how: str) -> None:
     module = FusedSOMLoss((4, 5), 8, topology="hexagonal", periodic=True, reduction="sum", backend=any_backend)

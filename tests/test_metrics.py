@@ -197,6 +197,7 @@ def test_topographic_error_of_nothing_is_no_number() -> None:
     assert math.isnan(metrics.topographic_error(torch.rand(0, 5), torch.rand(9, 5), Grid(3, 3)))
 
 
+@pytest.mark.usefixtures("default_device")
 def test_topographic_error_takes_what_find_bmu_takes(any_backend: str) -> None:
     z, prototypes, grid = torch.rand(100, 16), torch.rand(64, 16, requires_grad=True), Grid(8, 8)
     expected = _exact_error(z, prototypes.detach(), grid)

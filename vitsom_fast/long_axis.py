@@ -102,9 +102,12 @@ class _Loss(torch.autograd.Function):
         if for_prototypes:
             pulled = torch.zeros(prototypes.shape, dtype=latents.unit.dtype, device=z.device)
             pulled += 0 * latents.unit.sum()
+            centre = latents.unit.nan_to_num(0.0, 0.0, 0.0).mean(dim=0)  # [D]
+            delta = (latents.unit - centre).to(dtype)
             for part in _parts(*how):
                 weights = part.weights(*how)  # [n, M]
-                pulled[part.units] += product(weights.T, latents.unit[part.samples].to(dtype))
+                pulled[part.units] += product(weights.T, delta[part.samples])
+                pulled[part.units] += weights.sum(dim=0, dtype=centre.dtype)[:, None] * centre
             grad_prototypes = through_unit_rows(pulled * factor, unit_rows(prototypes.to(dtype))).to(prototypes.dtype)
         return grad_z, grad_prototypes, None, None, None, None
 

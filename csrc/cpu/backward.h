@@ -166,19 +166,19 @@ void visit_samples(
         const T* z = row<T>(p.z, i) + first;
         T* out = grad_z + i * p.dim + first;
         const double inverse = context.inverse_z[i];
-        const Scaling unit = scaling(inverse), inner = scaling(inverse >= 1 / EPS ? 0.0 : context.along[i] * inverse * inverse);
+        const Scaling inner = scaling(inverse >= 1 / EPS ? 0.0 : context.along[i] * inverse * inverse);
         const float outer = static_cast<float>(-scale * inverse);
         for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
             const Vec v = load(z + d);
             if (grad_z) {
-                const Vec result = outer * (load(pull + d) - inner(v));
+                const Vec result = outer * inner.from(load(pull + d), v);
                 if (streamed) stream(out + d, result);
                 else store(out + d, result);
             }
             if (sums) {
-                const DoublePair wide = widen(unit(v));
-                total[d / WIDTH].low += wide.low;
-                total[d / WIDTH].high += wide.high;
+                const DoublePair wide = widen(v);
+                total[d / WIDTH].low += wide.low * inverse;
+                total[d / WIDTH].high += wide.high * inverse;
             }
         });
     }
@@ -306,7 +306,7 @@ void project(const T* w, const float* grad, double inverse, double factor, T* ou
     const float outer = static_cast<float>(factor * inverse);
     const Scaling inner = scaling(along * inverse);
     for_each_vector(n, [&](std::int64_t i, auto load, auto store) {
-        const Vec result = outer * (load(grad + i) - inner(load(w + i)));
+        const Vec result = outer * inner.from(load(grad + i), load(w + i));
         if (streamed) stream(out + i, result);
         else store(out + i, result);
     });
@@ -342,7 +342,7 @@ void finish_row(
 }
 
 // The gradient of a prototype is its pull over its length: where a far one is so much shorter than others that the smallest weights
-// make the largest gradients, these count, too. Lengths that differ 16 times leave 2^-20 of the gradients out at most.
+// make the largest gradients, these count, too. Lengths that differ 16 times leave 2^-24 of the gradients out at most.
 inline float negligible_weight(const double* inverse_prototype, std::int64_t count) {
     constexpr double AT_EASE = 16;
     double least = __DBL_MAX__, most = 0;

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "memory.h"
-#include "pack.h"
+#include "rescore.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -16,6 +16,9 @@ namespace VITSOM_ISA {
 constexpr float UNDECIDED = __builtin_inff();
 
 constexpr std::int32_t MOST_CONTENDERS = 16;
+
+// Of a cosine in fp32: two roundings, and those of the floor.
+constexpr double SCORE_SLACK = 0x1p-22;
 
 // The share of the prototypes beyond which those of a sample are searched in fp64: scoring one by one takes eight times as long as in
 // fp32, scoring all at once three times.
@@ -35,7 +38,7 @@ struct Contest {
     Contender list[MOST_CONTENDERS];  // [count] to be scored, or not
 };
 
-// Those of all samples, among a part of the prototypes. `exact(i, k)` is the cosine of sample i and prototype k in fp64.
+// Those of all samples, among a part of the prototypes. `exact(i, index, n, leader)` scores n prototypes for sample i.
 struct Contenders {
     float* floor;    // [batch] a score that the BMU reaches
     Contest* of;     // [batch]
@@ -51,6 +54,13 @@ struct Contenders {
         of[i].best = -__builtin_inf();
         of[i].bmu = of[i].scored = 0;
         of[i].count = 0;
+    }
+
+    // What is known of sample i, which will be wanted soon.
+    void fetch(std::int64_t i) const {
+        constexpr std::size_t LINE = 64;
+        const char* x = reinterpret_cast<const char*>(of + i);
+        for (std::size_t at = 0; at < sizeof(Contest); at += LINE) fetch_line<3>(x + at);
     }
 
     void raise(std::int64_t i, float score) const {
@@ -77,17 +87,15 @@ struct Contenders {
         contest.count = kept;
     }
 
-    // Scores the list, in ascending order: of equals, the lowest index stays.
+    // Scores the list, which leaves the best of it.
     template <class Exact>
     void settle(std::int64_t i, const Exact& exact) const {
         Contest& contest = of[i];
-        for (std::int32_t c = 0; c < contest.count; ++c) {
-            const double score = exact(i, contest.list[c].index);
-            if (score > contest.best) {
-                contest.best = score;
-                contest.bmu = contest.list[c].index;
-            }
-        }
+        std::int64_t index[MOST_CONTENDERS];
+        for (std::int32_t c = 0; c < contest.count; ++c) index[c] = contest.list[c].index;
+        float reached = floor[i] + error;
+        exact(i, index, contest.count, Leader{reached, contest.best, contest.bmu, 0, SCORE_SLACK});
+        raise(i, reached - error);
         contest.scored += contest.count;
         contest.count = 0;
     }
@@ -98,7 +106,6 @@ private:
         keep(i, floor[i]);
         if (of[i].count < MOST_CONTENDERS / 2) return;
         settle(i, exact);
-        raise(i, static_cast<float>(of[i].best) - error);
         if (of[i].scored > most_scored) floor[i] = UNDECIDED;
     }
 };

@@ -215,8 +215,7 @@ struct CentredRow {
     Features operator()(std::int64_t column, const Scaling& scaled, std::int64_t chunk) const {
         const std::int64_t d = chunk * TILE_COLS;
         const Features x = load_features(w + column * stride + d, dim - d), c = load_row(centre + d);
-        if (scaled.first == 1) return {x.low * scaled.second - c.low, x.high * scaled.second - c.high};
-        return {scaled(x.low) - c.low, scaled(x.high) - c.high};
+        return {scaled.less(x.low, c.low), scaled.less(x.high, c.high)};
     }
 };
 

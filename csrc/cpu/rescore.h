@@ -1,15 +1,14 @@
 // The scores of candidates, as exact as it takes: in fp32 at first, and in fp64 those that could still be the BMU.
 #pragma once
 
-#include "certificate.h"
-#include "contenders.h"
+#include "pack.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
 
 // Where the search of one sample stands.
 struct Leader {
-    float& threshold;  // a score that the BMU reaches, in units of the cosine less `offset`; UNDECIDED: nothing does
+    float& threshold;  // a score that the BMU reaches, in units of the cosine less `offset`; inf: nothing does
     double& best;      // the cosine of the best candidate so far
     std::int64_t& bmu;
     double offset;
@@ -17,6 +16,13 @@ struct Leader {
 
     void raise(double score) {
         if (score > threshold) threshold = static_cast<float>(score);
+    }
+
+    void meet(double cosine, std::int64_t index) {
+        if (!(cosine > best || (cosine == best && index < bmu))) return;
+        best = cosine;
+        bmu = index;
+        raise(cosine - offset - slack);
     }
 };
 
@@ -30,9 +36,11 @@ void rescore(
     Leader leader) {
     std::int64_t index[MOST];
     const T* prototype[MOST];
+    double inverse_of[MOST];
     for (std::int64_t c = 0; c < MOST; ++c) {
         index[c] = candidates[smaller(c, n - 1)];
         prototype[c] = row<T>(p.prototypes, index[c]);
+        __atomic_load(inverse + index[c], inverse_of + c, __ATOMIC_RELAXED);  // another part may be writing the same number
     }
     const float factor = static_cast<float>(inverse_z * 0x1p32);
     Vec sums[MOST] = {};
@@ -41,25 +49,35 @@ void rescore(
 #pragma GCC unroll 16
         for (int c = 0; c < MOST; ++c) {
             sums[c] += unit * load(prototype[c] + d);
-            __builtin_prefetch(prototype[c] + d + FETCHED_AHEAD, 0, 2);
+            if (d + FETCHED_AHEAD < p.dim) __builtin_prefetch(prototype[c] + d + FETCHED_AHEAD, 0, 2);
         }
     });
     // The roundings of a unit's elements, of a chain and of the sum over its lanes.
     const double bound = static_cast<double>(p.dim / WIDTH + 10) * 0x1p-24 + leader.slack;
     double close[MOST];
     for (std::int64_t c = 0; c < n; ++c) {
-        close[c] = sum(sums[c]) * 0x1p32 * inverse[index[c]] - leader.offset;
+        close[c] = sum(sums[c]) * 0x1p32 * inverse_of[c] - leader.offset;
         leader.raise(close[c] - bound);
     }
     for (std::int64_t c = 0; c < n; ++c) {
         if (!(close[c] + bound >= leader.threshold)) continue;
-        const double exact = dot(z, prototype[c], p.dim) * inverse_z * inverse[index[c]];
-        if (exact > leader.best || (exact == leader.best && index[c] < leader.bmu)) {
-            leader.best = exact;
-            leader.bmu = index[c];
-            leader.raise(exact - leader.offset - leader.slack);
-        }
+        leader.meet(dot(z, prototype[c], p.dim) * inverse_z * inverse_of[c], index[c]);
     }
+}
+
+// The same of any number of them, in as many registers as there are.
+template <class T>
+void rescore_all(
+    const Problem& p, const T* z, double inverse_z, const double* inverse, const std::int64_t* candidates, std::int64_t n,
+    Leader leader) {
+    if (n == 1) {
+        double inverse_of;
+        __atomic_load(inverse + *candidates, &inverse_of, __ATOMIC_RELAXED);
+        leader.meet(dot(z, row<T>(p.prototypes, *candidates), p.dim) * inverse_z * inverse_of, *candidates);
+        return;
+    }
+    for (; n > 4; candidates += 8, n -= 8) rescore<8>(p, z, inverse_z, inverse, candidates, smaller(n, 8), leader);
+    if (n > 0) rescore<4>(p, z, inverse_z, inverse, candidates, n, leader);
 }
 
 }  // namespace VITSOM_ISA

@@ -86,17 +86,34 @@ double inverse_norm(const T* x, std::int64_t n) {
     return inverse_norm(squared_norm(x, n));
 }
 
-// A factor in two steps: where it is near the ends of fp32, a row times one number would be beyond them, or lose its bits.
+// A factor in two steps: where it is near the ends of fp32, a row times one number would be beyond them, or lose its bits. And
+// what fp32 cuts off of the second: of a map whose rows are all alike, each would be too long or too short by as much.
 struct Scaling {
-    float first, second;
+    float first, second, rest;
 
     Vec operator()(Vec x) const { return x * first * second; }
+    Vec less(Vec x, Vec y) const {  // x times the factor, less y
+        const Vec near = x * first;
+        return near * second - y + near * rest;
+    }
+    Vec from(Vec y, Vec x) const {  // y less x times the factor
+        const Vec near = x * first;
+        return y - near * second - near * rest;
+    }
 };
 
 inline Scaling scaling(double factor) {
-    if (factor < 0x1p-64) return {0x1p-64f, static_cast<float>(factor * 0x1p64)};
-    if (factor > 0x1p64) return {0x1p64f, static_cast<float>(factor * 0x1p-64)};
-    return {1.0f, static_cast<float>(factor)};
+    const float first = factor < 0x1p-64 ? 0x1p-64f : factor > 0x1p64 ? 0x1p64f : 1.0f;
+    const double second = factor / static_cast<double>(first);
+    const float rounded = static_cast<float>(second);
+    return {first, rounded, static_cast<float>(second - static_cast<double>(rounded))};
+}
+
+// Fetches a row into the second-level cache.
+template <class T>
+void fetch_features(const T* x, std::int64_t n) {
+    constexpr std::int64_t A_LINE = 64 / sizeof(T);
+    for (std::int64_t d = 0; d < n; d += A_LINE) fetch_line<2>(x + d);
 }
 
 template <class T>

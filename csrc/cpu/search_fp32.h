@@ -87,20 +87,27 @@ struct Group {
     bool is_opening;         // the first of a part, of whose scores nothing is known yet
 };
 
-// z is [count][ROWS], x is [count][TILE_COLS]. Where NARROW, the upper half of the columns is left at zero.
+// Adds z, [count][ROWS], times x, [count][TILE_COLS]. Where NARROW, the upper half of the columns is left as it is.
+template <int ROWS, bool NARROW>
+inline __attribute__((always_inline)) void multiply(std::int64_t count, const float* z, const float* x, Tile<ROWS>& tile) {
+    for (std::int64_t j = 0; j < count; ++j) {
+        const Vec low = load(x + j * TILE_COLS), high = load(x + j * TILE_COLS + WIDTH);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+            tile.low[r] += z[j * ROWS + r] * low;
+            if (!NARROW) tile.high[r] += z[j * ROWS + r] * high;
+        }
+    }
+}
+
+// The same from zero, in chains: the first of which is all there is where features are few.
 template <int ROWS, bool NARROW>
 inline __attribute__((always_inline)) Tile<ROWS> multiply_in_chains(std::int64_t count, const float* z, const float* x) {
     Tile<ROWS> total{};
-    for (std::int64_t start = 0; start < count; start += CHAIN) {
+    multiply<ROWS, NARROW>(smaller(count, CHAIN), z, x, total);
+    for (std::int64_t start = CHAIN; start < count; start += CHAIN) {
         Tile<ROWS> tile{};
-        for (std::int64_t j = start; j < smaller(count, start + CHAIN); ++j) {
-            const Vec low = load(x + j * TILE_COLS), high = load(x + j * TILE_COLS + WIDTH);
-#pragma GCC unroll 16
-            for (int r = 0; r < ROWS; ++r) {
-                tile.low[r] += z[j * ROWS + r] * low;
-                if (!NARROW) tile.high[r] += z[j * ROWS + r] * high;
-            }
-        }
+        multiply<ROWS, NARROW>(smaller(count - start, CHAIN), z + start * ROWS, x + start * TILE_COLS, tile);
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
             total.low[r] += tile.low[r];
@@ -110,9 +117,20 @@ inline __attribute__((always_inline)) Tile<ROWS> multiply_in_chains(std::int64_t
     return total;
 }
 
-// What may be the BMU of ROWS samples, from sample `first` on, of a few panels of prototypes from `start` on.
+// Whether any score of a panel may be that of a BMU is asked for all rows at once; this is for the row of which it is true.
+template <class Exact>
+__attribute__((noinline)) void note(
+    Vec low, Vec high, std::int64_t i, std::int64_t first, const Contenders& contenders, const Exact& exact) {
+    float scores[TILE_COLS];
+    store(scores, low);
+    store(scores + WIDTH, high);
+    contenders.raise(i, largest(larger_of(low, larger_of(high, splat(-__builtin_inff())))) - 2 * contenders.error);
+    contenders.add(i, lanes_reaching(low, high, splat(contenders.floor[i])), first, scores, exact);
+}
+
+// The same of the first panels of a part, whose best score is found before any is noted.
 template <int ROWS, class Exact>
-void note_panels(
+void note_opening(
     const float (*scores)[ROWS][TILE_COLS], std::int64_t panels, std::int64_t start, std::int64_t first,
     const Contenders& contenders, const Exact& exact) {
     for (int r = 0; r < ROWS; ++r) {
@@ -164,24 +182,23 @@ void score_tile(
             any.note(tile.low[r], floor);
             any.note(tile.high[r], floor);
         }
-        if (!group.is_opening && !any) continue;
-        const std::int64_t place = group.is_opening ? panel : 0;
+        if (group.is_opening) {
 #pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) {
-            store(scores[place][r], tile.low[r]);
-            store(scores[place][r] + WIDTH, tile.high[r]);
+            for (int r = 0; r < ROWS; ++r) {
+                store(scores[panel][r], tile.low[r]);
+                store(scores[panel][r] + WIDTH, tile.high[r]);
+            }
+        } else if (any) {
+            for (int r = 0; r < ROWS; ++r) contenders.fetch(first + r);
+            const std::int64_t start = group.first + panel * TILE_COLS;
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; ++r) {
+                if (lanes_reaching(tile.low[r], tile.high[r], splat(contenders.floor[first + r])) == 0) continue;
+                note(tile.low[r], tile.high[r], first + r, start, contenders, exact);
+            }
         }
-        if (!group.is_opening) note_panels<ROWS>(scores, 1, group.first + panel * TILE_COLS, first, contenders, exact);
     }
-    if (group.is_opening && group.is_last) note_panels<ROWS>(scores, group.panels, group.first, first, contenders, exact);
-}
-
-// Of row i of z and prototype k, in fp64.
-template <class T>
-double cosine(const Problem& p, std::int64_t i, std::int64_t k, const Search& result) {
-    double inverse;
-    __atomic_load(result.inverse_prototype + k, &inverse, __ATOMIC_RELAXED);
-    return dot(row<T>(p.z, i), row<T>(p.prototypes, k), p.dim) * result.inverse_z[i] * inverse;
+    if (group.is_opening && group.is_last) note_opening<ROWS>(scores, group.panels, group.first, first, contenders, exact);
 }
 
 // One part of the prototypes against one part of the samples.
@@ -198,7 +215,9 @@ void search_part(
     const std::int64_t panel_begin = prototype_part * plan.panels_a_part;
     const std::int64_t panel_end = smaller(plan.panels, panel_begin + plan.panels_a_part);
     for (std::int64_t i = batch_begin; i < batch_end; ++i) contenders.start(i, plan.first_floor[i]);
-    const auto exact = [&](std::int64_t i, std::int64_t k) { return cosine<T>(p, rows[i], k, result); };
+    const auto exact = [&](std::int64_t i, const std::int64_t* index, std::int64_t n, Leader leader) {
+        rescore_all(p, row<T>(p.z, rows[i]), result.inverse_z[rows[i]], result.inverse_prototype, index, n, leader);
+    };
     double squared[GROUP_PANELS * TILE_COLS];
     float inverse[GROUP_PANELS * TILE_COLS];
     for (std::int64_t panel = panel_begin; panel < panel_end; panel += plan.group_panels) {
@@ -221,7 +240,9 @@ void search_part(
                 for (std::int64_t i = 0; i < group.panels; ++i) {
                     const std::int64_t first = group.first + i * TILE_COLS;
                     pack_columns<T>(p.prototypes, first, end, d, group.count, packed + i * group.count * TILE_COLS);
+                    // The next panel is fetched meanwhile: no prefetcher follows the rows of one.
                     for (std::int64_t k = first; k < smaller(end, first + TILE_COLS); ++k) {
+                        fetch_features(row<T>(p.prototypes, smaller(end - 1, k + TILE_COLS)) + d, group.count);
                         squared[k - group.first] += squared_norm(row<T>(p.prototypes, k) + d, group.count);
                     }
                 }
@@ -268,7 +289,9 @@ bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std::int64
         least = floor > least ? floor : least;
     }
     if (least == UNDECIDED) return false;
-    const auto exact = [&](std::int64_t, std::int64_t k) { return cosine<T>(p, to, k, result); };
+    const auto exact = [&](std::int64_t, const std::int64_t* index, std::int64_t n, Leader leader) {
+        rescore_all(p, row<T>(p.z, to), result.inverse_z[to], result.inverse_prototype, index, n, leader);
+    };
     std::int64_t known = 0, last = 0;
     for (int part = 0; part < plan.prototype_parts; ++part) {
         const Contest& contest = plan.contenders[part].of[i];
@@ -286,6 +309,7 @@ bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std::int64
     double best = -__builtin_inf();
     std::int64_t bmu = 0;
     for (int part = 0; part < plan.prototype_parts; ++part) {
+        plan.contenders[part].raise(i, least);
         plan.contenders[part].settle(i, exact);
         const Contest& contest = plan.contenders[part].of[i];
         if (contest.best > best) {
@@ -296,6 +320,18 @@ bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std::int64
     result.bmu[to] = bmu;
     if (result.score) result.score[to] = best;
     return true;
+}
+
+// The contenders of sample i, of which several are to be scored: the first features of each, while other samples are decided.
+template <class T>
+void fetch_contenders(const Problem& p, const SearchPlan& plan, std::int64_t i) {
+    for (int part = 0; part < plan.prototype_parts; ++part) {
+        const Contest& contest = plan.contenders[part].of[i];
+        for (std::int32_t c = 0; c < contest.count; ++c) {
+            if (contest.list[c].score < plan.contenders[part].floor[i]) continue;
+            fetch_features(row<T>(p.prototypes, contest.list[c].index), smaller(p.dim, FETCHED_AHEAD));
+        }
+    }
 }
 
 // Finds the BMUs of `batch` of the samples, those that `rows` lists; those that it cannot decide are left in `rows`. Returns how
@@ -335,6 +371,7 @@ std::int64_t search_fp32(const Problem& p, std::int64_t* rows, std::int64_t batc
         }
 #pragma omp for schedule(static)
         for (std::int64_t i = 0; i < batch; ++i) {
+            if (i + 1 < batch) fetch_contenders<T>(p, plan, i + 1);
             decided[i] = !interruption.has_come() && decide<T>(p, plan, i, rows[i], result);
         }
     }

@@ -10,8 +10,9 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// A weight below this adds nothing that fp32 could see next to the weight 1 of the BMU itself.
-constexpr float NEGLIGIBLE = 0x1p-24f;
+// A weight below this adds nothing that fp32 could see next to the weight 1 of the BMU itself: six neighbors at the distance 2 would
+// add 2^-24.
+constexpr float NEGLIGIBLE = 0x1p-28f;
 
 // One matrix of a neighborhood; transposed by its strides.
 struct Factor {

@@ -123,12 +123,11 @@ def _broken_gradient(name: str, x: Tensor, grad: Tensor, expected: Tensor, pull:
         return
     limits = torch.finfo(grad.dtype)
     is_rounded = limits.bits == 16 or (exact < 1 and limits.bits == 32)  # from the wider type that it was computed in
-    fits = (pull < limits.max / 2) & (expected.abs() < limits.max / 2).all(dim=1)  # others cannot be represented
-    grad, expected, pull = grad[fits].double(), expected[fits], pull[fits]
     rounding = limits.eps if is_rounded else 0.0
     least = limits.smallest_normal * (limits.eps if is_rounded else 1.0) * math.sqrt(expected.numel())
     allowed = (exact * RELATIVE + rounding) * expected.norm() + exact * GRADIENT_FLOOR * pull.norm() + least
-    yield from _above(name, allowed.item(), (grad - expected).norm(), f"of {expected.norm():.3g}")
+    fits = (pull < limits.max / 2) & (expected.abs() < limits.max / 2).all(dim=1)  # others cannot be represented
+    yield from _above(name, allowed.item(), (grad[fits].double() - expected[fits]).norm(), f"of {expected.norm():.3g}")
 
 
 def _broken_derivative(

@@ -136,6 +136,8 @@ def som_backward(
     grad_loss = checked("grad_loss", grad_loss.to(torch.float32), (), torch.float32)
     attraction = checked("attraction", attraction, tuple(z.shape), torch.float32)
     context = checked("context", context, (size,), torch.float32)
+    if z.shape[0] == 0:  # no sample pulls, not even on a prototype that is not finite
+        return z.new_empty(z.shape if for_z else 0), prototypes.new_zeros(prototypes.shape if for_prototypes else 0)
     grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=z.device)
     grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=z.device)
     execution, _workspace = _execution(z.device, _cuda.som_backward_workspace(problem))

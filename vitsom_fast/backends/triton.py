@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vitsom_fast.backends.compiled import checked
+from vitsom_fast.backends.memory import in_memory
 from vitsom_fast.backends.torch_ops import reduction_scale
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -91,13 +93,16 @@ def _split_context(context: Tensor, batch: int, rows: int, cols: int) -> _Contex
 
 def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
     """``exp(-offset^2 / (2 T^2))`` in one launch, wherever the temperature is; NaN where T is not positive."""
+    squared_offsets = in_memory("squared_offsets", squared_offsets).contiguous()
+    if isinstance(temperature, Tensor):
+        temperature = in_memory("temperature", temperature)
     with _launching_on(squared_offsets):
         return _kernels().factors.gaussian_weights(squared_offsets, temperature)
 
 
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
-    z, prototypes = _plain(z), _plain(prototypes)
+    z, prototypes = in_memory("z", z), in_memory("prototypes", prototypes)
     batch, count = z.shape[0], prototypes.shape[0]
     if batch == 0:
         return torch.empty(0, dtype=torch.int64, device=z.device), torch.empty(0, dtype=torch.float32, device=z.device)
@@ -111,14 +116,14 @@ def som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss () fp32, BMU (B,) int64, attraction (B, D) fp32, and the context."""
-    z, prototypes = _plain(z), _plain(prototypes)
+    z, prototypes = in_memory("z", z), in_memory("prototypes", prototypes)
     batch, rows, cols = z.shape[0], row_factors.shape[1], col_factors.shape[1]
     bmu = torch.empty(batch, dtype=torch.int64, device=z.device)
     context = torch.empty(context_size(batch, rows, cols), dtype=torch.float32, device=z.device)
     if batch == 0:
         return context.new_zeros(()), bmu, context.new_empty(z.shape), context
     inverse_z, inverse_prototypes, weights, order, starts = _split_context(context, batch, rows, cols)
-    factors = row_factors, col_factors = _plain(row_factors).contiguous(), _plain(col_factors).contiguous()
+    factors = row_factors, col_factors = _factors(row_factors, col_factors)
     terms = row_factors.shape[0]
     factor_sums = torch.empty(terms * (rows + cols), dtype=torch.float64, device=z.device)
     centre = torch.empty(z.shape[1], dtype=torch.float32, device=z.device)
@@ -161,36 +166,25 @@ def som_backward(
         ValueError: BMU, attraction or context are not as ``som_forward`` makes them for these inputs.
     """
     batch, rows, cols = z.shape[0], row_factors.shape[1], col_factors.shape[1]
-    _check_kept(z, bmu, attraction, context, context_size(batch, rows, cols))
+    bmu = checked("bmu", bmu, (batch,), torch.int64)
+    attraction = checked("attraction", attraction, tuple(z.shape), torch.float32)
+    context = checked("context", context, (context_size(batch, rows, cols),), torch.float32)
     if batch == 0:
         return z.new_empty(z.shape if for_z else 0), prototypes.new_zeros(prototypes.shape if for_prototypes else 0)
-    z, prototypes = _plain(z), _plain(prototypes)
-    inverse_z, inverse_prototypes, weights, order, starts = _split_context(_plain(context).contiguous(), batch, rows, cols)
-    attraction, scale = _plain(attraction).contiguous(), reduction_scale(reduction, batch, rows * cols)
-    inputs = (_plain(grad_loss), z, prototypes, inverse_z, inverse_prototypes)
+    z, prototypes = in_memory("z", z), in_memory("prototypes", prototypes)
+    inverse_z, inverse_prototypes, weights, order, starts = _split_context(context, batch, rows, cols)
+    scale = reduction_scale(reduction, batch, rows * cols)
+    inputs = (in_memory("grad_loss", grad_loss), z, prototypes, inverse_z, inverse_prototypes)
     kernels = _kernels()
     with _launching_on(z):
         if weights is not None:
             return kernels.dense_gradients.gradients(*inputs, weights, attraction, scale, for_z, for_prototypes)
-        row_factors, col_factors = _plain(row_factors).contiguous(), _plain(col_factors).contiguous()
-        return kernels.gradients.gradients(
-            *inputs, row_factors, col_factors, bmu.contiguous(), order, starts, attraction, scale, for_z, for_prototypes
-        )
+        factors = _factors(row_factors, col_factors)
+        return kernels.gradients.gradients(*inputs, *factors, bmu, order, starts, attraction, scale, for_z, for_prototypes)
 
 
-def _check_kept(z: Tensor, bmu: Tensor, attraction: Tensor, context: Tensor, size: int) -> None:
-    for name, x, shape, dtype in (
-        ("bmu", bmu, z.shape[:1], torch.int64),
-        ("attraction", attraction, z.shape, torch.float32),
-        ("context", context, (size,), torch.float32),
-    ):
-        if x.shape != shape or x.dtype != dtype:
-            raise ValueError(f"{name} must be {dtype} of shape {tuple(shape)}, got {x.dtype} of shape {tuple(x.shape)}")
-
-
-def _plain(x: Tensor) -> Tensor:
-    """x in memory that says what x is: no sign apart from it, and not the zeros that have none."""
-    return torch.zeros(x.shape, dtype=x.dtype, device=x.device) if x._is_zerotensor() else x.resolve_neg()
+def _factors(row_factors: Tensor, col_factors: Tensor) -> tuple[Tensor, Tensor]:
+    return in_memory("row_factors", row_factors).contiguous(), in_memory("col_factors", col_factors).contiguous()
 
 
 def _search(z: Tensor, prototypes: Tensor, inverse_z: Tensor, inverse_prototypes: Tensor) -> tuple[Tensor, Any, Tensor]:
@@ -240,8 +234,6 @@ class _Kernels(NamedTuple):
 
 @functools.cache
 def _kernels() -> _Kernels:
-    if importlib.import_module("vitsom_fast.kernels.device").interprets():
-        importlib.import_module("vitsom_fast.kernels.interpreter").install()
     return _Kernels(*(importlib.import_module(f"vitsom_fast.kernels.{name}") for name in _Kernels._fields))
 
 
