@@ -87,36 +87,6 @@ struct Group {
     bool is_opening;         // the first of a part, of whose scores nothing is known yet
 };
 
-// Adds z, [count][ROWS], times x, [count][TILE_COLS]. Where NARROW, the upper half of the columns is left as it is.
-template <int ROWS, bool NARROW>
-inline __attribute__((always_inline)) void multiply(std::int64_t count, const float* z, const float* x, Tile<ROWS>& tile) {
-    for (std::int64_t j = 0; j < count; ++j) {
-        const Vec low = load(x + j * TILE_COLS), high = load(x + j * TILE_COLS + WIDTH);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) {
-            tile.low[r] += z[j * ROWS + r] * low;
-            if (!NARROW) tile.high[r] += z[j * ROWS + r] * high;
-        }
-    }
-}
-
-// The same from zero, in chains: the first of which is all there is where features are few.
-template <int ROWS, bool NARROW>
-inline __attribute__((always_inline)) Tile<ROWS> multiply_in_chains(std::int64_t count, const float* z, const float* x) {
-    Tile<ROWS> total{};
-    multiply<ROWS, NARROW>(smaller(count, CHAIN), z, x, total);
-    for (std::int64_t start = CHAIN; start < count; start += CHAIN) {
-        Tile<ROWS> tile{};
-        multiply<ROWS, NARROW>(smaller(count - start, CHAIN), z + start * ROWS, x + start * TILE_COLS, tile);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; ++r) {
-            total.low[r] += tile.low[r];
-            if (!NARROW) total.high[r] += tile.high[r];
-        }
-    }
-    return total;
-}
-
 // Whether any score of a panel may be that of a BMU is asked for all rows at once; this is for the row of which it is true.
 template <class Exact>
 __attribute__((noinline)) void note(
@@ -156,8 +126,8 @@ void score_tile(
     for (std::int64_t panel = 0; panel < group.panels; ++panel) {
         const float* x = group.packed + panel * group.count * TILE_COLS;
         const bool narrow = group.columns - panel * TILE_COLS <= WIDTH;
-        Tile<ROWS> tile = narrow ? multiply_in_chains<ROWS, true>(group.count, z, x)
-                                 : multiply_in_chains<ROWS, false>(group.count, z, x);
+        Tile<ROWS> tile = narrow ? multiply_in_chains<ROWS, CHAIN, true>(group.count, z, x)
+                                 : multiply_in_chains<ROWS, CHAIN>(group.count, z, x);
         if (!group.is_first) {
             for (int r = 0; r < ROWS; ++r) {
                 tile.low[r] += load(partial + (panel * ROWS + r) * TILE_COLS);

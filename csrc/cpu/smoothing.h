@@ -74,11 +74,14 @@ struct PackedFactor {
         }
     }
 
-    // One tile, of ROWS rows from `first` on, of the product with x [ins][TILE_COLS].
+    // One tile, of ROWS rows from `first` on, of the product with x [ins][TILE_COLS]. In chains of 16 it would be half as wrong, at
+    // most by 1.3e-7 of the weights in place of 2.9e-7, and a step on 40 x 40 x 3136 take 1.07 of the time.
     template <int ROWS>
     inline __attribute__((always_inline)) Tile<ROWS> product(std::int64_t first, const float* x) const {
         const std::int64_t from = begin[first / tile_rows], to = end[first / tile_rows];
-        return multiply<ROWS>(to - from, data + first * ins + from * ROWS, x + from * TILE_COLS);
+        Tile<ROWS> tile{};
+        multiply<ROWS>(to - from, data + first * ins + from * ROWS, x + from * TILE_COLS, tile);
+        return tile;
     }
 
     // One tile's rows, from `first` on, of the product with x [ins][TILE_COLS]; `write(out, low, high)` gets each.

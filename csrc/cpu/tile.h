@@ -16,23 +16,35 @@ struct Tile {
     Vec low[ROWS], high[ROWS];  // TILE_COLS columns
 };
 
-// a is [count][ROWS], x is [count][TILE_COLS].
-template <int ROWS>
-inline __attribute__((always_inline)) Tile<ROWS> multiply(std::int64_t count, const float* a, const float* x) {
-    Tile<ROWS> tile;
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) tile.low[r] = tile.high[r] = Vec{};
+// Adds a, [count][ROWS], times x, [count][TILE_COLS]. Where NARROW, the upper half of the columns is left as it is.
+template <int ROWS, bool NARROW = false>
+inline __attribute__((always_inline)) void multiply(std::int64_t count, const float* a, const float* x, Tile<ROWS>& tile) {
     for (std::int64_t j = 0; j < count; ++j) {
-        const Vec low = load(x), high = load(x + WIDTH);
+        const Vec low = load(x + j * TILE_COLS), high = load(x + j * TILE_COLS + WIDTH);
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r) {
-            tile.low[r] += a[r] * low;
-            tile.high[r] += a[r] * high;
+            tile.low[r] += a[j * ROWS + r] * low;
+            if (!NARROW) tile.high[r] += a[j * ROWS + r] * high;
         }
-        a += ROWS;
-        x += TILE_COLS;
     }
-    return tile;
+}
+
+// The same from zero, in chains of so many products, whose sums are added up: all roundings of a chain may go one way. The first is
+// all there is where products are few.
+template <int ROWS, std::int64_t CHAIN, bool NARROW = false>
+inline __attribute__((always_inline)) Tile<ROWS> multiply_in_chains(std::int64_t count, const float* a, const float* x) {
+    Tile<ROWS> total{};
+    multiply<ROWS, NARROW>(count < CHAIN ? count : CHAIN, a, x, total);
+    for (std::int64_t start = CHAIN; start < count; start += CHAIN) {
+        Tile<ROWS> tile{};
+        multiply<ROWS, NARROW>(count - start < CHAIN ? count - start : CHAIN, a + start * ROWS, x + start * TILE_COLS, tile);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; ++r) {
+            total.low[r] += tile.low[r];
+            if (!NARROW) total.high[r] += tile.high[r];
+        }
+    }
+    return total;
 }
 
 // Calls `body` with the number of rows, at most MOST, as a constant.

@@ -122,7 +122,11 @@ def _centre(prototypes: Tensor) -> Tensor:
     """(D,), in the widest dtype, of numbers that fp32 holds: about the mean of the unit prototypes. Any other would be right,
     too, with larger rounding errors."""
     sample = prototypes.detach()[:: -(-prototypes.shape[0] // _SAMPLE)]
-    unit = unit_rows(sample).unit
+    return _mean(unit_rows(sample).unit)
+
+
+def _mean(unit: Tensor) -> Tensor:
+    """(D,) of rows (rows, D), in their dtype, of numbers that fp32 holds; rows that are not finite do not count."""
     return unit.nan_to_num(0.0, 0.0, 0.0).mean(dim=0).float().to(unit.dtype)
 
 
@@ -179,9 +183,10 @@ def loss_at(
     latents, delta = unit_rows(z), unit_rows(prototypes).unit - centre
     # [B, D] in the widest dtype, in which gradients of one BMU are then added up
     at_bmu = smooth(delta.to(dtype), row_factors, col_factors).to(centre.dtype)[bmu]
-    # The latents are seen from the centre, too: their pulls are what is smoothed for the gradients of the prototypes.
-    near, rest = _near_centre(latents, centre)
-    weight, shift = _total_weight(row_factors, col_factors), _smooth_widely(delta @ centre, row_factors, col_factors)
+    # The latents are seen from a centre of their own: their pulls are what is smoothed for the gradients of the prototypes.
+    middle = _mean(latents.unit.detach())
+    near, rest = _near_centre(latents, middle)
+    weight, shift = _total_weight(row_factors, col_factors), _smooth_widely(delta @ middle, row_factors, col_factors)
     total = (weight[bmu] * (1 - latents.unit @ centre) - near * shift[bmu] - (rest * at_bmu).sum(dim=1)).sum()
     loss = total.to(dtype) * reduction_scale(reduction, z.shape[0], prototypes.shape[0])
     return loss, torch.cat([at_bmu, centre[None]]).to(dtype)
@@ -212,7 +217,9 @@ def som_backward(
         grad_z = _gradient(z, attraction[:-1], weight, centre, factor)
     if for_prototypes:
         row_factors, col_factors = row_factors.mT, col_factors.mT
-        near, rest = _near_centre(unit_rows(z.to(dtype)), centre)  # [B], [B, D]
+        latents = unit_rows(z.to(dtype))
+        centre = _mean(latents.unit)  # of the latents, whose pulls are what is smoothed
+        near, rest = _near_centre(latents, centre)  # [B], [B, D]
         spread = smooth(_segment_sum(rest, bmu, prototypes.shape[0], dtype), row_factors, col_factors)  # [K, D]
         hits = centre.new_zeros(prototypes.shape[0]).index_add_(0, bmu, near)  # whole numbers, in any order
         weight = _smooth_widely(hits, row_factors, col_factors)  # [K]
