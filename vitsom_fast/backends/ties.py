@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vitsom_fast.backends.unit_rows import without_length
 
-# Elements hashed at a time: 1 MB stays in cache.
-_PIECE = 1 << 18
+# Elements hashed at a time: 1 MB stays in a CPU's cache; on a GPU launches count, and 64 MB are little.
+_PIECE, _PIECE_ELSEWHERE = 1 << 18, 1 << 24
 
 
 def lowest_equal(rows: Tensor, norm: Tensor, index: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def _hash(rows: Tensor, norm: Tensor) -> Tensor:
     words = rows.shape[1] * rows.element_size() // 4
     place = torch.arange(1, words + 1, device=rows.device, dtype=torch.int64)
     multiplier = ((place * 0x9E3779B1) % 0x7FFFFFFF | 1).to(torch.int32)  # [words], odd
-    step = max(1, _PIECE // rows.shape[1])
+    step = max(1, (_PIECE if rows.device.type == "cpu" else _PIECE_ELSEWHERE) // rows.shape[1])
     sums = [
         # + 0.0: -0 equals 0
         (without_length(piece, norms).add_(0.0).contiguous().view(torch.int32).mul_(multiplier)).sum(dim=1, dtype=torch.int32)

@@ -73,9 +73,9 @@ def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     delta, norm = _deltas(prototypes, centre)
     for rows in _chunks(z, prototypes):
         unit, _ = _units(z[rows], centre)
-        bmu[rows] = found = lowest_equal(prototypes, norm, product(unit, delta.T).argmax(dim=1))  # from [rows, K]
+        bmu[rows] = found = product(unit, delta.T).argmax(dim=1)  # from [rows, K]
         distance[rows] = (1 - _row_products(unit, delta, found, centre)).clamp_(0, 2)
-    return bmu, distance
+    return lowest_equal(prototypes, norm, bmu), distance
 
 
 def som_forward(
@@ -95,15 +95,15 @@ def som_forward(
     else:
         bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
         attraction = torch.empty(z.shape[0] + 1, z.shape[1], dtype=dtype, device=z.device)
-        total = weight.new_zeros(())
         attraction[-1] = centre = _centre(prototypes)
         delta, norm = _deltas(prototypes, centre)
         smoothed = smooth(delta, row_factors, col_factors)  # [K, D]
+        unit, along = _units(z, centre)
         for rows in _chunks(z, prototypes):
-            unit, along = _units(z[rows], centre)
-            bmu[rows] = found = lowest_equal(prototypes, norm, product(unit, delta.T).argmax(dim=1))  # from [rows, K]
-            attraction[:-1][rows] = smoothed[found]
-            total += (weight[found] * (1 - along) - _row_products(unit, smoothed, found)).sum()
+            bmu[rows] = product(unit[rows], delta.T).argmax(dim=1)  # from [rows, K]
+        bmu = lowest_equal(prototypes, norm, bmu)
+        torch.index_select(smoothed, 0, bmu, out=attraction[:-1])
+        total = (weight[bmu] * (1 - along) - _row_products(unit, smoothed, bmu)).sum()
     loss = total.to(dtype) * reduction_scale(reduction, z.shape[0], prototypes.shape[0])
     return loss, bmu, attraction, z.new_empty(0, dtype=torch.float32)
 
