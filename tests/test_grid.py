@@ -235,3 +235,14 @@ def test_no_table_crosses_a_border(how: str, warm: bool) -> None:
     tables = list(grid_module._offset_tables.values())
     assert all(type(table) is Tensor and table.device.type == "cpu" and not table.is_inference() for table in tables)
     assert torch.equal(_weights(grid, 1.3, torch.float32), expected)
+
+
+@pytest.mark.parametrize("shape", [(2**31, 1), (1, 2**80), (65536, 32768)])
+def test_more_units_than_can_be_numbered_are_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=rf"rows \* cols must be at most 2147483647, got {shape[0]} \* {shape[1]}"):
+        Grid(*shape)
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="device must be a device of PyTorch, got 'nope'"):
+        Grid(3, 4).neighborhood(1.0, device="nope")

@@ -104,6 +104,14 @@ def test_a_state_dict_of_another_grid_is_refused(grid_size: tuple[int, int], opt
         other["som"].set_extra_state(saved["som"].get_extra_state())
 
 
+@pytest.mark.parametrize("state", [[2**40, 3, 0, 0], [4, 5, 7, 0], [4, 5, -1, 0], [4, 5], [4.0, 5.0, 0.0, 0.0], 3], ids=str)
+def test_what_is_no_grid_is_not_compared(state: Any) -> None:
+    """Loaders hand over memory that they never filled where a checkpoint has no such entry."""
+    module = FusedSOMLoss((4, 5), 8)
+    module.set_extra_state(torch.tensor(state))
+    assert module.grid == Grid(4, 5)
+
+
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_state_dict_without_a_grid_loads(strict: bool) -> None:
     """As they were saved before, and as plain tensors are handed around."""

@@ -1,4 +1,4 @@
-"""Numbers as users give them: Python's, NumPy's or PyTorch's, taken where they mean the same, and never a bool."""
+"""Numbers as users give them: Python's, NumPy's or PyTorch's, taken where they mean the same, and never a bool; and devices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 import numbers
 import operator
 from typing import Any
+
+import torch
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
@@ -38,6 +40,18 @@ def finite_number(name: str, value: Any) -> float:
     if not math.isfinite(number := float(value)):
         raise ValueError(f"{name} must be finite, got {number}")
     return number
+
+
+def device_of(value: torch.device | str) -> torch.device:
+    """``value`` as a device.
+
+    Raises:
+        ValueError: PyTorch knows no such device.
+    """
+    try:
+        return torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be a device of PyTorch, got {value!r}") from error
 
 
 def _is_bool(value: Any) -> bool:

@@ -14,13 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitsom_fast.arguments import whole_number
+from vitsom_fast.arguments import device_of, whole_number
 
 TOPOLOGIES = ("rectangular", "hexagonal")
 NEIGHBORHOODS = ("gaussian",)
 
 # Distance between two rows of a hexagonal grid whose units are 1 apart.
 HEXAGONAL_ROW_PITCH = math.sqrt(3) / 2
+
+# Kernels number units in 32 bits.
+_MOST_UNITS = 2**31 - 1
 
 # -1 / (2 T^2) must stay finite in fp32; a Gaussian this narrow is already 1 at its centre and exactly 0 elsewhere.
 _SMALLEST_TEMPERATURE = 1e-18
@@ -52,7 +55,8 @@ class Grid:
 
     Raises:
         TypeError: ``rows`` or ``cols`` is not an integer, or ``periodic`` not a bool.
-        ValueError: a size below 1, an unknown topology, or a hexagonal torus with an odd number of rows.
+        ValueError: a size below 1, more than 2^31 - 1 units, an unknown topology, or a hexagonal torus with an odd number of
+            rows.
     """
 
     rows: int
@@ -63,6 +67,8 @@ class Grid:
     def __post_init__(self) -> None:
         for name in ("rows", "cols"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        if self.num_prototypes > _MOST_UNITS:
+            raise ValueError(f"rows * cols must be at most {_MOST_UNITS}, got {self.rows} * {self.cols}")
         if self.topology not in TOPOLOGIES:
             raise ValueError(f"topology must be one of {TOPOLOGIES}, got {self.topology!r}")
         if not isinstance(self.periodic, bool):
@@ -119,11 +125,11 @@ class Grid:
             weigh: ``gaussian_weights`` or a backend's own form of it.
 
         Raises:
-            ValueError: an unknown kind.
+            ValueError: an unknown kind or device.
         """
         if kind not in NEIGHBORHOODS:
             raise ValueError(f"neighborhood must be one of {NEIGHBORHOODS}, got {kind!r}")
-        table = _squared_offsets(self, torch.device(device), dtype)
+        table = _squared_offsets(self, device_of(device), dtype)
         factors = (weigh or gaussian_weights)(table, temperature)  # one call for both axes
         if _axes_are_equal(self):
             return Neighborhood(factors, factors)

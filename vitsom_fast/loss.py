@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitsom_fast import backends
-from vitsom_fast.arguments import whole_number
+from vitsom_fast.arguments import device_of, whole_number
 from vitsom_fast.backends.memory import is_plain
 from vitsom_fast.functional import DISTANCES, DTYPES, REDUCTIONS, check_choice, find_bmu, som_loss
 from vitsom_fast.grid import NEIGHBORHOODS, TOPOLOGIES, Grid
@@ -60,8 +60,10 @@ class FusedSOMLoss(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(grid_size, (tuple, list)) or len(grid_size) != 2:
-            raise ValueError(f"grid_size must be (rows, cols), got {grid_size!r}")
+        try:
+            rows, cols = () if isinstance(grid_size, str) else grid_size
+        except (TypeError, ValueError):
+            raise ValueError(f"grid_size must be (rows, cols), got {grid_size!r}") from None
         try:
             dim = whole_number("dim", dim)
         except TypeError as error:
@@ -72,7 +74,7 @@ class FusedSOMLoss(nn.Module):
         check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
         check_choice("reduction", reduction, REDUCTIONS)
         check_choice("backend", backend, ("auto", *backends.NAMES))
-        self.grid = Grid(*grid_size, topology=topology, periodic=periodic)
+        self.grid = Grid(rows, cols, topology=topology, periodic=periodic)
         self.dim = dim
         self.distance = distance
         self.neighborhood = neighborhood
@@ -127,12 +129,12 @@ class FusedSOMLoss(nn.Module):
             raise ValueError(difference)
 
     def _difference(self, state: Any) -> str | None:
-        """What is wrong where a saved grid is not this one; nothing where it cannot be read, as in a fake tensor."""
+        """What is wrong where a saved grid is not this one; nothing where it cannot be read: a fake tensor, or memory that a
+        loader never filled."""
         if not isinstance(state, Tensor) or not is_plain(state) or torch.equal(state.cpu(), self.get_extra_state()):
             return None
-        rows, cols, topology, periodic = state.tolist()
-        saved = Grid(rows, cols, TOPOLOGIES[topology], bool(periodic))
-        return f"prototypes of {saved} cannot be loaded into a map of {self.grid}"
+        saved = _grid_of(state)
+        return f"prototypes of {saved} cannot be loaded into a map of {self.grid}" if saved else None
 
     def _load_from_state_dict(
         self,
@@ -168,8 +170,14 @@ def _empty_prototypes(grid: Grid, dim: int, device: torch.device | str | None, d
             f"grid_size and dim must make prototypes of less than 2^63 bytes, got ({grid.rows}, {grid.cols}) units of {dim}"
             f" features in {dtype}"
         )
-    try:
-        device = None if device is None else torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be a device of PyTorch, got {device!r}") from error
+    device = None if device is None else device_of(device)
     return torch.empty(grid.num_prototypes, dim, device=device, dtype=dtype)
+
+
+def _grid_of(state: Tensor) -> Grid | None:
+    """The grid that ``get_extra_state`` wrote down, or None."""
+    try:
+        rows, cols, topology, periodic = state.tolist()
+        return Grid(rows, cols, TOPOLOGIES[topology] if topology >= 0 else "", (False, True)[periodic])
+    except (TypeError, ValueError, IndexError):
+        return None
