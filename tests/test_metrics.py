@@ -147,7 +147,7 @@ def ordered() -> tuple[torch.Tensor, torch.Tensor, Grid]:
 
 
 def _exact_error(z: torch.Tensor, prototypes: torch.Tensor, grid: Grid) -> float:
-    pairs = (F.normalize(z.double()) @ F.normalize(prototypes.double()).T).topk(2, dim=1).indices  # [N, 2]
+    pairs = (F.normalize(z.double()) @ F.normalize(prototypes.double()).T).topk(2, dim=1).indices.cpu()  # [N, 2]
     apart = (grid.positions[pairs[:, 0]] - grid.positions[pairs[:, 1]]).norm(dim=1)
     return (apart > metrics.ADJACENT).double().mean().item()
 
