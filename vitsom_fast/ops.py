@@ -87,13 +87,14 @@ def _(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str, backend: str
 ) -> tuple[Tensor, ...]:
     dtype = torch_ops.accumulation_dtype(z.dtype)
-    rows = backends.get(backend).attraction_rows(z.shape[0], prototypes.shape[0])
-    size = backends.get(backend).context_size(z.shape[0], row_factors.shape[1], col_factors.shape[1])
+    kept = backends.get(backend)
+    rows = kept.attraction_rows(z.shape[0], prototypes.shape[0])
+    size = kept.context_size(z.shape[0], row_factors.shape[1], col_factors.shape[1])
     return (
         z.new_empty((), dtype=dtype),
         z.new_empty(z.shape[0], dtype=torch.int64),
         z.new_empty(rows, z.shape[1], dtype=dtype),
-        z.new_empty(size, dtype=torch.float32),
+        z.new_empty(size, dtype=kept.CONTEXT_DTYPE),
     )
 
 

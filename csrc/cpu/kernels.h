@@ -49,7 +49,7 @@ struct Kernels {
     SearchCounts (*find_bmu)(const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
 
     // loss = scale * sum over i of (n_b - z^_i . S_b); attraction [min(batch, num_prototypes), dim] is S_b of each distinct BMU,
-    // column by column of the grid, then zeros; context [4 * batch + 2 * num_prototypes] is for the backward pass alone.
+    // column by column of the grid, then zeros; context [2 * batch + num_prototypes] doubles is for the backward pass alone.
     void (*som_forward)(
         const Problem&, const Neighborhood&, double scale, float* loss, std::int64_t* bmu, float* attraction, float* context);
 

@@ -2,7 +2,7 @@
 
 Every backend is a module with the same three functions, ``find_bmu``, ``som_forward`` and ``som_backward``; two that say where
 it cannot be used, ``unavailable()`` on this machine and ``unsupported(device, dtype)`` for such inputs, both returning None or
-a reason; and two that say what its forward keeps for its backward: ``context_size``, a number of fp32 words, and
+a reason; and two that say what its forward keeps for its backward: ``context_size``, a number of ``CONTEXT_DTYPE``, and
 ``attraction_rows``, the number of rows of its attraction, in whatever order it likes. "reference" is no such module: it is
 ``vitsom_fast.reference`` with PyTorch's own autograd.
 """
@@ -28,6 +28,8 @@ class Backend(Protocol):
     def unavailable(self) -> str | None: ...
 
     def unsupported(self, device: torch.device, dtype: torch.dtype) -> str | None: ...
+
+    CONTEXT_DTYPE: torch.dtype
 
     def context_size(self, batch: int, rows: int, cols: int) -> int: ...
 

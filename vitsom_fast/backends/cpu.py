@@ -49,9 +49,12 @@ def instruction_sets() -> list[str]:
     return [] if _cpu is None else list(_cpu.instruction_sets())
 
 
+CONTEXT_DTYPE = torch.float64
+
+
 def context_size(batch: int, rows: int, cols: int) -> int:
-    """Doubles: two of each sample (1 / |z| and z . S_b) and 1 / |w| of each prototype."""
-    return 4 * batch + 2 * rows * cols
+    """Two of each sample (1 / |z| and z . S_b) and 1 / |w| of each prototype."""
+    return 2 * batch + rows * cols
 
 
 def attraction_rows(batch: int, num_prototypes: int) -> int:
@@ -89,7 +92,7 @@ def som_forward(
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
     attraction = torch.empty(min(batch, num_prototypes), dim, dtype=torch.float32, device=z.device)
-    context = torch.empty(context_size(batch, num_prototypes, 1), dtype=torch.float32, device=z.device)
+    context = torch.empty(context_size(batch, num_prototypes, 1), dtype=CONTEXT_DTYPE, device=z.device)
     scale = reduction_scale(reduction, batch, num_prototypes)
     _cpu.som_forward(problem, neighborhood, scale, loss.data_ptr(), bmu.data_ptr(), attraction.data_ptr(), context.data_ptr())
     return loss, bmu, attraction, context
@@ -114,7 +117,7 @@ def som_backward(
     (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
     bmu = checked("bmu", bmu, (batch,), torch.int64)
     attraction = checked("attraction", attraction, (min(batch, num_prototypes), dim), torch.float32)
-    context = checked("context", context, (context_size(batch, num_prototypes, 1),), torch.float32)
+    context = checked("context", context, (context_size(batch, num_prototypes, 1),), CONTEXT_DTYPE)
     grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=z.device)
     grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=z.device)
     scale = reduction_scale(reduction, batch, num_prototypes) * grad_loss.item()

@@ -61,6 +61,9 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+CONTEXT_DTYPE = torch.float32
+
+
 def context_size(batch: int, rows: int, cols: int) -> int:
     """The norms of z and the samples sorted by their BMU."""
     return 5 * batch + 2 * cols + 1

@@ -51,6 +51,9 @@ def reduction_scale(reduction: str, batch: int, num_prototypes: int) -> float:
     return {"mean": 1.0 / (batch * num_prototypes), "batchmean": 1.0 / batch, "sum": 1.0}[reduction]
 
 
+CONTEXT_DTYPE = torch.float32
+
+
 def context_size(batch: int, rows: int, cols: int) -> int:
     return 0
 

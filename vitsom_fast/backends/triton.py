@@ -48,6 +48,9 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+CONTEXT_DTYPE = torch.float32
+
+
 def context_size(batch: int, rows: int, cols: int) -> int:
     count = rows * cols
     return batch + count + (batch * _pitch(count) if keeps_weights(batch, count) else batch + cols + 1)
