@@ -27,26 +27,30 @@ CASES_INTERPRETED = 2
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-cases", action="store_true", help="run interpreted backends on every case of every test")
+    parser.addoption("--cases", type=int, help="run so many cases of each test on each backend, evenly spread")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Thin out the cases of interpreted backends, evenly, so that every test still runs on them."""
-    if not INTERPRETED or config.getoption("--all-cases"):
-        return
-    cases: dict[str, list[pytest.Item]] = {}
+    """Thin out the cases of interpreted backends, or of all, evenly, so that every test still runs on each."""
+    most = config.getoption("--cases")
+    interpreted = CASES_INTERPRETED if INTERPRETED and not config.getoption("--all-cases") else None
+    cases: dict[tuple[str, str], list[pytest.Item]] = {}
     for item in items:
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and _is_interpreted(item.callspec.params):
-            cases.setdefault(f"{item.path}::{item.originalname}", []).append(item)
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            cases.setdefault((f"{item.path}::{item.originalname}", _backend_of(item.callspec.params)), []).append(item)
     dropped: set[pytest.Item] = set()
-    for every in cases.values():
-        kept = {every[place * len(every) // CASES_INTERPRETED] for place in range(CASES_INTERPRETED)}
-        dropped |= set(every) - kept
+    for (_, name), every in cases.items():
+        few = interpreted if name == "triton" and interpreted else most
+        if few:
+            kept = {every[place * len(every) // few] for place in range(few)}
+            dropped |= set(every) - kept
     items[:] = [item for item in items if item not in dropped]
     config.hook.pytest_deselected(items=list(dropped))
 
 
-def _is_interpreted(params: dict[str, object]) -> bool:
-    return any(isinstance(value, str) and value == "triton" for value in params.values())
+def _backend_of(params: dict[str, object]) -> str:
+    """The backend that a case is of, or ""."""
+    return next((value for value in params.values() if isinstance(value, str) and value in BACKENDS), "")
 
 
 def _available(name: str) -> str:

@@ -48,7 +48,18 @@ TOO_LARGE = {
 
 def run_tests(module: Path, instruction_set: str) -> subprocess.CompletedProcess[str]:
     """In memory that is never zero by luck."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cpu or pruning or exactness"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "cpu or pruning or exactness",
+        "--cases=3",
+    ]
     command += [f"--deselect=tests/{name}" for name in TOO_LARGE[instruction_set]]
     command += [str(TESTS / name) for name in TESTED[instruction_set]]
     variables = {**environment(module, instruction_set), "MALLOC_PERTURB_": "1", "OMP_WAIT_POLICY": "passive"}

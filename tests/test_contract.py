@@ -390,6 +390,8 @@ def test_many_samples_of_one_unit(any_backend: str, batch: int, noise: float) ->
     """As before training: a plain fp32 sum of 4096 (20000) such samples is off by 2.5e-5 (1.6e-4), eager PyTorch by 1.5e-6."""
     grid = Grid(3, 3)
     prototypes = torch.randn(9, 17)
+    if is_emulated(any_backend):
+        batch //= 8
     z = torch.randn(1, 17) + noise * torch.randn(batch, 17)
     check(run(any_backend, z, prototypes, grid, 1.0), z, prototypes, grid, 1.0)
 
@@ -704,8 +706,8 @@ def test_products_stay_in_full_precision(backend: str, how: str) -> None:
 def test_repeats_bit_for_bit(any_backend: str, topology: str, dtype: torch.dtype) -> None:
     """For any number of threads; between those, results agree as closely as with the truth."""
     skip_unless_supported(any_backend, dtype)
-    grid = Grid(17, 41, topology)
-    z, prototypes = make_inputs(133 if is_emulated(any_backend) else 517, grid, 33, dtype)
+    grid = Grid(5, 14, topology) if is_emulated(any_backend) else Grid(17, 41, topology)
+    z, prototypes = make_inputs(67 if is_emulated(any_backend) else 517, grid, 33, dtype)
     z[::2] = z[:1]  # many samples share a BMU: sums of many terms, in an order that must not change
     for threads in (1,) if any_backend == "triton" else (1, 2, 5):
         torch.set_num_threads(threads)

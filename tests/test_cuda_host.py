@@ -51,7 +51,7 @@ def run_with(module: Path, *command: str, **environment: str) -> subprocess.Comp
 
 def command_of_the_tests(*options: str) -> list[str]:
     files = [str(TESTS / name) for name in ("test_contract.py", "test_golden.py", "test_ops.py::test_opcheck")]
-    return ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cuda", *options, *files]
+    return ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cuda", "--cases=4", *options, *files]
 
 
 def test_contract() -> None:

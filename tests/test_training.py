@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import BACKENDS
+from helpers import BACKENDS, is_emulated
 from tiny_run import lasting, small_pictures, tiny_config
 
 from vitsom_fast.models import ViTSOM
@@ -177,7 +177,9 @@ def test_without_labels_there_is_no_purity(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
 def test_every_backend_gives_the_same_loss_curve(tmp_path: Path, backend: str, topology: str) -> None:
-    config = tiny_config(tmp_path, epochs=10, lr=0.03, topology=topology, periodic=True, grid=(4, 3))
+    config = tiny_config(
+        tmp_path, epochs=3 if is_emulated(backend) else 10, lr=0.03, topology=topology, periodic=True, grid=(4, 3)
+    )
     expected = fit(replace(config, backend="reference"), tmp_path / "reference", progress=False)
     report = fit(replace(config, backend=backend, device=BACKENDS[backend]), tmp_path / backend, progress=False)
     assert report["backend"] == backend
