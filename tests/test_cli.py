@@ -252,6 +252,7 @@ def run_command(before: str, *arguments: str, **environment: str) -> subprocess.
 
 INTERRUPTED_IMPORT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 class Interrupted:
     def find_spec(self, name, *_):
         if name == "torch":

@@ -110,6 +110,7 @@ z, prototypes = torch.randn(40000, 64), torch.randn(100000, 64)
 expected = find_bmu(z[:100], prototypes, backend="cpu")[0]
 bmu, distance = torch.full((40000,), -1), torch.full((40000,), -1.0)
 problem, _keep = cpu._problem(z, prototypes)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     cpu._cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
