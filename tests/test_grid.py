@@ -239,7 +239,7 @@ def test_no_table_crosses_a_border(how: str, warm: bool) -> None:
 
 @pytest.mark.parametrize("shape", [(2**31, 1), (1, 2**80), (65536, 32768)])
 def test_more_units_than_can_be_numbered_are_refused(shape: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=rf"rows \* cols must be at most 2147483647, got {shape[0]} \* {shape[1]}"):
+    with pytest.raises(ValueError, match=rf"rows \* cols of a grid must be at most 2147483647, got {shape[0]} \* {shape[1]}"):
         Grid(*shape)
 
 

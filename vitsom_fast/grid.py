@@ -68,7 +68,7 @@ class Grid:
         for name in ("rows", "cols"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         if self.num_prototypes > _MOST_UNITS:
-            raise ValueError(f"rows * cols must be at most {_MOST_UNITS}, got {self.rows} * {self.cols}")
+            raise ValueError(f"rows * cols of a grid must be at most {_MOST_UNITS}, got {self.rows} * {self.cols}")
         if self.topology not in TOPOLOGIES:
             raise ValueError(f"topology must be one of {TOPOLOGIES}, got {self.topology!r}")
         if not isinstance(self.periodic, bool):
