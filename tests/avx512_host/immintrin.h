@@ -3,7 +3,7 @@
 // Results are those of the instructions but for the payload of a NaN, and where the product of two bf16 numbers is subnormal
 // and the host has no FMA. An address that must be aligned is checked, and what a mask leaves out is not read.
 //
-// The work is done by functions of their own, which are not inlined: in tiles of 12 x 32 sums they take the compiler minutes.
+// The work is done by functions of their own, which are not inlined: within tiles of 12 x 32 sums that takes minutes.
 // They go by vectors that the host has, since GCC takes wider ones through memory, word by word, to read them as another type.
 #pragma once
 
