@@ -18,7 +18,7 @@ from vitsom_fast import ops
 from vitsom_fast.backends import memory
 from vitsom_fast.backends.products import product
 from vitsom_fast.backends.torch_ops import accumulation_dtype, reduction_scale
-from vitsom_fast.backends.unit_rows import through_unit_rows, unit_rows, widest
+from vitsom_fast.backends.unit_rows import centre_of, through_unit_rows, unit_rows, widest
 from vitsom_fast.grid import Grid, gaussian_weights
 
 # Below this the matrices of the axes cost next to nothing.
@@ -61,7 +61,7 @@ class _Loss(torch.autograd.Function):
         latents, units = unit_rows(z.to(dtype)), unit_rows(prototypes.to(dtype))
         # What the prototypes have in common is taken off: roundings are in proportion to what is left of them (n - z . S
         # cancels).
-        centre = units.unit.nan_to_num(0.0, 0.0, 0.0).mean(dim=0)  # [D]
+        centre = centre_of(units.unit)  # [D]
         delta = (units.unit - centre).to(dtype)
         attraction = torch.empty(z.shape, dtype=dtype, device=z.device)
         # 0 unless a prototype is not finite: be its weight 0, 0 * NaN is NaN.
@@ -102,7 +102,7 @@ class _Loss(torch.autograd.Function):
         if for_prototypes:
             pulled = torch.zeros(prototypes.shape, dtype=latents.unit.dtype, device=z.device)
             pulled += 0 * latents.unit.sum()
-            centre = latents.unit.nan_to_num(0.0, 0.0, 0.0).mean(dim=0)  # [D]
+            centre = centre_of(latents.unit)  # [D]
             delta = (latents.unit - centre).to(dtype)
             for part in _parts(*how):
                 weights = part.weights(*how)  # [n, M]

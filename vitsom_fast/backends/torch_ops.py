@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vitsom_fast.backends.products import may_be_rounded, product
 from vitsom_fast.backends.ties import lowest_equal
-from vitsom_fast.backends.unit_rows import EPS, UnitRows, through_unit_rows, unit_rows, widest
+from vitsom_fast.backends.unit_rows import EPS, UnitRows, centre_of, through_unit_rows, unit_rows, widest
 
 # Scores searched at a time: 16 M keep a chunk at 64 MB in fp32, and larger ones were no faster.
 _CHUNK = 1 << 24
@@ -125,12 +125,7 @@ def _centre(prototypes: Tensor) -> Tensor:
     """(D,), in the widest dtype, of numbers that fp32 holds: about the mean of the unit prototypes. Any other would be right,
     too, with larger rounding errors."""
     sample = prototypes.detach()[:: -(-prototypes.shape[0] // _SAMPLE)]
-    return _mean(unit_rows(sample).unit)
-
-
-def _mean(unit: Tensor) -> Tensor:
-    """(D,) of rows (rows, D), in their dtype, of numbers that fp32 holds; rows that are not finite do not count."""
-    return unit.nan_to_num(0.0, 0.0, 0.0).mean(dim=0).float().to(unit.dtype)
+    return centre_of(unit_rows(sample).unit)
 
 
 def _units(x: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +182,7 @@ def loss_at(
     # [B, D] in the widest dtype, in which gradients of one BMU are then added up
     at_bmu = smooth(delta.to(dtype), row_factors, col_factors).to(centre.dtype)[bmu]
     # The latents are seen from a centre of their own: their pulls are what is smoothed for the gradients of the prototypes.
-    middle = _mean(latents.unit.detach())
+    middle = centre_of(latents.unit.detach())
     near, rest = _near_centre(latents, middle)
     weight, shift = _total_weight(row_factors, col_factors), _smooth_widely(delta @ middle, row_factors, col_factors)
     total = (weight[bmu] * (1 - latents.unit @ centre) - near * shift[bmu] - (rest * at_bmu).sum(dim=1)).sum()
@@ -221,7 +216,7 @@ def som_backward(
     if for_prototypes:
         row_factors, col_factors = row_factors.mT, col_factors.mT
         latents = unit_rows(z.to(dtype))
-        centre = _mean(latents.unit)  # of the latents, whose pulls are what is smoothed
+        centre = centre_of(latents.unit)  # of the latents, whose pulls are what is smoothed
         near, rest = _near_centre(latents, centre)  # [B], [B, D]
         spread = smooth(_segment_sum(rest, bmu, prototypes.shape[0], dtype), row_factors, col_factors)  # [K, D]
         hits = centre.new_zeros(prototypes.shape[0]).index_add_(0, bmu, near)  # whole numbers, in any order

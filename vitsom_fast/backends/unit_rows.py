@@ -51,6 +51,12 @@ def unit_rows(x: Tensor) -> UnitRows:
     return UnitRows(scaled / torch.maximum(norm, EPS * scale), norm / scale)
 
 
+def centre_of(unit: Tensor) -> Tensor:
+    """(D,) of rows (rows, D), in their dtype, of numbers that fp32 holds; rows that are not finite count as 0. What rows
+    have in common is taken off before they are summed up in fp32: any centre is right, this one leaves least."""
+    return unit.nan_to_num(0.0, 0.0, 0.0).mean(dim=0).float().to(unit.dtype)
+
+
 def through_unit_rows(grad: Tensor, rows: UnitRows) -> Tensor:
     """The gradient for x, from that for its unit rows; below eps these are linear in x, and nothing is projected away."""
     along = (rows.unit * grad).sum(dim=1, keepdim=True) * (rows.norm >= EPS)  # [rows, 1]
