@@ -189,3 +189,12 @@ def test_cpu_search_is_that_of_fp64(monkeypatch: pytest.MonkeyPatch, dim: int, k
     nearest = d.gather(1, bmu[:, None])[:, 0]
     assert (nearest - d.min(dim=1).values).max() <= EXACT_BMU_TOLERANCE
     assert (distance - nearest.clamp_min(0)).abs().max() <= 3e-7
+
+
+def test_weights_next_to_nothing_count_where_all_else_cancels(backend: str) -> None:
+    """The sample is its BMU; all of the loss is the weight 2.6e-8 of an opposite unit on either side."""
+    z, prototypes = torch.tensor([[2.2]]), torch.tensor([[-1.3], [2.2], [-0.7]])
+    result = run(backend, z, prototypes, Grid(1, 3), 0.1692, reduction="sum")
+    true = truth(z, prototypes, Grid(1, 3), 0.1692, result.bmu, reduction="sum")
+    assert true.loss == pytest.approx(1.05e-7, rel=0.1)
+    assert abs(result.loss.item() - true.loss) < 0.5 * true.loss
