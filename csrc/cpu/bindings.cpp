@@ -15,7 +15,6 @@ namespace {
 using vitsom::DType;
 using vitsom::Neighborhood;
 using vitsom::Problem;
-using vitsom::Pruning;
 using vitsom::SearchCounts;
 
 const vitsom::Kernels& kernels() {
@@ -60,12 +59,12 @@ auto run(const Call& call) {
 
 Problem problem(
     std::uintptr_t z, std::int64_t z_stride, std::uintptr_t prototypes, std::int64_t prototype_stride, int dtype,
-    std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim, int threads, int pruning) {
+    std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim, int threads) {
 #if !defined(_OPENMP)
     threads = 1;
 #endif
     return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride}, static_cast<DType>(dtype), batch,
-            num_prototypes, dim, threads, static_cast<Pruning>(pruning), SignalWatch::has_seen_one};
+            num_prototypes, dim, threads, vitsom::select_pruning(), SignalWatch::has_seen_one};
 }
 
 Neighborhood neighborhood(

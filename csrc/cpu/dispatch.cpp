@@ -35,4 +35,14 @@ const Kernels& select_kernels() {
     throw std::runtime_error("VITSOM_CPU_ISA must be one of " + names + " on this processor, got '" + wanted + "'");
 }
 
+Pruning select_pruning() {
+    const char* wanted = std::getenv("VITSOM_CPU_PRUNING");
+    if (!wanted || !*wanted) return Pruning::automatic;
+    const std::string name = wanted;
+    if (name == "auto") return Pruning::automatic;
+    if (name == "always") return Pruning::always;
+    if (name == "never") return Pruning::never;
+    throw std::invalid_argument("VITSOM_CPU_PRUNING must be one of ('auto', 'always', 'never'), got '" + name + "'");
+}
+
 }  // namespace vitsom

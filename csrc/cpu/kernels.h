@@ -16,7 +16,7 @@ struct Matrix {
 };
 
 // Whether the search is to rule out tiles of the map; automatic: where that looks faster.
-enum class Pruning : int { automatic = 0, always = 1, never = 2 };
+enum class Pruning { automatic, always, never };
 
 struct Problem {
     Matrix z;           // [batch, dim]

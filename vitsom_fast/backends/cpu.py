@@ -6,7 +6,6 @@ Only addresses, sizes and strides cross the border; memory is torch's, threads f
 from __future__ import annotations
 
 import importlib
-import os
 from typing import Any
 
 import torch
@@ -27,10 +26,6 @@ except ImportError as error:
 except RuntimeError as error:  # VITSOM_CPU_ISA names what this processor cannot run
     _reason = str(error)
 
-# Whether the search is to rule out tiles of the map: a variable to compare with, and for tests to insist.
-_PRUNING_VARIABLE = "VITSOM_CPU_PRUNING"
-_PRUNING = {"auto": 0, "always": 1, "never": 2}
-
 
 def unavailable() -> str | None:
     return _reason
@@ -49,6 +44,8 @@ def instruction_sets() -> list[str]:
     return [] if _cpu is None else list(_cpu.instruction_sets())
 
 
+_CPU = torch.device("cpu")  # said of each tensor made here: another device may be the default
+
 CONTEXT_DTYPE = torch.float64
 
 
@@ -65,8 +62,8 @@ def attraction_rows(batch: int, num_prototypes: int) -> int:
 def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
     problem, _keep = _problem(z, prototypes)
-    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    distance = torch.empty(z.shape[0], dtype=torch.float32, device=z.device)
+    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=_CPU)
+    distance = torch.empty(z.shape[0], dtype=torch.float32, device=_CPU)
     _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
     return bmu, distance
 
@@ -76,8 +73,8 @@ def search_counts(z: Tensor, prototypes: Tensor) -> dict[str, int]:
     tiles of the map only, the others by the dtype that they multiply in; the "candidates", prototypes that were scored anew
     because bounds could not rule them out; the "tiles" of 16 prototypes that the pruned rows looked into."""
     problem, _keep = _problem(z, prototypes)
-    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    distance = torch.empty(z.shape[0], dtype=torch.float32, device=z.device)
+    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=_CPU)
+    distance = torch.empty(z.shape[0], dtype=torch.float32, device=_CPU)
     counts = _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
     return {name: getattr(counts, name) for name in ("pruned", "int8", "bf16", "fp32", "fp64", "candidates", "tiles")}
 
@@ -88,11 +85,11 @@ def som_forward(
     """Loss () fp32, BMU (B,) int64, attraction (min(B, K), D) fp32, one row for each distinct BMU, and a context."""
     problem, _keep = _problem(z, prototypes)
     neighborhood, _keep_factors = neighborhood_of(_cpu, prototypes, row_factors, col_factors)
-    loss = torch.empty((), dtype=torch.float32, device=z.device)
-    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    loss = torch.empty((), dtype=torch.float32, device=_CPU)
+    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=_CPU)
     (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
-    attraction = torch.empty(min(batch, num_prototypes), dim, dtype=torch.float32, device=z.device)
-    context = torch.empty(context_size(batch, num_prototypes, 1), dtype=CONTEXT_DTYPE, device=z.device)
+    attraction = torch.empty(min(batch, num_prototypes), dim, dtype=torch.float32, device=_CPU)
+    context = torch.empty(context_size(batch, num_prototypes, 1), dtype=CONTEXT_DTYPE, device=_CPU)
     scale = reduction_scale(reduction, batch, num_prototypes)
     _cpu.som_forward(problem, neighborhood, scale, loss.data_ptr(), bmu.data_ptr(), attraction.data_ptr(), context.data_ptr())
     return loss, bmu, attraction, context
@@ -118,8 +115,8 @@ def som_backward(
     bmu = checked("bmu", bmu, (batch,), torch.int64)
     attraction = checked("attraction", attraction, (min(batch, num_prototypes), dim), torch.float32)
     context = checked("context", context, (context_size(batch, num_prototypes, 1),), CONTEXT_DTYPE)
-    grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=z.device)
-    grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=z.device)
+    grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=_CPU)
+    grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=_CPU)
     scale = reduction_scale(reduction, batch, num_prototypes) * grad_loss.item()
     _cpu.som_backward(
         problem,
@@ -135,7 +132,4 @@ def som_backward(
 
 
 def _problem(z: Tensor, prototypes: Tensor) -> tuple[object, Kept]:
-    pruning = os.environ.get(_PRUNING_VARIABLE) or "auto"
-    if pruning not in _PRUNING:
-        raise ValueError(f"{_PRUNING_VARIABLE} must be one of {tuple(_PRUNING)}, got {pruning!r}")
-    return problem_of(_cpu, z, prototypes, torch.get_num_threads(), _PRUNING[pruning])
+    return problem_of(_cpu, z, prototypes, torch.get_num_threads())
