@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is
 def build() -> Path:
     """The folder of the module, which takes the place of ``vitsom_fast._cpu`` where PYTHONPATH names it."""
     headers = sorted(SOURCES.glob("*.h"))
-    own = {"isa": KERNELS, "bindings": BINDINGS, "dispatch": [], "memory": []}
+    own = {"isa": KERNELS, "bindings": BINDINGS, "dispatch": [], "supported": [], "memory": []}
     objects = [compiled(SOURCES / f"{name}.cpp", headers, [*FLAGS, *flags], CACHE) for name, flags in own.items()]
     folder = CACHE / f"module-{digest([path.name for path in objects])}"
     linked(folder / f"_cpu{SUFFIX}", *objects)

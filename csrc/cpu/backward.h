@@ -50,7 +50,7 @@ struct BackwardScratch {
     float* reduced;            // [rank of the rows][full column][TILE_COLS]
     float* folded;             // [2 * cols][TILE_COLS]
     float* spread;             // [term][slab row][chunk][source][TILE_COLS]
-    float* gradient;           // [columns_at_once][dim]
+    float* gradient;           // [columns_at_once][chunk][TILE_COLS]
 };
 
 struct Backward {
@@ -60,6 +60,8 @@ struct Backward {
     Sources* sources;          // [terms]
     float* sums;               // [full column][chunk][its BMUs][TILE_COLS]
     BackwardScratch* scratch;  // [threads]
+
+    std::int64_t gradient_size() const { return chunks * TILE_COLS; }  // of a prototype
 
     void take(Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin, const Samples& samples) {
         chunks = ceil_div(p.dim, TILE_COLS);
@@ -74,7 +76,7 @@ struct Backward {
         const std::int64_t prototype_bytes = p.dim * static_cast<std::int64_t>(sizeof(float));
         columns_at_once = smaller(TILE_ROWS, larger(4, PROJECTED_BYTES / prototype_bytes));
         const std::int64_t scratch_size = reduced_size + 2 * h.cols * TILE_COLS + (TILE_ROWS + most_ranks) * h.rows +
-                                          4 * h.terms * spread_size + columns_at_once * p.dim;
+                                          4 * h.terms * spread_size + columns_at_once * gradient_size();
         threads = static_cast<int>(
             smaller(smoothing_threads(p, h), affordable_pieces(p, scratch_size * static_cast<std::int64_t>(sizeof(float)))));
         // At least 4 rows, or the register tile starves; not so many that a thread idles.
@@ -111,7 +113,7 @@ struct Backward {
                 Expansion::take(arena, s.rows_from_ranks, h.rows, most_ranks);
                 s.place = arena.take<std::int64_t>(h.rows);
                 s.spread = arena.take<float>(h.terms * slab_rows * spread_size);
-                s.gradient = arena.take<float>(columns_at_once * p.dim);
+                s.gradient = arena.take<float>(columns_at_once * gradient_size());
             }
             if (own) own[thread] = s;
         }
@@ -163,7 +165,7 @@ void visit_samples(
     const float* pull = attraction + group * p.dim + first;
     for (std::int64_t s = samples.start[group]; s < samples.start[group + 1]; ++s) {
         const std::int64_t i = samples.order[s];
-        const T* z = row<T>(p.z, i) + first;
+        const T* z = typed_row<T>(p.z, i) + first;
         T* out = grad_z + i * p.dim + first;
         const double inverse = context.inverse_z[i];
         const Scaling inner = scaling(inverse >= 1 / EPS ? 0.0 : context.along[i] * inverse * inverse);
@@ -185,16 +187,15 @@ void visit_samples(
     for (std::int64_t v = 0; v < vectors && sums; ++v) store(sums + v / 2 * stride + v % 2 * WIDTH, narrow(total[v]));
 }
 
-template <class T>
-void visit_all_samples(
-    const Problem& p, const Samples& samples, const Context& context, double scale, const float* attraction, T* grad_z,
+inline void visit_all_samples(
+    const Problem& p, const Samples& samples, const Context& context, double scale, const float* attraction, void* grad_z,
     const Backward* b) {
     const int threads = useful_threads(8 * p.batch * p.dim, p.threads);
     // A few tasks a thread, however few BMUs there are.
     const std::int64_t parts = ceil_div(4 * threads, samples.groups);
     const std::int64_t features = smaller(MOST_FEATURES, ceil_div(ceil_div(p.dim, parts), TILE_COLS) * TILE_COLS);
     const std::int64_t blocks = ceil_div(p.dim, features);
-    const bool streamed = grad_z && is_streamed(grad_z, p.dim, p.batch * p.dim);
+    const bool streamed = grad_z && is_streamed(grad_z, p.z.dtype, p.dim, p.batch * p.dim);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (std::int64_t task = 0; task < samples.groups * blocks; ++task) {
         const std::int64_t group = task / blocks, first = task % blocks * features;
@@ -203,9 +204,11 @@ void visit_all_samples(
         if (b) {
             sums = b->sums_of(samples, column) + first / TILE_COLS * stride + (group - samples.column[column]) * TILE_COLS;
         }
-        visit_samples<T>(
-            p, samples, context, scale, group, first, smaller(features, p.dim - first), attraction, grad_z, streamed, sums,
-            stride);
+        with_dtype(p.z.dtype, [&](auto t) {
+            visit_samples(
+                p, samples, context, scale, group, first, smaller(features, p.dim - first), attraction,
+                static_cast<decltype(t)*>(grad_z), streamed, sums, stride);
+        });
         finish_stream();
     }
 }
@@ -216,16 +219,13 @@ inline void reduce_to_ranks(const Backward& b, const Samples& samples, const Sou
     for (std::int64_t full = 0; full < samples.full_count; ++full) {
         const std::int64_t column = samples.full[full];
         const float* x = b.sums_of(samples, column) + chunk * samples.bmus_of(column) * TILE_COLS;
-        s.rows_to_ranks[full].apply(x, [&](std::int64_t i, Vec low, Vec high) {
-            store_row(scratch.reduced + (i * samples.full_count + full) * TILE_COLS, low, high);
-        });
+        s.rows_to_ranks[full].apply(x, OutputRows{scratch.reduced + full * TILE_COLS, samples.full_count * TILE_COLS});
     }
     for (std::int64_t i = 0; i < s.row_ranks; ++i) {
         const float* x = scratch.reduced + i * samples.full_count * TILE_COLS;
         s.cols_to_ranks.fold_all([&](std::int64_t full) { return load_row(x + full * TILE_COLS); }, scratch.folded);
-        s.cols_to_ranks.apply(scratch.folded, [&](std::int64_t j, Vec low, Vec high) {
-            store_row(s.ranks + ((j * b.chunks + chunk) * s.row_ranks + i) * TILE_COLS, low, high);
-        });
+        const std::int64_t stride = s.row_ranks * TILE_COLS;
+        s.cols_to_ranks.apply(scratch.folded, OutputRows{s.ranks + chunk * stride + i * TILE_COLS, b.chunks * stride});
     }
 }
 
@@ -236,9 +236,7 @@ inline void spread_along_rows(
     const auto spread_source = [&](std::int64_t source, const auto& rows, const float* x, std::int64_t ins) {
         for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) {
             float* out = spread + (chunk * s.cols.ranks() + source) * TILE_COLS;
-            rows.apply(x + chunk * ins * TILE_COLS, [&](std::int64_t r, Vec low, Vec high) {
-                store_row(out + r * b.spread_size, low, high);
-            });
+            rows.apply(x + chunk * ins * TILE_COLS, OutputRows{out, b.spread_size});
         }
     };
     if (s.is_thin) {
@@ -279,26 +277,25 @@ struct ColumnTile {
     }
 };
 
-// gradient [columns of the tile][dim] = or += one term of one grid row. Its prototypes `w` are fetched meanwhile.
-template <bool ADD, class T>
-void smooth_along_columns(
-    const Problem& p, const Backward& b, const Sources& s, const ColumnTile& tile, const float* spread, const T* w,
+// gradient [columns of the tile][chunk][TILE_COLS] = or, to add, += one term of one grid row. Its prototypes `w` are fetched meanwhile.
+inline void smooth_along_columns(
+    const Problem& p, const Backward& b, const Sources& s, const ColumnTile& tile, const float* spread, Row w, bool add,
     float* gradient) {
     for (std::int64_t chunk = 0; chunk < b.chunks; ++chunk) {
-        const std::int64_t d = chunk * TILE_COLS, count = smaller(TILE_COLS, p.dim - d);
+        const std::int64_t d = chunk * TILE_COLS;
         const float* x = spread + chunk * s.cols.ranks() * TILE_COLS;
         s.cols.apply_tile(tile.first, x, [&](std::int64_t pair, bool is_far, Vec low, Vec high) {
-            store_chunk<ADD>(gradient + tile.place(pair, is_far) * p.dim + d, count, low, high);
-            const T* next = w + tile.column(pair, is_far) * p.prototypes.stride + d;
-            __builtin_prefetch(next);
-            __builtin_prefetch(next + WIDTH);
+            store_row(gradient + tile.place(pair, is_far) * b.gradient_size() + d, low, high, add);
+            const Row next = w + (tile.column(pair, is_far) * p.prototypes.stride + d);
+            __builtin_prefetch(next.data);
+            __builtin_prefetch((next + WIDTH).data);
         });
     }
 }
 
 // out = factor * (grad - w^ (w^ . grad)) / max(|w|, eps); below eps the normalisation is linear and nothing is projected away.
 template <class T>
-void project(const T* w, const float* grad, double inverse, double factor, T* out, std::int64_t n, bool streamed) {
+__attribute__((noinline)) void project(const T* w, const float* grad, double inverse, double factor, T* out, std::int64_t n, bool streamed) {
     // A row whose products are near the ends of fp32 takes the long way.
     const bool is_ordinary = inverse > 0x1p-64 && inverse < 0x1p64;
     const double product = is_ordinary ? quick_dot(w, grad, n) : dot(w, grad, n);
@@ -313,30 +310,31 @@ void project(const T* w, const float* grad, double inverse, double factor, T* ou
 }
 
 // The gradient of the prototypes of one grid row.
-template <class T>
-void finish_row(
+inline void finish_row(
     const Problem& p, const Neighborhood& h, const Backward& b, const Context& context, double scale, std::int64_t grid_row,
-    const float* spread, float* gradient, T* grad_prototypes) {
+    const float* spread, float* gradient, void* grad_prototypes) {
     const Expansion& cols = b.sources[0].cols;
-    const bool streamed = is_streamed(grad_prototypes, p.dim, p.num_prototypes * p.dim);
+    const bool streamed = is_streamed(grad_prototypes, p.prototypes.dtype, p.dim, p.num_prototypes * p.dim);
     const std::int64_t row_start = grid_row * h.cols;
     for (std::int64_t first = 0; first < cols.pairs.count; first += cols.tile_pairs()) {
         const ColumnTile tile(cols, first);
         bool is_written = false;
         for (std::int64_t t = 0; t < h.terms; ++t) {
             const float* x = spread + t * b.slab_rows * b.spread_size;
-            const T* w = row<T>(p.prototypes, row_start);
+            const Row w = row(p.prototypes, row_start);
             if (!b.sources[t].reached[grid_row]) continue;
-            if (is_written) smooth_along_columns<true>(p, b, b.sources[t], tile, x, w, gradient);
-            else smooth_along_columns<false>(p, b, b.sources[t], tile, x, w, gradient);
+            smooth_along_columns(p, b, b.sources[t], tile, x, w, is_written, gradient);
             is_written = true;
         }
-        if (!is_written) fill(gradient, b.columns_at_once * p.dim, 0.0f);
+        if (!is_written) fill(gradient, b.columns_at_once * b.gradient_size(), 0.0f);
         tile.for_each([&](std::int64_t column, std::int64_t place) {
             const std::int64_t k = row_start + column;
-            project(
-                row<T>(p.prototypes, k), gradient + place * p.dim, context.inverse_prototype[k], -scale,
-                grad_prototypes + k * p.dim, p.dim, streamed);
+            with_dtype(p.prototypes.dtype, [&](auto t) {
+                using T = decltype(t);
+                project(
+                    typed_row<T>(p.prototypes, k), gradient + place * b.gradient_size(), context.inverse_prototype[k], -scale,
+                    static_cast<T*>(grad_prototypes) + k * p.dim, p.dim, streamed);
+            });
         });
     }
 }
@@ -355,16 +353,17 @@ inline float negligible_weight(const double* inverse_prototype, std::int64_t cou
     return weight > __FLT_MIN__ ? static_cast<float>(weight) : __FLT_MIN__;
 }
 
-template <class T>
-void som_backward(
+inline void som_backward(
     const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, const float* attraction, float* words,
-    T* grad_z, T* grad_prototypes) {
-    if (p.batch == 0) {
-        if (grad_prototypes) fill(grad_prototypes, p.num_prototypes * p.dim, 0.0f);
-        return;
-    }
-    use_huge_pages(grad_z, static_cast<std::size_t>(p.batch * p.dim) * sizeof(T));
-    use_huge_pages(grad_prototypes, static_cast<std::size_t>(p.num_prototypes * p.dim) * sizeof(T));
+    void* grad_z, void* grad_prototypes) {
+    const auto fill_prototypes = [&](float value) {
+        if (!grad_prototypes) return;
+        with_dtype(p.prototypes.dtype, [&](auto t) { fill(static_cast<decltype(t)*>(grad_prototypes), p.num_prototypes * p.dim, value); });
+    };
+    if (p.batch == 0) return fill_prototypes(0);
+    const std::int64_t element_bytes = row(p.z, 0).element_bytes();
+    use_huge_pages(grad_z, static_cast<std::size_t>(p.batch * p.dim * element_bytes));
+    use_huge_pages(grad_prototypes, static_cast<std::size_t>(p.num_prototypes * p.dim * element_bytes));
     const Context context(words, p.batch);
     Arena sorting;
     Samples samples{};
@@ -372,11 +371,9 @@ void som_backward(
     samples.sort(bmu, p.batch, h.rows, h.cols);
     bool finite = true;
     for (std::int64_t i = 0; i < p.batch; ++i) finite &= context.inverse_z[i] == context.inverse_z[i];
-    if (grad_prototypes && !finite) {  // a bad sample pulls on every prototype, be its weight 0: 0 * NaN is NaN
-        fill(grad_prototypes, p.num_prototypes * p.dim, __builtin_nanf(""));
-    }
+    if (!finite) fill_prototypes(__builtin_nanf(""));  // a bad sample pulls on every one, be its weight 0: 0 * NaN is NaN
     if (!grad_prototypes || !finite) {
-        if (grad_z) visit_all_samples<T>(p, samples, context, scale, attraction, grad_z, nullptr);
+        if (grad_z) visit_all_samples(p, samples, context, scale, attraction, grad_z, nullptr);
         return;
     }
 
@@ -386,7 +383,7 @@ void som_backward(
     Arena arena;
     lay_out(arena, [&](Arena& a) { b.take(a, p, h, thin, samples); });
     b.prepare(h, thin, samples, negligible);
-    visit_all_samples<T>(p, samples, context, scale, attraction, grad_z, &b);
+    visit_all_samples(p, samples, context, scale, attraction, grad_z, &b);
     for (std::int64_t t = 0; t < h.terms; ++t) {
         if (!b.sources[t].is_thin) continue;
 #pragma omp parallel for schedule(static) num_threads(b.threads) if (b.threads > 1)

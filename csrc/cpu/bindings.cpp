@@ -63,8 +63,8 @@ Problem problem(
 #if !defined(_OPENMP)
     threads = 1;
 #endif
-    return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride}, static_cast<DType>(dtype), batch,
-            num_prototypes, dim, threads, vitsom::select_pruning(), SignalWatch::has_seen_one};
+    const auto type = static_cast<DType>(dtype);
+    return {{address<void>(z), z_stride, type}, {address<void>(prototypes), prototype_stride, type}, batch, num_prototypes, dim, threads, vitsom::select_pruning(), SignalWatch::has_seen_one};
 }
 
 Neighborhood neighborhood(

@@ -18,17 +18,17 @@ struct CentreMembers {
 };
 
 // Features [begin, begin + count) of the centre, given 1 / |w| of its members.
-template <class T>
-void write_centre(const Problem& p, const double* inverse, std::int64_t begin, std::int64_t count, float* centre) {
+inline void write_centre(const Problem& p, const double* inverse, std::int64_t begin, std::int64_t count, float* centre) {
     const CentreMembers members(p);
     fill(centre, count, 0.0f);
     for (std::int64_t i = 0; i < members.count; ++i) {
         const std::int64_t k = members[i];
         if (!(inverse[k] == inverse[k])) continue;
         const Scaling scaled = scaling(inverse[k] / static_cast<double>(members.count));
-        const T* x = row<T>(p.prototypes, k) + begin;
-        for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
-            store(centre + d, load(centre + d) + scaled(load(x + d)));
+        with_elements(row(p.prototypes, k) + begin, [&](const auto* x) {
+            for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
+                store(centre + d, load(centre + d) + scaled(load(x + d)));
+            });
         });
     }
 }

@@ -108,22 +108,22 @@ struct CodedSearch : Split {
     }
 };
 
-template <class Code, class T>
+template <class Code>
 void find_centre(const Problem& p, const Search& result, CodedSearch<Code>& s) {
     constexpr std::int64_t SLICE = 16 * WIDTH;
     const CentreMembers members(p);
 #pragma omp for schedule(static)
     for (std::int64_t i = 0; i < members.count; ++i) {
-        result.inverse_prototype[members[i]] = inverse_norm(row<T>(p.prototypes, members[i]), p.dim);
+        result.inverse_prototype[members[i]] = inverse_norm(row(p.prototypes, members[i]), p.dim);
     }
 #pragma omp for schedule(static)
     for (std::int64_t begin = 0; begin < p.dim; begin += SLICE) {
-        write_centre<T>(p, result.inverse_prototype, begin, smaller(SLICE, p.dim - begin), s.centre + begin);
+        write_centre(p, result.inverse_prototype, begin, smaller(SLICE, p.dim - begin), s.centre + begin);
     }
 }
 
 template <class Code, class T>
-void encode_panel(
+void encode_panel_of(
     const Problem& p, const Search& result, const CodedSearch<Code>& s, std::int64_t panel, std::uint32_t* codes) {
     const float rounding = 1.01f * Code::rounding(s.block_words, ceil_div(s.words, s.block_words));
     float norm = 0, residual = 0;
@@ -134,7 +134,7 @@ void encode_panel(
         const std::int64_t last = p.num_prototypes - 1;
         for (int i = 0; i < WIDTH; ++i) {
             const std::int64_t k = smaller(first + i, last);
-            x[i] = centred(row<T>(p.prototypes, k), s.centre, s.centre_squared, p.dim);
+            x[i] = centred(typed_row<T>(p.prototypes, k), s.centre, s.centre_squared, p.dim);
             coded[i].scale = Code::scale(x[i].largest);
             result.inverse_prototype[k] = x[i].inverse;
         }
@@ -154,15 +154,21 @@ void encode_panel(
     s.panel_residual[panel] = residual;
 }
 
+template <class Code>
+void encode_panel(
+    const Problem& p, const Search& result, const CodedSearch<Code>& s, std::int64_t panel, std::uint32_t* codes) {
+    with_dtype(p.prototypes.dtype, [&](auto t) { encode_panel_of<Code, decltype(t)>(p, result, s, panel, codes); });
+}
+
 template <class Code, class T>
-void encode_samples(
+void encode_samples_of(
     const Problem& p, const std::int64_t* rows, const Search& result, CodedSearch<Code>& s, std::int64_t tile) {
     const std::int64_t first = tile * TILE_ROWS;
     Centred<T> x[TILE_ROWS];
     Coded<Code> coded[TILE_ROWS];
     for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
         const std::int64_t i = smaller(first + r, s.batch - 1);
-        x[r] = centred(row<T>(p.z, rows[i]), s.centre, s.centre_squared, p.dim);
+        x[r] = centred(typed_row<T>(p.z, rows[i]), s.centre, s.centre_squared, p.dim);
         coded[r].scale = Code::scale(x[r].largest);
         result.inverse_z[rows[i]] = x[r].inverse;
         s.z_centre[i] = x[r].along - s.centre_squared;
@@ -177,6 +183,12 @@ void encode_samples(
         s.z_norm[first + r] = x[r].norm + coded[r].residual;
         s.z_residual[first + r] = coded[r].residual;
     }
+}
+
+template <class Code>
+void encode_samples(
+    const Problem& p, const std::int64_t* rows, const Search& result, CodedSearch<Code>& s, std::int64_t tile) {
+    with_dtype(p.z.dtype, [&](auto t) { encode_samples_of<Code, decltype(t)>(p, rows, result, s, tile); });
 }
 
 }  // namespace VITSOM_ISA

@@ -50,7 +50,7 @@ inline __attribute__((always_inline)) CodedTile<Code> multiply(
 }
 
 // One part of the prototypes against one part of the samples.
-template <class Code, class T>
+template <class Code>
 struct CodedPart {
     const Problem& p;
     const CodedSearch<Code>& s;
@@ -130,7 +130,7 @@ private:
         for (std::int64_t visit = begin; visit < end; ++visit) {
             if (visit < smaller(s.trial_panels(), s.group_panels)) continue;  // coded for the trial
             const std::int64_t panel = s.order(visit);
-            encode_panel<Code, T>(p, result, s, panel, s.codes(prototype_part, visit - begin, panel));
+            encode_panel(p, result, s, panel, s.codes(prototype_part, visit - begin, panel));
         }
     }
 
@@ -157,7 +157,7 @@ private:
     Fetch prototypes_to_come(std::int64_t visit, std::int64_t tile, std::int64_t word) const {
         constexpr std::int64_t LINE = 64;
         const char* rows = static_cast<const char*>(p.prototypes.data);
-        const std::int64_t row_bytes = p.prototypes.stride * static_cast<std::int64_t>(sizeof(T));
+        const std::int64_t row_bytes = p.prototypes.stride * row(p.prototypes, 0).element_bytes();
         const std::int64_t next = visit + s.group_panels, offset = ((tile - tile_begin) * s.words + word) * LINE;
         if (!s.codes_in_turn() || next >= panel_end || offset >= TILE_COLS * row_bytes) return {rows, 0};
         return {rows + s.order(next) * TILE_COLS * row_bytes + offset, LINE};
@@ -291,7 +291,7 @@ private:
     template <int MOST>
     void score(std::int64_t i, const std::int64_t* positions, std::int64_t n) {
         const Leader leader{threshold[i], best[i], bmu[i], s.z_centre[i], SLACK};
-        rescore<MOST>(p, row<T>(p.z, rows[i]), result.inverse_z[rows[i]], result.inverse_prototype, positions, n, leader);
+        rescore<MOST>(p, row(p.z, rows[i]), result.inverse_z[rows[i]], result.inverse_prototype, positions, n, leader);
         count[i] += n;
     }
 

@@ -71,12 +71,9 @@ struct Reduction {
         for (std::int64_t pair = 0; pair < pairs.count; ++pair) fold(pair, at(pairs.near[pair]), at(pairs.far[pair]), folded);
     }
 
-    template <class Write>
-    void apply(const float* folded, const Write& write) const {
-        even.apply(folded, write);
-        odd.apply(folded + pairs.count * TILE_COLS, [&](std::int64_t rank, Vec low, Vec high) {
-            write(even.outs + rank, low, high);
-        });
+    void apply(const float* folded, OutputRows ranks) const {
+        even.apply(folded, ranks);
+        odd.apply(folded + pairs.count * TILE_COLS, ranks.from(even.outs));
     }
 };
 
@@ -133,12 +130,11 @@ struct Expansion {
         });
     }
 
-    // `write(index, low, high)` gets each position that is wanted.
-    template <class Write>
-    void apply(const float* x, const Write& write) const {
+    // Each position that is wanted, in the place of its index.
+    void apply(const float* x, OutputRows out) const {
         for (std::int64_t first = 0; first < pairs.count; first += tile_pairs()) {
             apply_tile(first, x, [&](std::int64_t pair, bool is_far, Vec low, Vec high) {
-                write(is_far ? pairs.far[pair] : pairs.near[pair], low, high);
+                out(is_far ? pairs.far[pair] : pairs.near[pair], low, high);
             });
         }
     }

@@ -59,7 +59,7 @@ struct Workspace {
 struct ForwardScratch {
     PackedFactor rows;
     float* packed;            // [CHUNKS_AT_ONCE][cols][TILE_COLS], or twice that
-    float* folded;            // [2 * rows][TILE_COLS]
+    float* folded;            // [2 * rows][TILE_COLS], or a chunk that is not whole: [rows][TILE_COLS]
     float* ranks;             // [rank of the rows][rank of the columns][TILE_COLS]
     std::int64_t* group;      // [rows] groups of a column that the current term reaches
     std::int64_t* group_row;  // [rows] and their grid rows
@@ -204,85 +204,97 @@ struct Tasks {
     std::int64_t chunk(std::int64_t task) const { return slice.first + task % a_row * CHUNKS_AT_ONCE; }
 };
 
-// A grid row of prototypes, of length 1 and as seen from the centre.
+// A prototype of length 1, as seen from the centre.
 template <class T>
-struct CentredRow {
+struct CentredPrototype {
     const T* w;
-    std::int64_t stride, dim;
-    const double* inverse;  // [cols]
+    Scaling scaled;
     const float* centre;
+    std::int64_t dim;
 
-    Features operator()(std::int64_t column, const Scaling& scaled, std::int64_t chunk) const {
+    Features operator()(std::int64_t chunk) const {
         const std::int64_t d = chunk * TILE_COLS;
-        const Features x = load_features(w + column * stride + d, dim - d), c = load_row(centre + d);
+        const Features x = load_features(w + d, dim - d), c = load_row(centre + d);
         return {scaled.less(x.low, c.low), scaled.less(x.high, c.high)};
     }
 };
 
+// Those of a grid row.
+struct CentredRow {
+    Matrix w;               // [cols, dim]
+    std::int64_t dim;
+    const double* inverse;  // [cols]
+    const float* centre;
+
+    template <class T>
+    CentredPrototype<T> at(std::int64_t column) const {
+        return {typed_row<T>(w, column), scaling(inverse[column]), centre, dim};
+    }
+};
+
 // A few chunks of it times the factor of the columns; `fetch(column)` is called as each is read.
-template <class T, class Fetch, class Write>
+template <class Fetch, class OutputOf>
 void smooth_row(
-    const CentredRow<T>& row, const PackedFactor& cols, std::int64_t first_chunk, std::int64_t last_chunk, float* packed,
-    const Fetch& fetch, const Write& write) {
+    const CentredRow& row, const PackedFactor& cols, std::int64_t first_chunk, std::int64_t last_chunk, float* packed,
+    const Fetch& fetch, const OutputOf& output_of) {
     const std::int64_t packed_size = cols.ins * TILE_COLS;
     for (std::int64_t c = 0; c < cols.ins; ++c) {
         fetch(c);
-        const Scaling scaled = scaling(row.inverse[c]);
-        for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-            const Features x = row(c, scaled, chunk);
-            store_row(packed + (chunk - first_chunk) * packed_size + c * TILE_COLS, x.low, x.high);
-        }
+        with_dtype(row.w.dtype, [&](auto t) {
+            const auto prototype = row.at<decltype(t)>(c);
+            for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+                const Features x = prototype(chunk);
+                store_row(packed + (chunk - first_chunk) * packed_size + c * TILE_COLS, x.low, x.high);
+            }
+        });
     }
     for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-        cols.apply(packed + (chunk - first_chunk) * packed_size, [&](std::int64_t c, Vec low, Vec high) { write(chunk, c, low, high); });
+        cols.apply(packed + (chunk - first_chunk) * packed_size, output_of(chunk));
     }
 }
 
 // The same, reduced to the ranks of the columns.
-template <class T, class Fetch, class Write>
+template <class Fetch, class OutputOf>
 void reduce_row(
-    const CentredRow<T>& row, const Reduction& cols, std::int64_t first_chunk, std::int64_t last_chunk, float* packed,
-    const Fetch& fetch, const Write& write) {
+    const CentredRow& row, const Reduction& cols, std::int64_t first_chunk, std::int64_t last_chunk, float* packed,
+    const Fetch& fetch, const OutputOf& output_of) {
     const std::int64_t packed_size = 2 * cols.pairs.count * TILE_COLS;
     for (std::int64_t pair = 0; pair < cols.pairs.count; ++pair) {
         const std::int64_t near = cols.pairs.near[pair], far = cols.pairs.far[pair];
         fetch(near);
         if (far >= 0) fetch(far);
-        const Scaling scaled_near = scaling(row.inverse[near]), scaled_far = scaling(row.inverse[far >= 0 ? far : near]);
-        for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-            const Features x = row(near, scaled_near, chunk), y = far >= 0 ? row(far, scaled_far, chunk) : Features{};
-            cols.fold(pair, x, y, packed + (chunk - first_chunk) * packed_size);
-        }
+        with_dtype(row.w.dtype, [&](auto t) {
+            const auto x = row.at<decltype(t)>(near), y = row.at<decltype(t)>(far >= 0 ? far : near);
+            for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+                cols.fold(pair, x(chunk), far >= 0 ? y(chunk) : Features{}, packed + (chunk - first_chunk) * packed_size);
+            }
+        });
     }
     for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-        cols.apply(packed + (chunk - first_chunk) * packed_size, [&](std::int64_t c, Vec low, Vec high) { write(chunk, c, low, high); });
+        cols.apply(packed + (chunk - first_chunk) * packed_size, output_of(chunk));
     }
 }
 
 // A task of a term. The prototypes of the next one are fetched meanwhile: no prefetcher follows so many rows at a time.
-template <class T>
-void smooth_along_columns(
+inline void smooth_along_columns(
     const Problem& p, const Neighborhood& h, const Term& term, const Tasks& tasks, std::int64_t task, const double* inverse,
     const float* centre, float* packed, const Workspace& workspace) {
     const Slice slice = tasks.slice;
     const std::int64_t in = tasks.row(task), first_chunk = tasks.chunk(task);
     const std::int64_t last_chunk = smaller(slice.last, first_chunk + CHUNKS_AT_ONCE), next = smaller(task + 1, tasks.count - 1);
     const std::int64_t row_start = term.in_rows[in] * h.cols;
-    const CentredRow<T> grid_row{row<T>(p.prototypes, row_start), p.prototypes.stride, p.dim, inverse + row_start, centre};
-    const T* next_w = row<T>(p.prototypes, term.in_rows[tasks.row(next)] * h.cols) + tasks.chunk(next) * TILE_COLS;
+    const Matrix grid_row_w{row(p.prototypes, row_start).data, p.prototypes.stride, p.prototypes.dtype};
+    const CentredRow grid_row{grid_row_w, p.dim, inverse + row_start, centre};
+    const Row next_w = row(p.prototypes, term.in_rows[tasks.row(next)] * h.cols) + tasks.chunk(next) * TILE_COLS;
     const auto fetch = [&](std::int64_t column) {
-        const T* x = next_w + column * p.prototypes.stride;
-        for (std::int64_t place = 0; place < last_chunk - first_chunk; ++place) {
-            fetch_line<2>(x + place * TILE_COLS);
-            fetch_line<2>(x + place * TILE_COLS + WIDTH);
-        }
+        const Row x = next_w + column * p.prototypes.stride;
+        for (std::int64_t d = 0; d < (last_chunk - first_chunk) * TILE_COLS; d += WIDTH) fetch_line<2>((x + d).data);
     };
     float* out = (term.is_thin ? workspace.reduced : workspace.smoothed) + in * TILE_COLS;
-    const auto write = [&](std::int64_t chunk, std::int64_t c, Vec low, Vec high) {
-        store_row(out + ((chunk - slice.first) * term.col_outs() + c) * term.entering * TILE_COLS, low, high);
-    };
-    if (term.is_thin) reduce_row(grid_row, term.cols_to_ranks, first_chunk, last_chunk, packed, fetch, write);
-    else smooth_row(grid_row, term.cols, first_chunk, last_chunk, packed, fetch, write);
+    const std::int64_t stride = term.entering * TILE_COLS;
+    const auto output_of = [&](std::int64_t chunk) { return OutputRows{out + (chunk - slice.first) * term.col_outs() * stride, stride}; };
+    if (term.is_thin) reduce_row(grid_row, term.cols_to_ranks, first_chunk, last_chunk, packed, fetch, output_of);
+    else smooth_row(grid_row, term.cols, first_chunk, last_chunk, packed, fetch, output_of);
 }
 
 // One chunk of the rows of the grid reduced to ranks, then the ranks of the columns expanded to those that hold a BMU.
@@ -292,22 +304,17 @@ inline void pass_through_ranks(
     for (std::int64_t j = 0; j < col_ranks; ++j) {
         const float* x = workspace.reduced + (chunk_of_slice * col_ranks + j) * term.entering * TILE_COLS;
         term.rows_to_ranks.fold_all([&](std::int64_t r) { return load_row(x + r * TILE_COLS); }, s.folded);
-        term.rows_to_ranks.apply(s.folded, [&](std::int64_t i, Vec low, Vec high) {
-            store_row(s.ranks + (i * col_ranks + j) * TILE_COLS, low, high);
-        });
+        term.rows_to_ranks.apply(s.folded, OutputRows{s.ranks + j * TILE_COLS, col_ranks * TILE_COLS});
     }
     for (std::int64_t i = 0; i < row_ranks; ++i) {
         float* out = workspace.smoothed + (chunk_of_slice * full_count * row_ranks + i) * TILE_COLS;
-        term.ranks_to_cols.apply(s.ranks + i * col_ranks * TILE_COLS, [&](std::int64_t full, Vec low, Vec high) {
-            store_row(out + full * row_ranks * TILE_COLS, low, high);
-        });
+        term.ranks_to_cols.apply(s.ranks + i * col_ranks * TILE_COLS, OutputRows{out, row_ranks * TILE_COLS});
     }
 }
 
 // Writes or adds a term to the attraction of each BMU of a column.
-template <bool ADD>
-void combine_rows(
-    const Problem& p, const Forward& f, const Term& term, Slice slice, std::int64_t full, ForwardScratch& s,
+inline void combine_rows(
+    const Problem& p, const Forward& f, const Term& term, bool add, Slice slice, std::int64_t full, ForwardScratch& s,
     const Workspace& workspace, float* attraction) {
     const std::int64_t column = f.samples.full[full];
     std::int64_t count = 0;
@@ -315,7 +322,7 @@ void combine_rows(
         if (term.wanted[f.samples.row[g]]) {
             s.group[count] = g;
             s.group_row[count++] = f.samples.row[g];
-        } else if (!ADD) {
+        } else if (!add) {
             fill(attraction + g * p.dim + slice.begin(), slice.count(p.dim), 0.0f);
         }
     }
@@ -324,29 +331,34 @@ void combine_rows(
         const std::int64_t d = chunk * TILE_COLS;
         const float* x =
             workspace.smoothed + ((chunk - slice.first) * f.samples.full_count + full) * term.combine_count * TILE_COLS;
+        const bool is_whole = p.dim - d >= TILE_COLS;
         s.rows.apply(x, [&](std::int64_t out, Vec low, Vec high) {
-            store_chunk<ADD>(attraction + s.group[out] * p.dim + d, smaller(TILE_COLS, p.dim - d), low, high);
+            if (is_whole) store_row(attraction + s.group[out] * p.dim + d, low, high, add);
+            else store_row(s.folded + out * TILE_COLS, low, high);
         });
+        for (std::int64_t out = 0; out < count && !is_whole; ++out) {
+            const float* part = s.folded + out * TILE_COLS;
+            float* pull = attraction + s.group[out] * p.dim + d;
+            for (std::int64_t i = 0; i < p.dim - d; ++i) pull[i] = add ? pull[i] + part[i] : part[i];
+        }
     }
 }
 
 // What the rows of a column write to and the loss reads: pieces that are too short for a prefetcher.
-template <class T>
-void fetch_column(const Problem& p, const Forward& f, Slice slice, std::int64_t full, const float* attraction) {
+inline void fetch_column(const Problem& p, const Forward& f, Slice slice, std::int64_t full, const float* attraction) {
     if (full >= f.samples.full_count) return;
     const std::int64_t column = f.samples.full[full], begin = slice.begin(), count = slice.count(p.dim);
     for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
         for (std::int64_t d = begin; d < begin + count; d += WIDTH) fetch_line<2>(attraction + g * p.dim + d);
         for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
-            const T* z = row<T>(p.z, f.samples.order[s]);
-            for (std::int64_t d = begin; d < begin + count; d += WIDTH) fetch_line<2>(z + d);
+            const Row z = row(p.z, f.samples.order[s]) + begin;
+            for (std::int64_t d = 0; d < count; d += WIDTH) fetch_line<2>((z + d).data);
         }
     }
 }
 
 // Adds z . S_b of a slice, and then the centre to what has been made without it.
-template <class T>
-void finish_column(const Problem& p, const Forward& f, Slice slice, std::int64_t full, float* attraction, double* along) {
+inline void finish_column(const Problem& p, const Forward& f, Slice slice, std::int64_t full, float* attraction, double* along) {
     const std::int64_t column = f.samples.full[full], begin = slice.begin(), count = slice.count(p.dim);
     const float* centre = f.centre + begin;
     for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
@@ -354,7 +366,7 @@ void finish_column(const Problem& p, const Forward& f, Slice slice, std::int64_t
         const double weight = f.weight[g];
         for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
             const std::int64_t i = f.samples.order[s];
-            along[i] += dot_with_sum(row<T>(p.z, i) + begin, pull, weight, centre, count);
+            along[i] += dot_with_sum(row(p.z, i) + begin, pull, weight, centre, count);
         }
         const float rounded = static_cast<float>(weight);
         for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
@@ -364,23 +376,21 @@ void finish_column(const Problem& p, const Forward& f, Slice slice, std::int64_t
 }
 
 // The attraction, and z . S_b of each sample. In a parallel region, by all of its threads: each takes a share of every slice.
-template <class T>
-void smooth_slice(
+inline void smooth_slice(
     const Problem& p, const Neighborhood& h, const Forward& f, Slice slice, const double* inverse, ForwardScratch& s,
     const Workspace& workspace, float* attraction) {
     for (std::int64_t t = 0; t < h.terms; ++t) {
         const Term& term = f.terms[t];
         const Tasks tasks(slice, term);
         const auto combine = [&](std::int64_t full) {
-            if (t == h.terms - 1) fetch_column<T>(p, f, slice, full + 1, attraction);
-            if (t == 0) combine_rows<false>(p, f, term, slice, full, s, workspace, attraction);
-            else combine_rows<true>(p, f, term, slice, full, s, workspace, attraction);
-            if (t == h.terms - 1) finish_column<T>(p, f, slice, full, attraction, s.along);
+            if (t == h.terms - 1) fetch_column(p, f, slice, full + 1, attraction);
+            combine_rows(p, f, term, t > 0, slice, full, s, workspace, attraction);
+            if (t == h.terms - 1) finish_column(p, f, slice, full, attraction, s.along);
         };
         const std::int64_t chunks = term.is_thin ? slice.last - slice.first : 0;
         if (f.own_slices) {
             for (std::int64_t task = 0; task < tasks.count; ++task) {
-                smooth_along_columns<T>(p, h, term, tasks, task, inverse, f.centre, s.packed, workspace);
+                smooth_along_columns(p, h, term, tasks, task, inverse, f.centre, s.packed, workspace);
             }
             for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
                 pass_through_ranks(term, f.samples.full_count, chunk, s, workspace);
@@ -389,7 +399,7 @@ void smooth_slice(
         } else {
 #pragma omp for schedule(static)
             for (std::int64_t task = 0; task < tasks.count; ++task) {
-                smooth_along_columns<T>(p, h, term, tasks, task, inverse, f.centre, s.packed, workspace);
+                smooth_along_columns(p, h, term, tasks, task, inverse, f.centre, s.packed, workspace);
             }
 #pragma omp for schedule(static)
             for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -401,15 +411,14 @@ void smooth_slice(
     }
 }
 
-template <class T>
-void som_forward(
+inline void som_forward(
     const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction, float* words) {
     *loss = 0;
     if (p.batch == 0) return;
     const Context context(words, p.batch);
     {
         const Search found{bmu, nullptr, context.inverse_z, context.inverse_prototype};
-        search<T>(p, found);
+        search(p, found);
     }
 
     const std::int64_t attraction_rows = smaller(p.batch, p.num_prototypes);
@@ -419,12 +428,12 @@ void som_forward(
     Arena arena;
     lay_out(arena, [&](Arena& a) { f.take(a, p, h, thin); });
     f.prepare(p, h, thin, bmu);
-    write_centre<T>(p, context.inverse_prototype, 0, p.dim, f.centre);
+    write_centre(p, context.inverse_prototype, 0, p.dim, f.centre);
     fill(f.centre + p.dim, f.chunks * TILE_COLS - p.dim, 0.0f);
     const std::int64_t slices = ceil_div(f.chunks, f.slice_chunks);
     const auto smooth = [&](std::int64_t i, ForwardScratch& s, const Workspace& workspace) {
         const Slice slice{i * f.slice_chunks, smaller(f.chunks, (i + 1) * f.slice_chunks)};
-        smooth_slice<T>(p, h, f, slice, context.inverse_prototype, s, workspace, attraction);
+        smooth_slice(p, h, f, slice, context.inverse_prototype, s, workspace, attraction);
     };
 #pragma omp parallel num_threads(f.threads) if (f.threads > 1)
     {

@@ -12,8 +12,7 @@ namespace vitsom {
 namespace VITSOM_ISA {
 namespace {
 
-template <class T>
-SearchCounts find_bmu_in(const Problem& p, std::int64_t* bmu, float* distance) {
+SearchCounts find_bmu(const Problem& p, std::int64_t* bmu, float* distance) {
     Search found{bmu, nullptr, nullptr, nullptr};
     Arena arena;
     lay_out(arena, [&](Arena& a) {
@@ -21,7 +20,7 @@ SearchCounts find_bmu_in(const Problem& p, std::int64_t* bmu, float* distance) {
         found.inverse_prototype = a.take<double>(p.num_prototypes);
         found.score = a.take<double>(p.batch);
     });
-    const SearchCounts counts = search<T>(p, found);
+    const SearchCounts counts = search(p, found);
     for (std::int64_t i = 0; i < p.batch; ++i) {
         // Of rows that are the same, or opposite, roundings leave 1e-16 below 0, or above 2.
         const double d = 1 - found.score[i];
@@ -30,40 +29,12 @@ SearchCounts find_bmu_in(const Problem& p, std::int64_t* bmu, float* distance) {
     return counts;
 }
 
-template <class Call>
-auto with_dtype(DType dtype, const Call& call) {
-    switch (dtype) {
-        case DType::bfloat16: return call(bfloat16{});
-        case DType::float16: return call(float16{});
-        default: return call(float{});
-    }
-}
-
-SearchCounts find_bmu(const Problem& p, std::int64_t* bmu, float* distance) {
-    return with_dtype(p.dtype, [&](auto t) { return find_bmu_in<decltype(t)>(p, bmu, distance); });
-}
-
-void forward(
-    const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu, float* attraction, float* context) {
-    with_dtype(p.dtype, [&](auto t) { som_forward<decltype(t)>(p, h, scale, loss, bmu, attraction, context); });
-}
-
-void backward(
-    const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, const float* attraction, float* context,
-    void* grad_z, void* grad_prototypes) {
-    with_dtype(p.dtype, [&](auto t) {
-        using T = decltype(t);
-        som_backward<T>(
-            p, h, scale, bmu, attraction, context, static_cast<T*>(grad_z), static_cast<T*>(grad_prototypes));
-    });
-}
-
 #define VITSOM_STRING_OF(x) #x
 #define VITSOM_STRING(x) VITSOM_STRING_OF(x)
 #define VITSOM_JOIN_OF(a, b) a##b
 #define VITSOM_JOIN(a, b) VITSOM_JOIN_OF(a, b)
 
-constexpr Kernels table{VITSOM_STRING(VITSOM_ISA), find_bmu, forward, backward};
+constexpr Kernels table{VITSOM_STRING(VITSOM_ISA), find_bmu, som_forward, som_backward};
 
 }  // namespace
 }  // namespace VITSOM_ISA

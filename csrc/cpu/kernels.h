@@ -13,6 +13,7 @@ enum class DType : int { float32 = 0, bfloat16 = 1, float16 = 2 };
 struct Matrix {
     const void* data;
     std::int64_t stride;  // elements from one row to the next; may be 0 (an expanded row)
+    DType dtype;
 };
 
 // Whether the search is to rule out tiles of the map; automatic: where that looks faster.
@@ -21,7 +22,6 @@ enum class Pruning { automatic, always, never };
 struct Problem {
     Matrix z;           // [batch, dim]
     Matrix prototypes;  // [num_prototypes, dim]
-    DType dtype;
     std::int64_t batch, num_prototypes, dim;
     int threads;  // at most this many
     Pruning pruning;

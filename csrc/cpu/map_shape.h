@@ -52,8 +52,7 @@ struct Tiling {
 };
 
 // The squared length of the sum of a few tiles' prototypes, each of length 1: the more alike they are, the longer.
-template <class T>
-double similarity(const Problem& p, const Tiling& tiling, float* scratch) {
+inline double similarity(const Problem& p, const Tiling& tiling, float* scratch) {
     constexpr std::int64_t SAMPLES = 4;
     const Order order(tiling.tiles.count());
     double total = 0;
@@ -62,12 +61,13 @@ double similarity(const Problem& p, const Tiling& tiling, float* scratch) {
         fill(scratch, p.dim, 0.0f);
         for (int lane = 0; lane < MEMBERS; ++lane) {
             const std::int64_t k = members[lane];
-            const double inverse = k < 0 ? 0 : inverse_norm(row<T>(p.prototypes, k), p.dim);
+            const double inverse = k < 0 ? 0 : inverse_norm(row(p.prototypes, k), p.dim);
             if (!(inverse > 0)) continue;
             const Scaling scaled = scaling(inverse);
-            const T* x = row<T>(p.prototypes, k);
-            for_each_vector(p.dim, [&](std::int64_t d, auto load, auto store) {
-                store(scratch + d, load(scratch + d) + scaled(load(x + d)));
+            with_elements(row(p.prototypes, k), [&](const auto* x) {
+                for_each_vector(p.dim, [&](std::int64_t d, auto load, auto store) {
+                    store(scratch + d, load(scratch + d) + scaled(load(x + d)));
+                });
             });
         }
         total += squared_norm(scratch, p.dim);
@@ -75,16 +75,15 @@ double similarity(const Problem& p, const Tiling& tiling, float* scratch) {
     return total;
 }
 
-template <class T>
-Cells map_shape(const Problem& p, float* scratch) {
+inline Cells map_shape(const Problem& p, float* scratch) {
     constexpr std::int64_t MOST_ASPECT = 64;
     const std::int64_t count = p.num_prototypes;
     Cells best{1, count};
-    double most = similarity<T>(p, Tiling(best), scratch);
+    double most = similarity(p, Tiling(best), scratch);
     for (std::int64_t rows = 2; rows * rows <= count * MOST_ASPECT && rows <= count; ++rows) {
         const Cells cells{rows, count / rows};
         if (cells.count() != count || cells.cols > rows * MOST_ASPECT) continue;
-        const double found = similarity<T>(p, Tiling(cells), scratch);
+        const double found = similarity(p, Tiling(cells), scratch);
         if (found > most) {
             most = found;
             best = cells;

@@ -15,27 +15,22 @@ constexpr std::int64_t SIDE_BY_SIDE = LANES * WIDTH;
 inline std::int64_t padded(std::int64_t dim) { return ceil_div(dim, Int8::PER_WORD * WIDTH) * Int8::PER_WORD * WIDTH; }
 
 // A row of length 1, padded, its vectors `stride` apart.
-template <class T>
-void write_unit(const T* x, double inverse, std::int64_t count, std::int64_t dim, float* out, std::int64_t stride = WIDTH) {
+__attribute__((noinline)) inline void write_unit(
+    Row row, double inverse, std::int64_t count, std::int64_t dim, float* out, std::int64_t stride = WIDTH) {
     const Scaling scaled = scaling(inverse);
-    if (scaled.first == 1) {
-        for_each_vector(count, [&](std::int64_t d, auto load, auto) { store(out + d / WIDTH * stride, load(x + d) * scaled.second); });
-    } else {
-        for_each_vector(count, [&](std::int64_t d, auto load, auto) { store(out + d / WIDTH * stride, scaled(load(x + d))); });
-    }
+    with_elements(row, [&](const auto* x) {
+        if (scaled.first == 1) {
+            for_each_vector(count, [&](std::int64_t d, auto load, auto) { store(out + d / WIDTH * stride, load(x + d) * scaled.second); });
+        } else {
+            for_each_vector(count, [&](std::int64_t d, auto load, auto) { store(out + d / WIDTH * stride, scaled(load(x + d))); });
+        }
+    });
     for (std::int64_t v = ceil_div(count, WIDTH); v < dim / WIDTH; ++v) store(out + v * stride, Vec{});
 }
 
 // Row x, or nothing if it is nullptr, as a member.
 inline void write_member(const float* x, std::int64_t n, float* out) {
     for (std::int64_t d = 0; d < n; d += WIDTH, out += SIDE_BY_SIDE) store(out, x ? load(x + d) : Vec{});
-}
-
-// Rows of a tile are in several places of memory, more than the processor foresees: without this a search of a map of 256 x 256
-// takes 4 % longer.
-template <class T>
-void fetch(const T* x, std::int64_t count) {
-    for (std::int64_t d = 0; d < count; d += 64 / static_cast<std::int64_t>(sizeof(T))) fetch_line<2>(x + d);
 }
 
 inline float dot_padded(const float* a, const float* b, std::int64_t n) {

@@ -44,7 +44,7 @@ inline __attribute__((always_inline)) void transpose(Vec (&rows)[WIDTH]) {
 
 // out[d][column] = matrix[first + column][start + d] for TILE_COLS rows of the matrix; rows from `end` on are zero.
 template <class T>
-void pack_columns(
+void pack_columns_of(
     const Matrix& matrix, std::int64_t first, std::int64_t end, std::int64_t start, std::int64_t count, float* out) {
     for (int half = 0; half < 2; ++half, first += WIDTH, out += WIDTH) {
         for (std::int64_t d = 0; d < count; d += WIDTH) {
@@ -52,7 +52,7 @@ void pack_columns(
             Vec block[WIDTH];
 #pragma GCC unroll 16
             for (int r = 0; r < WIDTH; ++r) {
-                const T* x = row<T>(matrix, smaller(first + r, end - 1)) + start + d;
+                const T* x = typed_row<T>(matrix, smaller(first + r, end - 1)) + start + d;
                 block[r] = rest == WIDTH ? load(x) : load_partial(x, rest);
                 if (first + r >= end) block[r] = Vec{};
             }
@@ -62,9 +62,14 @@ void pack_columns(
     }
 }
 
+__attribute__((noinline)) inline void pack_columns(
+    const Matrix& matrix, std::int64_t first, std::int64_t end, std::int64_t start, std::int64_t count, float* out) {
+    with_dtype(matrix.dtype, [&](auto t) { pack_columns_of<decltype(t)>(matrix, first, end, start, count, out); });
+}
+
 // out[d][r] = factor * scale[rows[r]] * matrix[rows[r]][start + d] for `num_rows` <= TILE_ROWS rows.
 template <class T>
-void pack_tile_rows(
+void pack_tile_rows_of(
     const Matrix& matrix, const std::int64_t* rows, std::int64_t num_rows, std::int64_t start, std::int64_t count, double factor,
     const double* scale, float* out) {
     for (std::int64_t first = 0; first < num_rows; first += WIDTH) {
@@ -76,7 +81,7 @@ void pack_tile_rows(
             Vec block[WIDTH];
             for (std::int64_t r = lanes; r < WIDTH; ++r) block[r] = Vec{};
             for (std::int64_t r = 0; r < lanes; ++r) {
-                const T* x = row<T>(matrix, rows[first + r]) + start + d;
+                const T* x = typed_row<T>(matrix, rows[first + r]) + start + d;
                 block[r] = scaled[r](rest == WIDTH ? load(x) : load_partial(x, rest));
             }
             transpose(block);
@@ -89,6 +94,14 @@ void pack_tile_rows(
             }
         }
     }
+}
+
+__attribute__((noinline)) inline void pack_tile_rows(
+    const Matrix& matrix, const std::int64_t* rows, std::int64_t num_rows, std::int64_t start, std::int64_t count, double factor,
+    const double* scale, float* out) {
+    with_dtype(matrix.dtype, [&](auto t) {
+        pack_tile_rows_of<decltype(t)>(matrix, rows, num_rows, start, count, factor, scale, out);
+    });
 }
 
 // TILE_COLS features of one row.
@@ -106,18 +119,24 @@ inline Features load_features(const T* x, std::int64_t count) {
     return {count == WIDTH ? load(x) : load_partial(x, count), Vec{}};
 }
 
-// One row of a tile written to `count` <= TILE_COLS elements of a row.
-template <bool ADD>
-inline void store_chunk(float* out, std::int64_t count, Vec low, Vec high) {
-    if (count == TILE_COLS) {
-        store(out, ADD ? load(out) + low : low);
-        store(out + WIDTH, ADD ? load(out + WIDTH) + high : high);
-        return;
-    }
-    float values[TILE_COLS];
-    store(values, low);
-    store(values + WIDTH, high);
-    for (std::int64_t i = 0; i < count; ++i) out[i] = ADD ? out[i] + values[i] : values[i];
+inline void store_row(float* out, Vec low, Vec high) {
+    store(out, low);
+    store(out + WIDTH, high);
+}
+
+// Rows of TILE_COLS elements, in places so far apart.
+struct OutputRows {
+    float* first;
+    std::int64_t stride;
+
+    void operator()(std::int64_t index, Vec low, Vec high) const { store_row(first + index * stride, low, high); }
+    OutputRows from(std::int64_t index) const { return {first + index * stride, stride}; }
+};
+
+// Written, or added to what is there.
+inline void store_row(float* out, Vec low, Vec high, bool add) {
+    if (add) store_row(out, load(out) + low, load(out + WIDTH) + high);
+    else store_row(out, low, high);
 }
 
 }  // namespace VITSOM_ISA

@@ -4,6 +4,7 @@
 // twelve digits, and rows that are the same but for a power of two get the same score to the last bit.
 #pragma once
 
+#include "kernels.h"
 #include "vector.h"
 
 namespace vitsom {
@@ -11,9 +12,39 @@ namespace VITSOM_ISA {
 
 constexpr double EPS = 1e-12;  // of torch.nn.functional.normalize
 
+// A row of z or of the prototypes, in the dtype in which it is given. What reads one asks for the dtype once, around its loop: no
+// other code is compiled three times.
+struct Row {
+    const char* data;
+    DType dtype;
+
+    std::int64_t element_bytes() const { return dtype == DType::float32 ? 4 : 2; }
+    Row operator+(std::int64_t elements) const { return {data + elements * element_bytes(), dtype}; }
+};
+
+inline Row row(const Matrix& matrix, std::int64_t index) {
+    return Row{static_cast<const char*>(matrix.data), matrix.dtype} + index * matrix.stride;
+}
+
 template <class T>
-const T* row(const Matrix& matrix, std::int64_t index) {
+const T* typed_row(const Matrix& matrix, std::int64_t index) {
     return static_cast<const T*>(matrix.data) + index * matrix.stride;
+}
+
+// Calls `body` with a number of the dtype.
+template <class Body>
+inline __attribute__((always_inline)) auto with_dtype(DType dtype, const Body& body) {
+    switch (dtype) {
+        case DType::bfloat16: return body(bfloat16{});
+        case DType::float16: return body(float16{});
+        default: return body(float{});
+    }
+}
+
+// Calls `body` with the address of the row's elements, as what they are.
+template <class Body>
+inline __attribute__((always_inline)) auto with_elements(Row x, const Body& body) {
+    return with_dtype(x.dtype, [&](auto t) { return body(reinterpret_cast<const decltype(t)*>(x.data)); });
 }
 
 // Two vectors at a time, in chains of their own: an addition takes four cycles.
@@ -47,13 +78,14 @@ double quick_dot(const T* x, const U* y, std::int64_t n) {
 }
 
 // x . (y + factor * z), where y and z are in fp32 and their sum is not.
-template <class T>
-double dot_with_sum(const T* x, const float* y, double factor, const float* z, std::int64_t n) {
+inline double dot_with_sum(Row x, const float* y, double factor, const float* z, std::int64_t n) {
     DoublePair sums{};
-    for_each_vector(n, [&](std::int64_t i, auto load, auto) {
-        const DoublePair a = widen(load(x + i)), b = widen(load(y + i)), c = widen(load(z + i));
-        sums.low += a.low * (b.low + factor * c.low);
-        sums.high += a.high * (b.high + factor * c.high);
+    with_elements(x, [&](const auto* x) {
+        for_each_vector(n, [&](std::int64_t i, auto load, auto) {
+            const DoublePair a = widen(load(x + i)), b = widen(load(y + i)), c = widen(load(z + i));
+            sums.low += a.low * (b.low + factor * c.low);
+            sums.high += a.high * (b.high + factor * c.high);
+        });
     });
     return sum(sums.low + sums.high);
 }
@@ -81,9 +113,15 @@ inline double inverse_norm(double squared) {
     return 1.0 / (norm < EPS ? EPS : norm);
 }
 
-template <class T>
-double inverse_norm(const T* x, std::int64_t n) {
-    return inverse_norm(squared_norm(x, n));
+__attribute__((noinline)) inline double squared_norm(Row x, std::int64_t n) {
+    return with_elements(x, [=](const auto* elements) { return squared_norm(elements, n); });
+}
+
+inline double inverse_norm(Row x, std::int64_t n) { return inverse_norm(squared_norm(x, n)); }
+
+// The product of two rows of one dtype.
+__attribute__((noinline)) inline double dot(Row x, Row y, std::int64_t n) {
+    return with_elements(x, [=](const auto* elements) { return dot(elements, reinterpret_cast<decltype(elements)>(y.data), n); });
 }
 
 // A factor in two steps: where it is near the ends of fp32, a row times one number would be beyond them, or lose its bits. And
@@ -109,11 +147,17 @@ inline Scaling scaling(double factor) {
     return {first, rounded, static_cast<float>(second - static_cast<double>(rounded))};
 }
 
-// Fetches a row into the second-level cache.
+// Fetches so many bytes into the second-level cache.
+inline void fetch_bytes(const void* x, std::int64_t bytes) {
+    constexpr std::int64_t LINE = 64;
+    for (std::int64_t at = 0; at < bytes; at += LINE) fetch_line<2>(static_cast<const char*>(x) + at);
+}
+
+inline void fetch(Row x, std::int64_t n) { fetch_bytes(x.data, n * x.element_bytes()); }
+
 template <class T>
-void fetch_features(const T* x, std::int64_t n) {
-    constexpr std::int64_t A_LINE = 64 / sizeof(T);
-    for (std::int64_t d = 0; d < n; d += A_LINE) fetch_line<2>(x + d);
+void fetch(const T* x, std::int64_t n) {
+    fetch_bytes(x, n * static_cast<std::int64_t>(sizeof(T)));
 }
 
 template <class T>

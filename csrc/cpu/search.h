@@ -12,8 +12,7 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-template <class T>
-SearchCounts search(const Problem& p, const Search& result) {
+inline SearchCounts search(const Problem& p, const Search& result) {
     Arena arena;
     std::int64_t* rows = nullptr;  // samples without a BMU as yet
     lay_out(arena, [&](Arena& a) { rows = a.take<std::int64_t>(p.batch); });
@@ -21,18 +20,18 @@ SearchCounts search(const Problem& p, const Search& result) {
     SearchCounts counts{};
     std::int64_t left = p.batch;
 #if defined(__AVX512VNNI__)
-    counts.pruned = search_pruned<T>(p, rows, left, result, counts);
+    counts.pruned = search_pruned(p, rows, left, result, counts);
     left -= counts.pruned;
-    if (left > 0) counts.int8 = search_coded<Int8, T>(p, rows, left, result, counts.candidates);
+    if (left > 0) counts.int8 = search_coded<Int8>(p, rows, left, result, counts.candidates);
     left -= counts.int8;
 #endif
 #if defined(__AVX512BF16__)
-    if (left > 0) counts.bf16 = search_coded<BFloat16, T>(p, rows, left, result, counts.candidates);
+    if (left > 0) counts.bf16 = search_coded<BFloat16>(p, rows, left, result, counts.candidates);
     left -= counts.bf16;
 #endif
-    if (left > 0) counts.fp32 = search_fp32<T>(p, rows, left, result);
+    if (left > 0) counts.fp32 = search_fp32(p, rows, left, result);
     left -= counts.fp32;
-    if (left > 0) search_fp64<T>(p, rows, left, result);
+    if (left > 0) search_fp64(p, rows, left, result);
     counts.fp64 = left;
     return counts;
 }

@@ -16,7 +16,7 @@ constexpr std::int64_t LEAST_SAMPLES = 64, LEAST_PROTOTYPES = 256, LEAST_DIM = 6
 
 // Finds the BMUs of `batch` of the samples, those that `rows` lists; those that it cannot decide are left in `rows`. Returns
 // how many it has decided, and adds to `candidates` how many prototypes it scored for them.
-template <class Code, class T>
+template <class Code>
 std::int64_t search_coded(
     const Problem& p, std::int64_t* rows, std::int64_t batch, const Search& result, std::int64_t& candidates) {
     if (batch < LEAST_SAMPLES || p.num_prototypes < LEAST_PROTOTYPES || p.dim < LEAST_DIM) return 0;
@@ -30,30 +30,30 @@ std::int64_t search_coded(
     Interruption interruption(p);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        find_centre<Code, T>(p, result, s);
+        find_centre<Code>(p, result, s);
 #pragma omp single
         s.centre_squared = squared_norm(s.centre, p.dim);
         const std::int64_t first_panels = s.trial_panels();
 #pragma omp for schedule(static)
         for (std::int64_t i = 0; i <= first_panels; ++i) {
-            if (i < first_panels) encode_panel<Code, T>(p, result, s, s.order(i), s.codes(0, i, s.order(i)));
-            else encode_samples<Code, T>(p, rows, result, s, 0);
+            if (i < first_panels) encode_panel<Code>(p, result, s, s.order(i), s.codes(0, i, s.order(i)));
+            else encode_samples<Code>(p, rows, result, s, 0);
         }
 #pragma omp single
-        promising = CodedPart<Code, T>(p, s, rows, result, 0, 0).is_promising();
+        promising = CodedPart<Code>(p, s, rows, result, 0, 0).is_promising();
         if (promising) {
             if (!s.codes_in_turn()) {
 #pragma omp for schedule(static) nowait
                 for (std::int64_t panel = 0; panel < s.panels; ++panel) {
-                    encode_panel<Code, T>(p, result, s, panel, s.codes(0, 0, panel));
+                    encode_panel<Code>(p, result, s, panel, s.codes(0, 0, panel));
                 }
             }
 #pragma omp for schedule(static)
-            for (std::int64_t tile = 0; tile < s.tiles; ++tile) encode_samples<Code, T>(p, rows, result, s, tile);
+            for (std::int64_t tile = 0; tile < s.tiles; ++tile) encode_samples<Code>(p, rows, result, s, tile);
 #pragma omp for schedule(static)
             for (int part = 0; part < threads; ++part) {
                 const int prototype_part = part % s.prototype_parts, batch_part = part / s.prototype_parts;
-                CodedPart<Code, T>(p, s, rows, result, prototype_part, batch_part).run(interruption);
+                CodedPart<Code>(p, s, rows, result, prototype_part, batch_part).run(interruption);
             }
 #pragma omp for schedule(static)
             for (std::int64_t i = 0; i < batch; ++i) {
@@ -64,7 +64,7 @@ std::int64_t search_coded(
                 }
                 for (int part = 0; part < s.prototype_parts; ++part) {
                     const auto batch_part = static_cast<int>(i / TILE_ROWS / s.tiles_a_part);
-                    reached = CodedPart<Code, T>(p, s, rows, result, part, batch_part).finish(i, reached);
+                    reached = CodedPart<Code>(p, s, rows, result, part, batch_part).finish(i, reached);
                 }
             }
         }

@@ -172,8 +172,7 @@ void score_tile(
 }
 
 // One part of the prototypes against one part of the samples.
-template <class T>
-void search_part(
+inline void search_part(
     const Problem& p, const SearchPlan& plan, const std::int64_t* rows, const Search& result, int prototype_part,
     int batch_part, Interruption& interruption) {
     const int part = batch_part * plan.prototype_parts + prototype_part;
@@ -186,7 +185,7 @@ void search_part(
     const std::int64_t panel_end = smaller(plan.panels, panel_begin + plan.panels_a_part);
     for (std::int64_t i = batch_begin; i < batch_end; ++i) contenders.start(i, plan.first_floor[i]);
     const auto exact = [&](std::int64_t i, const std::int64_t* index, std::int64_t n, Leader leader) {
-        rescore_all(p, row<T>(p.z, rows[i]), result.inverse_z[rows[i]], result.inverse_prototype, index, n, leader);
+        rescore_all(p, row(p.z, rows[i]), result.inverse_z[rows[i]], result.inverse_prototype, index, n, leader);
     };
     double squared[GROUP_PANELS * TILE_COLS];
     float inverse[GROUP_PANELS * TILE_COLS];
@@ -209,11 +208,11 @@ void search_part(
                 group.is_last = d + group.count == p.dim;
                 for (std::int64_t i = 0; i < group.panels; ++i) {
                     const std::int64_t first = group.first + i * TILE_COLS;
-                    pack_columns<T>(p.prototypes, first, end, d, group.count, packed + i * group.count * TILE_COLS);
+                    pack_columns(p.prototypes, first, end, d, group.count, packed + i * group.count * TILE_COLS);
                     // The next panel is fetched meanwhile: no prefetcher follows the rows of one.
                     for (std::int64_t k = first; k < smaller(end, first + TILE_COLS); ++k) {
-                        fetch_features(row<T>(p.prototypes, smaller(end - 1, k + TILE_COLS)) + d, group.count);
-                        squared[k - group.first] += squared_norm(row<T>(p.prototypes, k) + d, group.count);
+                        fetch(row(p.prototypes, smaller(end - 1, k + TILE_COLS)) + d, group.count);
+                        squared[k - group.first] += squared_norm(row(p.prototypes, k) + d, group.count);
                     }
                 }
                 if (group.is_last) {
@@ -230,7 +229,7 @@ void search_part(
                     float* z = plan.packed_z;
                     z += plan.packs_tiles ? part * plan.block_dim * TILE_ROWS : d * plan.batch + i * group.count;
                     if (plan.packs_tiles) {
-                        pack_tile_rows<T>(p.z, rows + i, tile_rows, d, group.count, PACKED_LENGTH, result.inverse_z, z);
+                        pack_tile_rows(p.z, rows + i, tile_rows, d, group.count, PACKED_LENGTH, result.inverse_z, z);
                     }
                     float* sums = partial + (i - block) * group.panels * TILE_COLS;
                     with_tile_rows(tile_rows, [&](auto constant) {
@@ -243,8 +242,7 @@ void search_part(
 }
 
 // The BMU of sample i of the batch, row `to` of z, out of what all parts have left of the prototypes. False where that is too much.
-template <class T>
-bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std::int64_t to, const Search& result) {
+inline bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std::int64_t to, const Search& result) {
     if (plan.first_floor[i] == UNDECIDED) {  // NaN, or zeros: at a distance of 1 from any prototype that is a number
         std::int64_t k = result.inverse_z[to] == result.inverse_z[to] ? 0 : p.num_prototypes;
         while (k < p.num_prototypes && result.inverse_prototype[k] != result.inverse_prototype[k]) ++k;
@@ -260,7 +258,7 @@ bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std::int64
     }
     if (least == UNDECIDED) return false;
     const auto exact = [&](std::int64_t, const std::int64_t* index, std::int64_t n, Leader leader) {
-        rescore_all(p, row<T>(p.z, to), result.inverse_z[to], result.inverse_prototype, index, n, leader);
+        rescore_all(p, row(p.z, to), result.inverse_z[to], result.inverse_prototype, index, n, leader);
     };
     std::int64_t known = 0, last = 0;
     for (int part = 0; part < plan.prototype_parts; ++part) {
@@ -293,21 +291,19 @@ bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std::int64
 }
 
 // The contenders of sample i, of which several are to be scored: the first features of each, while other samples are decided.
-template <class T>
-void fetch_contenders(const Problem& p, const SearchPlan& plan, std::int64_t i) {
+inline void fetch_contenders(const Problem& p, const SearchPlan& plan, std::int64_t i) {
     for (int part = 0; part < plan.prototype_parts; ++part) {
         const Contest& contest = plan.contenders[part].of[i];
         for (std::int32_t c = 0; c < contest.count; ++c) {
             if (contest.list[c].score < plan.contenders[part].floor[i]) continue;
-            fetch_features(row<T>(p.prototypes, contest.list[c].index), smaller(p.dim, FETCHED_AHEAD));
+            fetch(row(p.prototypes, contest.list[c].index), smaller(p.dim, FETCHED_AHEAD));
         }
     }
 }
 
 // Finds the BMUs of `batch` of the samples, those that `rows` lists; those that it cannot decide are left in `rows`. Returns how
 // many it has decided.
-template <class T>
-std::int64_t search_fp32(const Problem& p, std::int64_t* rows, std::int64_t batch, const Search& result) {
+inline std::int64_t search_fp32(const Problem& p, std::int64_t* rows, std::int64_t batch, const Search& result) {
     SearchPlan plan = plan_search(p, batch);
     Arena arena;
     bool* decided = nullptr;
@@ -324,25 +320,25 @@ std::int64_t search_fp32(const Problem& p, std::int64_t* rows, std::int64_t batc
             const std::int64_t first = tile * TILE_ROWS, tile_rows = smaller(TILE_ROWS, batch - first);
             for (std::int64_t r = 0; r < tile_rows; ++r) {
                 const std::int64_t i = rows[first + r];
-                const double squared = squared_norm(row<T>(p.z, i), p.dim);
+                const double squared = squared_norm(row(p.z, i), p.dim);
                 result.inverse_z[i] = inverse_norm(squared);
                 plan.first_floor[first + r] = squared > 0 && squared <= __DBL_MAX__ ? -__FLT_MAX__ : UNDECIDED;
             }
             for (std::int64_t d = 0; d < p.dim && !plan.packs_tiles; d += plan.block_dim) {
                 const std::int64_t count = smaller(plan.block_dim, p.dim - d);
                 float* out = plan.packed_z + d * batch + first * count;
-                pack_tile_rows<T>(p.z, rows + first, tile_rows, d, count, PACKED_LENGTH, result.inverse_z, out);
+                pack_tile_rows(p.z, rows + first, tile_rows, d, count, PACKED_LENGTH, result.inverse_z, out);
             }
         }
 #pragma omp for schedule(static)
         for (int part = 0; part < threads; ++part) {
             const int prototype_part = part % plan.prototype_parts, batch_part = part / plan.prototype_parts;
-            search_part<T>(p, plan, rows, result, prototype_part, batch_part, interruption);
+            search_part(p, plan, rows, result, prototype_part, batch_part, interruption);
         }
 #pragma omp for schedule(static)
         for (std::int64_t i = 0; i < batch; ++i) {
-            if (i + 1 < batch) fetch_contenders<T>(p, plan, i + 1);
-            decided[i] = !interruption.has_come() && decide<T>(p, plan, i, rows[i], result);
+            if (i + 1 < batch) fetch_contenders(p, plan, i + 1);
+            decided[i] = !interruption.has_come() && decide(p, plan, i, rows[i], result);
         }
     }
     interruption.end_here();

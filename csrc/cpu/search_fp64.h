@@ -50,10 +50,10 @@ void search_pairs(
     const Problem& p, const std::int64_t* rows, std::int64_t count, std::int64_t first, std::int64_t last, const double* inverse,
     double* best, std::int64_t* bmu) {
     const T* z[EXACT_ROWS];
-    for (int r = 0; r < EXACT_ROWS; ++r) z[r] = row<T>(p.z, rows[smaller(r, count - 1)]);
+    for (int r = 0; r < EXACT_ROWS; ++r) z[r] = typed_row<T>(p.z, rows[smaller(r, count - 1)]);
     for (std::int64_t k = first; k < last; k += EXACT_COLS) {
         const T* w[EXACT_COLS];
-        for (int c = 0; c < EXACT_COLS; ++c) w[c] = row<T>(p.prototypes, smaller(k + c, last - 1));
+        for (int c = 0; c < EXACT_COLS; ++c) w[c] = typed_row<T>(p.prototypes, smaller(k + c, last - 1));
         double products[EXACT_ROWS][EXACT_COLS];
         multiply_pairs(z, w, p.dim, products);
         for (std::int64_t r = 0; r < count; ++r) {
@@ -69,9 +69,8 @@ void search_pairs(
 }
 
 // Finds the BMUs of `batch` of the samples, those that `rows` lists; the factors that make lengths 1 are known.
-template <class T>
-void search_fp64(const Problem& p, const std::int64_t* rows, std::int64_t batch, const Search& result) {
-    const std::int64_t block = larger(EXACT_COLS, EXACT_BLOCK_BYTES / (p.dim * static_cast<std::int64_t>(sizeof(T))));
+inline void search_fp64(const Problem& p, const std::int64_t* rows, std::int64_t batch, const Search& result) {
+    const std::int64_t block = larger(EXACT_COLS, EXACT_BLOCK_BYTES / (p.dim * row(p.prototypes, 0).element_bytes()));
     const std::int64_t groups = ceil_div(batch, EXACT_ROWS);
     const int threads = useful_threads(4 * batch * p.num_prototypes * p.dim, p.threads);
     Arena arena;
@@ -92,9 +91,11 @@ void search_fp64(const Problem& p, const std::int64_t* rows, std::int64_t batch,
         for (std::int64_t group = 0; group < groups; ++group) {
             if (interruption.is_wanted()) continue;
             const std::int64_t i = group * EXACT_ROWS;
-            search_pairs<T>(
-                p, rows + i, smaller(EXACT_ROWS, batch - i), first, smaller(p.num_prototypes, first + block), result.inverse_prototype,
-                best + i, bmu + i);
+            with_dtype(p.z.dtype, [&](auto t) {
+                search_pairs<decltype(t)>(
+                    p, rows + i, smaller(EXACT_ROWS, batch - i), first, smaller(p.num_prototypes, first + block),
+                    result.inverse_prototype, best + i, bmu + i);
+            });
         }
     }
     interruption.end_here();

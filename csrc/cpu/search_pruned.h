@@ -27,8 +27,7 @@ constexpr int MOST_WALKS = 256;  // threads
 constexpr std::int64_t TRIED_SAMPLES = 32, TRIED_TILES = 32;
 
 // The share of the tiles that a few samples would have to look into. It is an upper bound, as they know only the prototypes of these.
-template <class T>
-double share_of_tiles(
+inline double share_of_tiles(
     const Problem& p, const TileTree& tree, const std::int64_t* rows, std::int64_t batch, float* units, float* axes,
     float* samples) {
     float* centre = axes + 3 * tree.dim;
@@ -38,7 +37,7 @@ double share_of_tiles(
     float best[TRIED_SAMPLES], along[TRIED_SAMPLES][TRIED_TILES];
     Radius radius[TRIED_TILES];
     for (std::int64_t i = 0; i < num_samples; ++i) {
-        const T* z = row<T>(p.z, rows[order(i)]);
+        const Row z = row(p.z, rows[order(i)]);
         const double inverse = inverse_norm(z, p.dim);
         write_unit(z, inverse == inverse ? inverse : 0, p.dim, tree.dim, samples + i * tree.dim);
         best[i] = 0;
@@ -46,7 +45,7 @@ double share_of_tiles(
     for (std::int64_t j = 0; j < num_tiles; ++j) {
         const Members members = tiling.members(tiles(j)), next = tiling.members(tiles(smaller(j + 1, num_tiles - 1)));
         double inverse[LANES];
-        const Vec present = read_members<T>(p, members, next, tree.dim, units, inverse);
+        const Vec present = read_members(p, members, next, tree.dim, units, inverse);
         describe_members(tree, units, present, axes, centre, WIDTH, radius[j]);
         for (std::int64_t i = 0; i < num_samples; ++i) {
             const float* z = samples + i * tree.dim;
@@ -80,8 +79,7 @@ inline std::int64_t samples_a_block(std::int64_t batch, const TileTree& tree, in
 }
 
 // As search_coded; adds to the tiles of `counts`, too.
-template <class T>
-std::int64_t search_pruned(
+inline std::int64_t search_pruned(
     const Problem& p, std::int64_t* rows, std::int64_t batch, const Search& result, SearchCounts& counts) {
     if (!may_prune(p, batch)) return 0;
     const std::int64_t dim = padded(p.dim);
@@ -92,7 +90,7 @@ std::int64_t search_pruned(
         trial_axes = a.take<float>(4 * dim);
         trial_samples = a.take<float>(TRIED_SAMPLES * dim);
     });
-    TileTree tree(p, map_shape<T>(p, trial_units));
+    TileTree tree(p, map_shape(p, trial_units));
     const int threads = p.threads < MOST_WALKS ? p.threads : MOST_WALKS;
     const std::int64_t block = samples_a_block(batch, tree, threads), blocks = ceil_div(batch, block);
     Seekers seekers{};
@@ -107,9 +105,9 @@ std::int64_t search_pruned(
             build[thread] = BuildScratch::take(a, tree);
         }
     });
-    find_origin<T>(p, tree, trial_units);
+    find_origin(p, tree, trial_units);
     const bool at_any_cost = p.pruning == Pruning::always;
-    if (!at_any_cost && share_of_tiles<T>(p, tree, rows, batch, trial_units, trial_axes, trial_samples) > MOST_TILES) return 0;
+    if (!at_any_cost && share_of_tiles(p, tree, rows, batch, trial_units, trial_axes, trial_samples) > MOST_TILES) return 0;
     Interruption interruption(p);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
@@ -118,12 +116,12 @@ std::int64_t search_pruned(
 #pragma omp for schedule(static)
             for (std::int64_t tile = 0; tile < tree.level[0].count(); ++tile) {
                 const std::int64_t next = smaller(tile + 1, tree.level[0].count() - 1);
-                build_tile<T>(
+                build_tile(
                     p, tree, tile, next, result, build[thread].prototypes, tree.level[0].centre + tile * tree.dim, WIDTH);
             }
         } else {
 #pragma omp for schedule(static)
-            for (std::int64_t block = 0; block < tree.level[1].count(); ++block) build_block<T>(p, tree, block, result, build[thread]);
+            for (std::int64_t block = 0; block < tree.level[1].count(); ++block) build_block(p, tree, block, result, build[thread]);
         }
         for (int level = 2; level < tree.num_levels; ++level) {
 #pragma omp for schedule(static)
@@ -133,7 +131,7 @@ std::int64_t search_pruned(
         }
 #pragma omp for schedule(static)
         for (std::int64_t root = 0; root < tree.num_roots; ++root) build_root(tree, root, build[thread].tiles);
-        TileWalk<T> walk(p, tree, result, seekers, scratch[thread]);
+        TileWalk walk(p, tree, result, seekers, scratch[thread]);
 #pragma omp for schedule(static)
         for (std::int64_t b = 0; b < blocks; ++b) walk.set_out(b * block, smaller(batch, (b + 1) * block));
 #pragma omp single

@@ -101,11 +101,6 @@ struct PackedFactor {
     }
 };
 
-inline void store_row(float* out, Vec low, Vec high) {
-    store(out, low);
-    store(out + WIDTH, high);
-}
-
 // Which rows of a factor have a weight that matters.
 inline void mark_active_outs(Factor factor, std::int64_t size, bool* active) {
     for (std::int64_t out = 0; out < size; ++out) {

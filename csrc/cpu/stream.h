@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels.h"
 #include "vector.h"
 
 #if defined(__SSE2__)
@@ -17,9 +18,8 @@ namespace VITSOM_ISA {
 constexpr std::int64_t STREAMED_BYTES = 8 << 20;
 
 // Whether rows of `count` elements each, `total` in all, can be written past the cache and are better so.
-template <class T>
-bool is_streamed(const T* out, std::int64_t count, std::int64_t total) {
-    return sizeof(T) == sizeof(float) && total * static_cast<std::int64_t>(sizeof(T)) >= STREAMED_BYTES && count % WIDTH == 0 &&
+inline bool is_streamed(const void* out, DType dtype, std::int64_t count, std::int64_t total) {
+    return dtype == DType::float32 && total * static_cast<std::int64_t>(sizeof(float)) >= STREAMED_BYTES && count % WIDTH == 0 &&
            reinterpret_cast<std::uintptr_t>(out) % sizeof(Vec) == 0;
 }
 

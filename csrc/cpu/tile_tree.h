@@ -67,6 +67,11 @@ struct TileTree {
 
     const TileLevel& top() const { return level[num_levels - 1]; }
 
+    // Tiles of the top level, which a panel around the origin holds.
+    Members tiles_of_root(std::int64_t root) const {
+        return {root * LANES, 0, 1, static_cast<int>(smaller(LANES, top().count() - root * LANES)), 4};
+    }
+
     void take(Arena& arena) {
         for (int l = 0; l < num_levels; ++l) {
             TileLevel& tiles = level[l];

@@ -83,7 +83,6 @@ constexpr int FIRST_CANDIDATES = 4;
 // Tiles that a sample follows down the tree.
 constexpr int FOLLOWED = 4;
 
-template <class T>
 class TileWalk {
 public:
     TileWalk(const Problem& p, const TileTree& tree, const Search& result, const Seekers& all, const WalkScratch& scratch)
@@ -121,7 +120,7 @@ public:
         }
         for (std::int64_t root = 0; root < tree_.num_roots; ++root) {
             const std::uint32_t* codes = tree_.root_codes + root * tree_.words * LANES;
-            go_below(tree_.num_levels, tree_.root[root], codes, kept, along, n, [&](int lane) { return root * LANES + lane; });
+            go_below(tree_.num_levels, tree_.root[root], codes, kept, along, n, tree_.tiles_of_root(root));
         }
         for (std::int64_t i = 0; i < count; ++i) {
             all_.progress[samples[i]] = s_.progress[i];
@@ -131,7 +130,7 @@ public:
 
 private:
     void read_sample(std::int64_t i, std::int64_t row_of_z) {
-        const T* z = row<T>(p_.z, row_of_z);
+        const Row z = row(p_.z, row_of_z);
         const double inverse = result_.inverse_z[row_of_z] = inverse_norm(z, p_.dim);
         float* unit = s_.unit + i * tree_.dim;
         const bool finite = inverse == inverse;
@@ -343,17 +342,16 @@ private:
             if (!(most[from] > -__builtin_inff())) break;
             if (n == 0) s_.progress[i].first_tile = static_cast<std::int32_t>(tile[from]);
             index[n] = tiles.tiling.members(tile[from])[take_lane(likely[from], most[from])];
-            fetch(row<T>(p_.prototypes, index[n]), p_.dim);
+            fetch(row(p_.prototypes, index[n]), p_.dim);
             most[from] = largest(likely[from]);
         }
         return n;
     }
 
-    // Takes `n` samples to those tiles of a panel that may hold their BMU; `tile_of(lane)` is a tile of the level below.
-    template <class TileOf>
+    // Takes `n` samples to those tiles of a panel, of the level below, that may hold their BMU.
     void go_below(
         int level, const Panel& panel, const std::uint32_t* codes, const std::int32_t* kept, const float* along, std::int64_t n,
-        const TileOf& tile_of) {
+        const Members& tiles) {
         std::int32_t* list[LANES];
         std::int64_t count[LANES] = {};
         for (int lane = 0; lane < LANES; ++lane) list[lane] = s_.list + (level * LANES + lane) * (s_.block + LANES);
@@ -372,8 +370,8 @@ private:
         }
         for (int lane = 0; lane < LANES && work_left_ >= 0; ++lane) {
             if (count[lane] == 0) continue;
-            if (level > 1) visit(level - 1, tile_of(lane), list[lane], count[lane]);
-            else look_into(tile_of(lane), list[lane], count[lane]);
+            if (level > 1) visit(level - 1, tiles[lane], list[lane], count[lane]);
+            else look_into(tiles[lane], list[lane], count[lane]);
         }
     }
 
@@ -427,8 +425,7 @@ private:
             }
         });
         const std::uint32_t* codes = tiles.codes + tile * tree_.words * LANES;
-        const Members members = tiles.tiling.members(tile);
-        go_below(level, tiles.panel[tile], codes, kept, along, n, [&](int lane) { return members[lane]; });
+        go_below(level, tiles.panel[tile], codes, kept, along, n, tiles.tiling.members(tile));
     }
 
     // Scores the prototypes of a tile that its plane does not rule out.
@@ -452,7 +449,7 @@ private:
                 const unsigned lanes = _mm512_cmp_ps_mask(most, splat(s_.reach[place[r]].threshold), _CMP_GE_OQ);
                 *likely++ = lanes;
                 for (unsigned next = lanes & ~fetched; next != 0; next &= next - 1) {
-                    fetch(row<T>(p_.prototypes, members[__builtin_ctz(next)]), p_.dim);
+                    fetch(row(p_.prototypes, members[__builtin_ctz(next)]), p_.dim);
                 }
                 fetched |= lanes;
             }
@@ -465,7 +462,7 @@ private:
     }
 
     void score(std::int64_t i, const std::int64_t* index, std::int64_t n) {
-        const T* z = row<T>(p_.z, s_.row[i]);
+        const Row z = row(p_.z, s_.row[i]);
         const double inverse = result_.inverse_z[s_.row[i]];
         Progress& progress = s_.progress[i];
         float threshold = s_.reach[i].threshold;

@@ -48,7 +48,8 @@ def build(instruction_sets: tuple[str, ...] = INSTRUCTION_SETS, sources: Path = 
                 compile_source, sources / "bindings.cpp", *BINDINGS, headers=[sources / "kernels.h", sources / "dispatch.h"]
             ),
             pool.submit(compile_source, sources / "memory.cpp"),
-            pool.submit(compile_source, HERE / "dispatch.cpp", f"-DVITSOM_EMULATED={kernels}"),
+            pool.submit(compile_source, sources / "dispatch.cpp"),
+            pool.submit(compile_source, HERE / "supported.cpp", f"-DVITSOM_EMULATED={kernels}"),
         ]
     paths = [each.result() for each in objects]
     out = CACHE / f"module-{digest([path.name for path in paths])}"
