@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from avx512_host.build import FLAGS, HERE, INSTRUCTION_SETS, build
+from avx512_host.build import HERE, build, flags_of
 from avx512_host.run import environment
 from host_build import COMPILER
 
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is no C++ compiler"),
 ]
 
-# What each is held to. Most of their sources are the same: one is tested with what rules out tiles, the other with products.
+# What each is held to. They share all but one pass of the search: one is tested with what rules out tiles, the other with products.
 TESTED = {
     "avx512vnni": (
         *("test_pruning.py", "test_adversarial.py", "test_fuzz.py::test_contract_of_cpu[avx512vnni]"),
@@ -68,7 +68,7 @@ def run_tests(module: Path, instruction_set: str) -> subprocess.CompletedProcess
 
 def test_contract() -> None:
     """On the sets that this processor lacks: those that it has are tested as they are."""
-    emulated = [name for name in INSTRUCTION_SETS if name not in cpu.instruction_sets()]
+    emulated = [name for name in TESTED if name not in cpu.instruction_sets()]
     if not emulated:
         pytest.skip("this processor has all of them")
     module = build()
@@ -80,7 +80,7 @@ def test_contract() -> None:
 
 def test_instructions(tmp_path: Path) -> None:
     """Of this header, and of the processor where it has them."""
-    ways = {"emulated": FLAGS["avx512bf16"]}
+    ways = {"emulated": flags_of("avx512bf16")}
     if "avx512bf16" in cpu.instruction_sets():
         ways["real"] = [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "bf16")]
     for way, flags in ways.items():

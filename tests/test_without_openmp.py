@@ -15,16 +15,22 @@ from host_build import BINDINGS, COMPILER, ROOT, SUFFIX, compiled, digest, linke
 SOURCES = ROOT / "csrc" / "cpu"
 CACHE = ROOT / "build" / "without_openmp"
 FLAGS = ["-std=c++17", "-fPIC", "-fno-openmp", "-Wno-unknown-pragmas"]
-KERNELS = ["-O1", "-fno-math-errno", "-Wno-psabi", "-fvisibility=hidden", "-DVITSOM_ISA=baseline"]
+KERNELS = ["-O1", "-fno-math-errno", "-Wno-psabi", "-fvisibility=hidden"]
 
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is no C++ compiler")
 
 
 def build() -> Path:
     """The folder of the module, which takes the place of ``vitsom_fast._cpu`` where PYTHONPATH names it."""
-    headers = sorted(SOURCES.glob("*.h"))
-    own = {"isa": KERNELS, "bindings": BINDINGS, "dispatch": [], "supported": [], "memory": []}
-    objects = [compiled(SOURCES / f"{name}.cpp", headers, [*FLAGS, *flags], CACHE) for name, flags in own.items()]
+    headers = [*sorted((SOURCES.parent / "common").glob("*.h")), *sorted(SOURCES.rglob("*.h"))]
+    of_baseline = ["search/exhaustive/search_fp32", "search/exhaustive/search_fp64", "step/attract", "step/backward"]
+    portable = ["module/dispatch", "module/supported", "runtime/allocation", "search/search", "step/step"]
+    own = {name: [*KERNELS, "-DVITSOM_ISA=baseline"] for name in of_baseline}
+    own |= {name: ["-DVITSOM_ISA=portable"] for name in portable}
+    own |= {"module/bindings": [*BINDINGS, "-DVITSOM_ISA=portable"]}
+    objects = [
+        compiled(SOURCES / f"{name}.cpp", headers, [*FLAGS, *flags], CACHE, [SOURCES.parent]) for name, flags in own.items()
+    ]
     folder = CACHE / f"module-{digest([path.name for path in objects])}"
     linked(folder / f"_cpu{SUFFIX}", *objects)
     shutil.copyfile(HOST / "sitecustomize.py", folder / "sitecustomize.py")

@@ -18,39 +18,51 @@ SOURCES = ROOT / "csrc" / "cpu"
 CACHE = ROOT / "build" / "avx512_host"
 
 _COMMON = ["-std=c++17", "-g1", "-fPIC", "-fopenmp"]
-_KERNELS = ["-O1", "-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi", f"-I{HERE}"]
+_KERNELS = ["-O1", "-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi", "-fvisibility=hidden", f"-I{HERE}"]
 if "clang" not in Path(COMPILER).name:  # to unroll loops for 32 wide registers, which are not there, takes most of the time
     _KERNELS += ["-fdisable-tree-cunrolli", "-fdisable-tree-cunroll"]
 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
     _KERNELS += ["-mavx2", "-mfma"]
-_VNNI = [f"-D__AVX512{part}__" for part in ("F", "BW", "DQ", "VL", "VNNI")]
 
-# The flags of each instruction set, the widest first.
-FLAGS = {"avx512bf16": [*_KERNELS, *_VNNI, "-D__AVX512BF16__"], "avx512vnni": [*_KERNELS, *_VNNI]}
-INSTRUCTION_SETS = tuple(FLAGS)
+# What each set has of its own, and its flags: those of the sets before it, too.
+_PARTS = {
+    "avx512": (
+        ["F", "BW", "DQ", "VL"],
+        ["exhaustive/search_fp32", "exhaustive/search_fp64", "../step/attract", "../step/backward"],
+    ),
+    "avx512vnni": (["VNNI"], ["pruned/search_pruned", "quantized/search_int8"]),
+    "avx512bf16": (["BF16"], ["quantized/search_bf16"]),
+}
+
+# The widest first.
+INSTRUCTION_SETS = tuple(reversed(_PARTS))
 
 
-def build(instruction_sets: tuple[str, ...] = INSTRUCTION_SETS, sources: Path = SOURCES, flags: tuple[str, ...] = ()) -> Path:
+def flags_of(instruction_set: str) -> list[str]:
+    names = list(_PARTS)[: list(_PARTS).index(instruction_set) + 1]
+    return [*_KERNELS, *(f"-D__AVX512{part}__" for name in names for part in _PARTS[name][0])]
+
+
+def build(sources: Path = SOURCES, flags: tuple[str, ...] = ()) -> Path:
     """The folder that holds the module ``_cpu``; what an earlier run compiled is kept. RuntimeError where that fails."""
-    own = [HERE / "immintrin.h", *sorted(sources.glob("*.h"))]
-    kernels = ",".join(f"kernels_{name}()" for name in instruction_sets)
+    folder = sources.parent
+    headers = [HERE / "immintrin.h", *sorted((folder / "common").glob("*.h")), *sorted(sources.rglob("*.h"))]
+    emulated = ",".join(f"kernels_{name}()" for name in INSTRUCTION_SETS)
+    portable = "-DVITSOM_ISA=portable"
 
-    def compile_source(source: Path, *own_flags: str, headers: list[Path] = own) -> Path:
-        return compiled(source, headers, [*_COMMON, *own_flags, *flags], CACHE, [sources])
+    def compile_source(source: Path, *own_flags: str) -> Path:
+        return compiled(source, headers, [*_COMMON, *own_flags, *flags], CACHE, [folder])
 
     with ThreadPoolExecutor(2) as pool:
         objects = [
-            pool.submit(compile_source, sources / "isa.cpp", *FLAGS[name], f"-DVITSOM_ISA={name}", "-fvisibility=hidden")
-            for name in instruction_sets
+            pool.submit(compile_source, sources / "search" / f"{part}.cpp", f"-DVITSOM_ISA={name}", *flags_of(name))
+            for name in INSTRUCTION_SETS
+            for part in _PARTS[name][1]
         ]
-        objects += [
-            pool.submit(
-                compile_source, sources / "bindings.cpp", *BINDINGS, headers=[sources / "kernels.h", sources / "dispatch.h"]
-            ),
-            pool.submit(compile_source, sources / "memory.cpp"),
-            pool.submit(compile_source, sources / "dispatch.cpp"),
-            pool.submit(compile_source, HERE / "supported.cpp", f"-DVITSOM_EMULATED={kernels}"),
-        ]
+        objects += [pool.submit(compile_source, sources / "module" / "bindings.cpp", portable, *BINDINGS)]
+        for part in ("module/dispatch", "runtime/allocation", "search/search", "step/step"):
+            objects.append(pool.submit(compile_source, sources / f"{part}.cpp", portable))
+        objects.append(pool.submit(compile_source, HERE / "supported.cpp", f"-DVITSOM_EMULATED={emulated}"))
     paths = [each.result() for each in objects]
     out = CACHE / f"module-{digest([path.name for path in paths])}"
     linked(out / f"_cpu{SUFFIX}", "-fopenmp", *flags, *paths)

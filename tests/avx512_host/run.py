@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--flags", default="", help="more flags for the compiler, e.g. --flags='-O1 -fsanitize=address'")
     parser.add_argument("command", nargs="+", help="a script and its arguments, or -m and a module")
     given = parser.parse_args()
-    module = build((given.isa,), given.sources.resolve(), tuple(given.flags.split()))
+    module = build(given.sources.resolve(), tuple(given.flags.split()))
     os.execve(sys.executable, [sys.executable, *given.command], environment(module, given.isa))
 
 

@@ -1,5 +1,5 @@
-// In place of csrc/cpu/supported.cpp: the kernels of this build run on every processor.
-#include "dispatch.h"
+// In place of csrc/cpu/module/supported.cpp: the kernels of this build run on every processor.
+#include "cpu/module/dispatch.h"
 
 namespace vitsom {
 

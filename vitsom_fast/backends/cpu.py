@@ -50,8 +50,8 @@ CONTEXT_DTYPE = torch.float64
 
 
 def context_size(batch: int, rows: int, cols: int) -> int:
-    """Two of each sample (1 / |z| and z . S_b) and 1 / |w| of each prototype."""
-    return 2 * batch + rows * cols
+    """As the module says: what it keeps of each sample and of each prototype."""
+    return _cpu.saved_per_sample * batch + _cpu.saved_per_prototype * rows * cols
 
 
 def attraction_rows(batch: int, num_prototypes: int) -> int:

@@ -1,0 +1,137 @@
+// vitsom_fast._cpu: the kernels under Python, in plain addresses, so that one build serves every version of torch.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/module/dispatch.h"
+#include "cpu/search/search.h"
+#include "cpu/step/saved_for_backward.h"
+#include "cpu/step/step.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using vitsom::DType;
+using vitsom::Neighborhood;
+using vitsom::Problem;
+using vitsom::SearchCounts;
+
+const vitsom::Kernels& kernels() {
+    static const vitsom::Kernels& selected = vitsom::select_kernels();
+    return selected;
+}
+
+template <class T>
+T* address(std::uintptr_t value) {
+    return reinterpret_cast<T*>(value);
+}
+
+// Whether Python has an answer to a signal waiting, Ctrl-C above all: it is looked for ten times a second.
+class SignalWatch {
+public:
+    SignalWatch() { last_look = Clock::now(); }  // a short call never waits for the interpreter
+
+    static bool has_seen_one() {
+        const auto now = Clock::now();
+        if (now - last_look < std::chrono::milliseconds(100)) return false;
+        last_look = now;
+        py::gil_scoped_acquire locked;
+        return PyErr_CheckSignals() != 0;
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    static inline thread_local Clock::time_point last_look;
+};
+
+// Calls a kernel without the interpreter's lock; what it was interrupted for is raised.
+template <class Call>
+auto run(const Call& call) {
+    try {
+        const SignalWatch watch;
+        py::gil_scoped_release unlocked;
+        return call();
+    } catch (const vitsom::Interrupted&) {
+        throw py::error_already_set();
+    }
+}
+
+Problem problem(
+    std::uintptr_t z, std::int64_t z_stride, std::uintptr_t prototypes, std::int64_t prototype_stride, int dtype,
+    std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim, int threads) {
+#if !defined(_OPENMP)
+    threads = 1;
+#endif
+    const auto type = static_cast<DType>(dtype);
+    return {{address<void>(z), z_stride, type}, {address<void>(prototypes), prototype_stride, type}, batch, num_prototypes, dim, threads, vitsom::select_pruning(), SignalWatch::has_seen_one};
+}
+
+Neighborhood neighborhood(
+    std::int64_t rows, std::int64_t cols, std::int64_t terms, std::uintptr_t row_factors, std::uintptr_t col_factors) {
+    return {rows, cols, terms, address<const float>(row_factors), address<const float>(col_factors)};
+}
+
+SearchCounts find_bmu(const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
+    return run([&, &k = kernels()] { return vitsom::find_bmu(k, p, address<std::int64_t>(bmu), address<float>(distance)); });
+}
+
+void som_forward(
+    const Problem& p, const Neighborhood& h, double scale, std::uintptr_t loss, std::uintptr_t bmu,
+    std::uintptr_t attraction, std::uintptr_t context) {
+    run([&, &k = kernels()] {
+        vitsom::som_forward(
+            k, p, h, scale, address<float>(loss), address<std::int64_t>(bmu), address<float>(attraction), address<double>(context));
+    });
+}
+
+void som_backward(
+    const Problem& p, const Neighborhood& h, double scale, std::uintptr_t bmu, std::uintptr_t attraction,
+    std::uintptr_t context, std::uintptr_t grad_z, std::uintptr_t grad_prototypes) {
+    const auto* units = address<const std::int64_t>(bmu);
+    for (std::int64_t i = 0; i < p.batch; ++i) {
+        if (units[i] < 0 || units[i] >= p.num_prototypes) {
+            throw std::invalid_argument(
+                "bmu[" + std::to_string(i) + "] must be an index of one of " + std::to_string(p.num_prototypes) +
+                " prototypes, got " + std::to_string(units[i]));
+        }
+    }
+    run([&, &k = kernels()] {
+        vitsom::som_backward(
+            k, p, h, scale, units, address<const float>(attraction), address<const double>(context), address<void>(grad_z),
+            address<void>(grad_prototypes));
+    });
+}
+
+std::vector<std::string> instruction_sets() {
+    std::vector<std::string> names;
+    for (const auto* supported : vitsom::supported_kernels()) names.emplace_back(supported->name);
+    return names;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m) {
+    m.doc() = "CPU kernels of vitsom_fast; the caller guarantees addresses, sizes and dtypes.";
+    py::class_<Problem>(m, "Problem").def(py::init(&problem));
+    py::class_<Neighborhood>(m, "Neighborhood").def(py::init(&neighborhood));
+    py::class_<SearchCounts>(m, "SearchCounts")
+        .def_readonly("pruned", &SearchCounts::pruned)
+        .def_readonly("int8", &SearchCounts::int8)
+        .def_readonly("bf16", &SearchCounts::bf16)
+        .def_readonly("fp32", &SearchCounts::fp32)
+        .def_readonly("fp64", &SearchCounts::fp64)
+        .def_readonly("candidates", &SearchCounts::candidates)
+        .def_readonly("tiles", &SearchCounts::tiles);
+    m.def("find_bmu", &find_bmu);
+    m.def("som_forward", &som_forward);
+    m.def("som_backward", &som_backward);
+    // Doubles that a forward pass keeps for its backward pass, of each sample and of each prototype.
+    m.attr("saved_per_sample") = vitsom::SAVED_PER_SAMPLE;
+    m.attr("saved_per_prototype") = vitsom::SAVED_PER_PROTOTYPE;
+    m.def("instruction_sets", &instruction_sets, "Instruction sets that this processor can run, the widest first.");
+    m.def("selected", [] { return std::string(kernels().name); }, "The instruction set in use.");
+}

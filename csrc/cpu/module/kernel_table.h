@@ -1,0 +1,85 @@
+// The kernels of one instruction set, and which there are. Every set is a table of the same functions; a wider one takes from the
+// narrower what it does not do better.
+#pragma once
+
+#include "cpu/problem.h"
+#include "cpu/search/search_output.h"
+
+namespace vitsom {
+
+// A pass of the search, over the samples that `rows` lists. Those that it cannot decide it leaves at the front of the list; returns
+// how many it has decided.
+using SearchPass = std::int64_t(
+    const Problem&, std::int64_t* rows, std::int64_t batch, const SearchOutput&, SearchCounts&);
+
+// loss = scale * sum over i of (n_b - z^_i . S_b), given the BMUs; attraction [min(batch, num_prototypes), dim] is S_b of each
+// distinct BMU, column by column of the grid, then zeros; context is what the search found and what the backward pass will want.
+using Attract = void(
+    const Problem&, const Neighborhood&, double scale, float* loss, const std::int64_t* bmu, float* attraction, double* context);
+
+// Gradients in the dtype of the problem, each row contiguous; nullptr for one that is not wanted.
+using Backward = void(
+    const Problem&, const Neighborhood&, double scale, const std::int64_t* bmu, const float* attraction, const double* context,
+    void* grad_z, void* grad_prototypes);
+
+struct Kernels {
+    const char* name;
+    SearchPass *search_pruned, *search_int8, *search_bf16;  // nullptr where the set has no such pass
+    SearchPass *search_fp32, *search_fp64;                  // the last decides all
+    Attract* attract;
+    Backward* backward;
+};
+
+// What each set is compiled to have: everything in a namespace of its name, since an inline function shared between builds could be
+// taken from the wider one by the linker, and fault on a processor that has only the narrower. For the same reason nothing of the
+// standard library with code of its own is used there.
+#define VITSOM_DECLARE(set)                    \
+    namespace set {                            \
+    SearchPass search_fp32, search_fp64;       \
+    Attract attract;                           \
+    Backward backward;                         \
+    }
+VITSOM_DECLARE(baseline)
+VITSOM_DECLARE(avx2)
+VITSOM_DECLARE(avx512)
+#undef VITSOM_DECLARE
+namespace avx512vnni {
+SearchPass search_pruned, search_int8;
+}
+namespace avx512bf16 {
+SearchPass search_bf16;
+}
+
+inline const Kernels* kernels_baseline() {
+    using namespace baseline;
+    static constexpr Kernels table{"baseline", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward};
+    return &table;
+}
+
+inline const Kernels* kernels_avx2() {
+    using namespace avx2;
+    static constexpr Kernels table{"avx2", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward};
+    return &table;
+}
+
+inline const Kernels* kernels_avx512() {
+    using namespace avx512;
+    static constexpr Kernels table{"avx512", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward};
+    return &table;
+}
+
+inline const Kernels* kernels_avx512vnni() {
+    using namespace avx512;
+    static constexpr Kernels table{"avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr, search_fp32, search_fp64,
+                                   attract, backward};
+    return &table;
+}
+
+inline const Kernels* kernels_avx512bf16() {
+    using namespace avx512;
+    static constexpr Kernels table{"avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16,
+                                   search_fp32, search_fp64, attract, backward};
+    return &table;
+}
+
+}  // namespace vitsom

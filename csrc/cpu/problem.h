@@ -1,0 +1,28 @@
+// What the kernels for processors are asked, and what they tell of how it went.
+#pragma once
+
+#include "common/problem.h"
+
+namespace vitsom {
+
+// Whether the search is to rule out tiles of the map; automatic: where that looks faster.
+enum class Pruning { automatic, always, never };
+
+struct Problem {
+    Matrix z;           // [batch, dim]
+    Matrix prototypes;  // [num_prototypes, dim], of the same dtype
+    std::int64_t batch, num_prototypes, dim;
+    int threads;  // at most this many
+    Pruning pruning;
+    bool (*interrupted)();  // whether to give up, with an Interrupted; only the thread that called asks
+};
+
+struct Interrupted {};
+
+// How a search went: the samples that each pass decided, the prototypes that had to be scored anew for them, and the tiles of
+// prototypes that the first pass, which rules out the rest, had to look into.
+struct SearchCounts {
+    std::int64_t pruned, int8, bf16, fp32, fp64, candidates, tiles;
+};
+
+}  // namespace vitsom

@@ -1,0 +1,13 @@
+// The search for the BMUs: passes over the prototypes, each of which leaves the samples that it cannot decide to the next, slower one.
+#pragma once
+
+#include "cpu/module/kernel_table.h"
+
+namespace vitsom {
+
+SearchCounts search(const Kernels&, const Problem&, const SearchOutput&);
+
+// BMU and distance of each sample.
+SearchCounts find_bmu(const Kernels&, const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
+
+}  // namespace vitsom

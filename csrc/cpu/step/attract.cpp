@@ -1,0 +1,466 @@
+// Loss and attraction: loss = scale * sum over i of (n_b - z^_i . S_b), S = G W^, n = G 1, b the BMU of sample i.
+//
+// The prototypes are seen from a centre, W^ = c + X, and S_b = n_b c + (G X)_b: what is smoothed is short where n_b - z^ . S_b is.
+//
+// S is wanted at the BMUs only, once for all samples of a BMU. Per term of the neighborhood: smooth the prototypes along the
+// columns of the grid, then combine rows for the distinct BMUs of each column; a slice of the features at a time, so that the
+// smoothed map never leaves the cache, each on one thread where there are features for all. Where the factors are thin, both axes
+// are reduced to ranks in between, and the ranks expanded again to the columns that hold a BMU.
+//
+// Passes over memory: z is read twice (search, loss), the prototypes are read twice (search, smoothing), and S is written once,
+// at most a row a prototype, and read back in cache.
+#include "cpu/search/centre.h"
+#include "cpu/step/saved_for_backward.h"
+#include "cpu/neighborhood/mirror_folding.h"
+#include "cpu/step/bmu_groups.h"
+#include "cpu/module/kernel_table.h"
+#include "cpu/neighborhood/packed_factor.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+// Chunks of TILE_COLS features that are packed together; the next ones are fetched meanwhile, as no prefetcher follows so many
+// rows at a time.
+constexpr std::int64_t CHUNKS_AT_ONCE = 4;
+
+// Bytes of the smoothed map that a slice of the features may take. On a map of 40 x 40 with 3136 features the smoothing took 5.4 ms
+// with 2 MB, 5.8 with 1 and 8 with 4 (one thread).
+constexpr std::int64_t SLICE_BYTES = 2 << 20;
+
+// The same where each thread has slices of its own: less than half of its second-level cache, and no thread waits for another. On
+// that map, two threads take four fifths of the time that they take if they share each slice.
+constexpr std::int64_t OWN_SLICE_BYTES = 420 << 10;
+
+// One separable term of the neighborhood, ready to be applied.
+struct Term {
+    bool is_thin;
+    std::int64_t entering;     // grid rows that enter it
+    std::int64_t* in_rows;     // [rows] which they are
+    bool* wanted;              // [rows] whether a grid row receives from it
+    PackedFactor cols;         // in: every column; out: the columns that hold a BMU
+    Reduction cols_to_ranks, rows_to_ranks;  // in place of it
+    Expansion ranks_to_cols;   // out: the columns that hold a BMU
+    Factor combine;            // out: grid rows; in: grid rows, or ranks
+    const std::int64_t* combine_in;
+    std::int64_t combine_count;
+
+    std::int64_t col_outs() const { return is_thin ? cols_to_ranks.ranks() : cols.outs; }
+};
+
+// What smooths one slice.
+struct Workspace {
+    float* reduced;           // [chunk of the slice][rank of the columns][entering row][TILE_COLS]
+    float* smoothed;          // [chunk of the slice][full column][entering row, or rank of the rows][TILE_COLS]
+};
+
+// What each thread needs for its part.
+struct ForwardScratch {
+    PackedFactor rows;
+    float* packed;            // [CHUNKS_AT_ONCE][cols][TILE_COLS], or twice that
+    float* folded;            // [2 * rows][TILE_COLS], or a chunk that is not whole: [rows][TILE_COLS]
+    float* ranks;             // [rank of the rows][rank of the columns][TILE_COLS]
+    std::int64_t* group;      // [rows] groups of a column that the current term reaches
+    std::int64_t* group_row;  // [rows] and their grid rows
+    double* along;            // [batch] z . S_b of its slices; of slices that all threads share, one for all of them
+};
+
+struct ForwardPlan {
+    std::int64_t chunks, slice_chunks;
+    bool own_slices;          // a thread each, or each slice by all threads
+    int threads;
+    float* centre;            // [chunks * TILE_COLS], zero beyond dim
+    BmuGroups samples;
+    double* weight;           // [groups] n
+    double* row_sums;         // [rows]
+    double* column_sums;      // [cols]
+    double* rank_sums;        // [max(rows, cols)]
+    std::int64_t* every;      // [max(rows, cols)] 0, 1, 2, ...
+    Term* terms;              // [terms]
+    ForwardScratch* scratch;  // [threads]
+    Workspace* workspace;     // [threads], or one
+
+    void take(Arena& arena, const Problem& p, const Neighborhood& h, const ThinTerms& thin) {
+        const std::int64_t most_full = smaller(h.cols, p.batch);
+        std::int64_t reduced_rows = 0, smoothed_rows = 0, ranks_size = 0;
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            const std::int64_t row_rank = thin[t].rows.rank, col_rank = thin[t].cols.rank;
+            reduced_rows = larger(reduced_rows, col_rank * h.rows);
+            smoothed_rows = larger(smoothed_rows, most_full * (thin[t].is_thin() ? row_rank : h.rows));
+            ranks_size = larger(ranks_size, row_rank * col_rank * TILE_COLS);
+        }
+        chunks = ceil_div(p.dim, TILE_COLS);
+        const std::int64_t packed_size = CHUNKS_AT_ONCE * 2 * h.cols * TILE_COLS, most_outs = smaller(h.rows, p.batch);
+        const std::int64_t scratch_bytes = static_cast<std::int64_t>(sizeof(float)) *
+                                           (packed_size + 2 * h.rows * TILE_COLS + most_outs * h.rows + ranks_size + 2 * p.batch);
+        threads = static_cast<int>(smaller(smoothing_threads(p, h), affordable_pieces(p, scratch_bytes)));
+        const std::int64_t chunk_bytes = (reduced_rows + smoothed_rows) * TILE_COLS * static_cast<std::int64_t>(sizeof(float));
+        own_slices = chunks >= threads && chunk_bytes <= OWN_SLICE_BYTES;
+        slice_chunks = smaller(chunks, larger(1, (own_slices ? OWN_SLICE_BYTES : SLICE_BYTES) / chunk_bytes));
+        if (own_slices) slice_chunks = smaller(slice_chunks, ceil_div(chunks, threads));
+        centre = arena.take<float>(chunks * TILE_COLS);
+        BmuGroups::take(arena, samples, p.batch, h.rows, h.cols);
+        weight = arena.take<double>(smaller(p.batch, p.num_prototypes));
+        row_sums = arena.take<double>(h.rows);
+        column_sums = arena.take<double>(h.cols);
+        rank_sums = arena.take<double>(larger(h.rows, h.cols));
+        every = arena.take<std::int64_t>(larger(h.rows, h.cols));
+        Term* taken = arena.take<Term>(h.terms);
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            Term term{};
+            term.in_rows = arena.take<std::int64_t>(h.rows);
+            term.wanted = arena.take<bool>(h.rows);
+            const std::int64_t row_rank = thin[t].rows.rank, col_rank = thin[t].cols.rank;
+            PackedFactor::take(arena, term.cols, thin[t].is_thin() ? 0 : most_full, h.cols);
+            Reduction::take(arena, term.cols_to_ranks, h.cols, col_rank);
+            Reduction::take(arena, term.rows_to_ranks, h.rows, row_rank);
+            Expansion::take(arena, term.ranks_to_cols, h.cols, col_rank);
+            if (taken) taken[t] = term;
+        }
+        terms = taken;
+        ForwardScratch* own = arena.take<ForwardScratch>(threads);
+        double* shared_along = own_slices ? nullptr : arena.take<double>(p.batch);
+        for (int thread = 0; thread < threads; ++thread) {
+            ForwardScratch s{};
+            PackedFactor::take(arena, s.rows, most_outs, h.rows);
+            s.packed = arena.take<float>(packed_size);
+            s.folded = arena.take<float>(2 * h.rows * TILE_COLS);
+            s.ranks = arena.take<float>(ranks_size);
+            s.group = arena.take<std::int64_t>(h.rows);
+            s.group_row = arena.take<std::int64_t>(h.rows);
+            s.along = own_slices ? arena.take<double>(p.batch) : shared_along;
+            if (own) own[thread] = s;
+        }
+        scratch = own;
+        Workspace* spaces = arena.take<Workspace>(threads);
+        for (int i = 0; i < (own_slices ? threads : 1); ++i) {
+            Workspace w{};
+            w.reduced = arena.take<float>(slice_chunks * reduced_rows * TILE_COLS);
+            w.smoothed = arena.take<float>(slice_chunks * smoothed_rows * TILE_COLS);
+            if (spaces) spaces[i] = w;
+        }
+        workspace = spaces;
+    }
+
+    // Threads that add up their own `along`: all that were asked for, be they there or not.
+    int sums() const { return own_slices ? threads : 1; }
+
+    void prepare(const Problem& p, const Neighborhood& h, const ThinTerms& thin, const std::int64_t* bmu) {
+        for (int thread = 0; thread < sums(); ++thread) {
+            for (std::int64_t i = 0; i < p.batch; ++i) scratch[thread].along[i] = 0;
+        }
+        samples.sort(bmu, p.batch, h.rows, h.cols);
+        for (std::int64_t g = 0; g < samples.groups; ++g) weight[g] = 0;
+        for (std::int64_t i = 0; i < larger(h.rows, h.cols); ++i) every[i] = i;
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            Term& term = terms[t];
+            const Factor rows = factor(h.row_factors, h.rows, t, false), cols = factor(h.col_factors, h.cols, t, false);
+            mark_active_outs(transposed(rows), h.rows, term.wanted);
+            term.entering = list_marked(term.wanted, h.rows, term.in_rows);
+            mark_active_outs(rows, h.rows, term.wanted);
+            term.is_thin = thin[t].is_thin();
+            if (term.is_thin) {
+                const LowRank &thin_rows = thin[t].rows, &thin_cols = thin[t].cols;
+                term.entering = h.rows;
+                for (std::int64_t r = 0; r < h.rows; ++r) term.in_rows[r] = r;
+                term.cols_to_ranks.pack(thin_cols, [](std::int64_t c) { return c; });
+                term.rows_to_ranks.pack(thin_rows, [](std::int64_t r) { return r; });
+                term.ranks_to_cols.pack(thin_cols, [&](std::int64_t c) { return samples.full_index[c]; });
+                term.combine = thin_rows.expand();
+                term.combine_in = every;
+                term.combine_count = thin_rows.rank;
+                sum_rows(thin_rows, row_sums, rank_sums);
+                sum_rows(thin_cols, column_sums, rank_sums);
+            } else {
+                term.cols.pack(cols, samples.full, samples.full_count, every, h.cols);
+                term.combine = rows;
+                term.combine_in = term.in_rows;
+                term.combine_count = term.entering;
+                sum_rows(rows, h.rows, h.rows, row_sums);
+                sum_rows(cols, h.cols, h.cols, column_sums);
+            }
+            for (std::int64_t g = 0; g < samples.groups; ++g) weight[g] += row_sums[samples.row[g]] * column_sums[samples.col[g]];
+        }
+    }
+};
+
+// A range of chunks of the features.
+struct Slice {
+    std::int64_t first, last;  // chunks [first, last)
+
+    std::int64_t begin() const { return first * TILE_COLS; }
+    std::int64_t count(std::int64_t dim) const { return smaller(dim, last * TILE_COLS) - begin(); }
+};
+
+// How the columns are smoothed: one entering grid row, a few chunks of a slice at a time.
+struct Tasks {
+    Slice slice;
+    std::int64_t a_row, count;
+
+    Tasks(Slice slice, const Term& term)
+        : slice(slice), a_row(ceil_div(slice.last - slice.first, CHUNKS_AT_ONCE)), count(term.entering * a_row) {}
+    std::int64_t row(std::int64_t task) const { return task / a_row; }
+    std::int64_t chunk(std::int64_t task) const { return slice.first + task % a_row * CHUNKS_AT_ONCE; }
+};
+
+// A prototype of length 1, as seen from the centre.
+template <class T>
+struct CentredPrototype {
+    const T* w;
+    Scaling scaled;
+    const float* centre;
+    std::int64_t dim;
+
+    Features operator()(std::int64_t chunk) const {
+        const std::int64_t d = chunk * TILE_COLS;
+        const Features x = load_features(w + d, dim - d), c = load_row(centre + d);
+        return {scaled.less(x.low, c.low), scaled.less(x.high, c.high)};
+    }
+};
+
+// Those of a grid row.
+struct CentredRow {
+    Matrix w;               // [cols, dim]
+    std::int64_t dim;
+    const double* inverse;  // [cols]
+    const float* centre;
+
+    template <class T>
+    CentredPrototype<T> at(std::int64_t column) const {
+        return {typed_row<T>(w, column), scaling(inverse[column]), centre, dim};
+    }
+};
+
+// A few chunks of it times the factor of the columns; `fetch(column)` is called as each is read.
+template <class Fetch, class OutputOf>
+void smooth_row(
+    const CentredRow& row, const PackedFactor& cols, std::int64_t first_chunk, std::int64_t last_chunk, float* packed,
+    const Fetch& fetch, const OutputOf& output_of) {
+    const std::int64_t packed_size = cols.ins * TILE_COLS;
+    for (std::int64_t c = 0; c < cols.ins; ++c) {
+        fetch(c);
+        with_dtype(row.w.dtype, [&](auto t) {
+            const auto prototype = row.at<decltype(t)>(c);
+            for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+                const Features x = prototype(chunk);
+                store_row(packed + (chunk - first_chunk) * packed_size + c * TILE_COLS, x.low, x.high);
+            }
+        });
+    }
+    for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+        cols.apply(packed + (chunk - first_chunk) * packed_size, output_of(chunk));
+    }
+}
+
+// The same, reduced to the ranks of the columns.
+template <class Fetch, class OutputOf>
+void reduce_row(
+    const CentredRow& row, const Reduction& cols, std::int64_t first_chunk, std::int64_t last_chunk, float* packed,
+    const Fetch& fetch, const OutputOf& output_of) {
+    const std::int64_t packed_size = 2 * cols.pairs.count * TILE_COLS;
+    for (std::int64_t pair = 0; pair < cols.pairs.count; ++pair) {
+        const std::int64_t near = cols.pairs.near[pair], far = cols.pairs.far[pair];
+        fetch(near);
+        if (far >= 0) fetch(far);
+        with_dtype(row.w.dtype, [&](auto t) {
+            const auto x = row.at<decltype(t)>(near), y = row.at<decltype(t)>(far >= 0 ? far : near);
+            for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+                cols.fold(pair, x(chunk), far >= 0 ? y(chunk) : Features{}, packed + (chunk - first_chunk) * packed_size);
+            }
+        });
+    }
+    for (std::int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
+        cols.apply(packed + (chunk - first_chunk) * packed_size, output_of(chunk));
+    }
+}
+
+// A task of a term. The prototypes of the next one are fetched meanwhile: no prefetcher follows so many rows at a time.
+inline void smooth_along_columns(
+    const Problem& p, const Neighborhood& h, const Term& term, const Tasks& tasks, std::int64_t task, const double* inverse,
+    const float* centre, float* packed, const Workspace& workspace) {
+    const Slice slice = tasks.slice;
+    const std::int64_t in = tasks.row(task), first_chunk = tasks.chunk(task);
+    const std::int64_t last_chunk = smaller(slice.last, first_chunk + CHUNKS_AT_ONCE), next = smaller(task + 1, tasks.count - 1);
+    const std::int64_t row_start = term.in_rows[in] * h.cols;
+    const Matrix grid_row_w{row(p.prototypes, row_start).data, p.prototypes.stride, p.prototypes.dtype};
+    const CentredRow grid_row{grid_row_w, p.dim, inverse + row_start, centre};
+    const Row next_w = row(p.prototypes, term.in_rows[tasks.row(next)] * h.cols) + tasks.chunk(next) * TILE_COLS;
+    const auto fetch = [&](std::int64_t column) {
+        const Row x = next_w + column * p.prototypes.stride;
+        for (std::int64_t d = 0; d < (last_chunk - first_chunk) * TILE_COLS; d += WIDTH) fetch_line<2>((x + d).data);
+    };
+    float* out = (term.is_thin ? workspace.reduced : workspace.smoothed) + in * TILE_COLS;
+    const std::int64_t stride = term.entering * TILE_COLS;
+    const auto output_of = [&](std::int64_t chunk) { return OutputRows{out + (chunk - slice.first) * term.col_outs() * stride, stride}; };
+    if (term.is_thin) reduce_row(grid_row, term.cols_to_ranks, first_chunk, last_chunk, packed, fetch, output_of);
+    else smooth_row(grid_row, term.cols, first_chunk, last_chunk, packed, fetch, output_of);
+}
+
+// One chunk of the rows of the grid reduced to ranks, then the ranks of the columns expanded to those that hold a BMU.
+inline void pass_through_ranks(
+    const Term& term, std::int64_t full_count, std::int64_t chunk_of_slice, ForwardScratch& s, const Workspace& workspace) {
+    const std::int64_t row_ranks = term.rows_to_ranks.ranks(), col_ranks = term.cols_to_ranks.ranks();
+    for (std::int64_t j = 0; j < col_ranks; ++j) {
+        const float* x = workspace.reduced + (chunk_of_slice * col_ranks + j) * term.entering * TILE_COLS;
+        term.rows_to_ranks.fold_all([&](std::int64_t r) { return load_row(x + r * TILE_COLS); }, s.folded);
+        term.rows_to_ranks.apply(s.folded, OutputRows{s.ranks + j * TILE_COLS, col_ranks * TILE_COLS});
+    }
+    for (std::int64_t i = 0; i < row_ranks; ++i) {
+        float* out = workspace.smoothed + (chunk_of_slice * full_count * row_ranks + i) * TILE_COLS;
+        term.ranks_to_cols.apply(s.ranks + i * col_ranks * TILE_COLS, OutputRows{out, row_ranks * TILE_COLS});
+    }
+}
+
+// Writes or adds a term to the attraction of each BMU of a column.
+inline void combine_rows(
+    const Problem& p, const ForwardPlan& f, const Term& term, bool add, Slice slice, std::int64_t full, ForwardScratch& s,
+    const Workspace& workspace, float* attraction) {
+    const std::int64_t column = f.samples.full[full];
+    std::int64_t count = 0;
+    for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
+        if (term.wanted[f.samples.row[g]]) {
+            s.group[count] = g;
+            s.group_row[count++] = f.samples.row[g];
+        } else if (!add) {
+            fill(attraction + g * p.dim + slice.begin(), slice.count(p.dim), 0.0f);
+        }
+    }
+    s.rows.pack(term.combine, s.group_row, count, term.combine_in, term.combine_count);
+    for (std::int64_t chunk = slice.first; chunk < slice.last; ++chunk) {
+        const std::int64_t d = chunk * TILE_COLS;
+        const float* x =
+            workspace.smoothed + ((chunk - slice.first) * f.samples.full_count + full) * term.combine_count * TILE_COLS;
+        const bool is_whole = p.dim - d >= TILE_COLS;
+        s.rows.apply(x, [&](std::int64_t out, Vec low, Vec high) {
+            if (is_whole) store_row(attraction + s.group[out] * p.dim + d, low, high, add);
+            else store_row(s.folded + out * TILE_COLS, low, high);
+        });
+        for (std::int64_t out = 0; out < count && !is_whole; ++out) {
+            const float* part = s.folded + out * TILE_COLS;
+            float* pull = attraction + s.group[out] * p.dim + d;
+            for (std::int64_t i = 0; i < p.dim - d; ++i) pull[i] = add ? pull[i] + part[i] : part[i];
+        }
+    }
+}
+
+// What the rows of a column write to and the loss reads: pieces that are too short for a prefetcher.
+inline void fetch_column(const Problem& p, const ForwardPlan& f, Slice slice, std::int64_t full, const float* attraction) {
+    if (full >= f.samples.full_count) return;
+    const std::int64_t column = f.samples.full[full], begin = slice.begin(), count = slice.count(p.dim);
+    for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
+        for (std::int64_t d = begin; d < begin + count; d += WIDTH) fetch_line<2>(attraction + g * p.dim + d);
+        for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
+            const Row z = row(p.z, f.samples.order[s]) + begin;
+            for (std::int64_t d = 0; d < count; d += WIDTH) fetch_line<2>((z + d).data);
+        }
+    }
+}
+
+// Adds z . S_b of a slice, and then the centre to what has been made without it.
+inline void finish_column(const Problem& p, const ForwardPlan& f, Slice slice, std::int64_t full, float* attraction, double* along) {
+    const std::int64_t column = f.samples.full[full], begin = slice.begin(), count = slice.count(p.dim);
+    const float* centre = f.centre + begin;
+    for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
+        float* pull = attraction + g * p.dim + begin;
+        const double weight = f.weight[g];
+        for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
+            const std::int64_t i = f.samples.order[s];
+            along[i] += dot_with_sum(row(p.z, i) + begin, pull, weight, centre, count);
+        }
+        const float rounded = static_cast<float>(weight);
+        for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
+            store(pull + d, load(pull + d) + rounded * load(centre + d));
+        });
+    }
+}
+
+// The attraction, and z . S_b of each sample. In a parallel region, by all of its threads: each takes a share of every slice.
+inline void smooth_slice(
+    const Problem& p, const Neighborhood& h, const ForwardPlan& f, Slice slice, const double* inverse, ForwardScratch& s,
+    const Workspace& workspace, float* attraction) {
+    for (std::int64_t t = 0; t < h.terms; ++t) {
+        const Term& term = f.terms[t];
+        const Tasks tasks(slice, term);
+        const auto combine = [&](std::int64_t full) {
+            if (t == h.terms - 1) fetch_column(p, f, slice, full + 1, attraction);
+            combine_rows(p, f, term, t > 0, slice, full, s, workspace, attraction);
+            if (t == h.terms - 1) finish_column(p, f, slice, full, attraction, s.along);
+        };
+        const std::int64_t chunks = term.is_thin ? slice.last - slice.first : 0;
+        if (f.own_slices) {
+            for (std::int64_t task = 0; task < tasks.count; ++task) {
+                smooth_along_columns(p, h, term, tasks, task, inverse, f.centre, s.packed, workspace);
+            }
+            for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+                pass_through_ranks(term, f.samples.full_count, chunk, s, workspace);
+            }
+            for (std::int64_t full = 0; full < f.samples.full_count; ++full) combine(full);
+        } else {
+#pragma omp for schedule(static)
+            for (std::int64_t task = 0; task < tasks.count; ++task) {
+                smooth_along_columns(p, h, term, tasks, task, inverse, f.centre, s.packed, workspace);
+            }
+#pragma omp for schedule(static)
+            for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+                pass_through_ranks(term, f.samples.full_count, chunk, s, workspace);
+            }
+#pragma omp for schedule(static)
+            for (std::int64_t full = 0; full < f.samples.full_count; ++full) combine(full);
+        }
+    }
+}
+
+void attract(
+    const Problem& p, const Neighborhood& h, double scale, float* loss, const std::int64_t* bmu, float* attraction,
+    double* context) {
+    const SavedForBackward saved(context, p.batch);
+    const std::int64_t attraction_rows = smaller(p.batch, p.num_prototypes);
+    use_huge_pages(attraction, static_cast<std::size_t>(attraction_rows * p.dim) * sizeof(float));
+    const ThinTerms thin(p, h);
+    ForwardPlan f{};
+    Arena arena;
+    lay_out(arena, [&](Arena& a) { f.take(a, p, h, thin); });
+    f.prepare(p, h, thin, bmu);
+    write_centre(p, saved.inverse_prototype, 0, p.dim, f.centre);
+    fill(f.centre + p.dim, f.chunks * TILE_COLS - p.dim, 0.0f);
+    const std::int64_t slices = ceil_div(f.chunks, f.slice_chunks);
+    const auto smooth = [&](std::int64_t i, ForwardScratch& s, const Workspace& workspace) {
+        const Slice slice{i * f.slice_chunks, smaller(f.chunks, (i + 1) * f.slice_chunks)};
+        smooth_slice(p, h, f, slice, saved.inverse_prototype, s, workspace, attraction);
+    };
+#pragma omp parallel num_threads(f.threads) if (f.threads > 1)
+    {
+        const int thread = omp_get_thread_num();
+        ForwardScratch& s = f.scratch[thread];
+        if (f.own_slices) {
+#pragma omp for schedule(static)
+            for (std::int64_t i = 0; i < slices; ++i) smooth(i, s, f.workspace[thread]);
+        } else {
+            for (std::int64_t i = 0; i < slices; ++i) smooth(i, s, f.workspace[0]);
+        }
+    }
+    for (std::int64_t i = 0; i < p.batch; ++i) {
+        saved.z_dot_attraction[i] = 0;
+        for (int thread = 0; thread < f.sums(); ++thread) saved.z_dot_attraction[i] += f.scratch[thread].along[i];
+    }
+    fill(attraction + f.samples.groups * p.dim, (attraction_rows - f.samples.groups) * p.dim, 0.0f);
+
+    double total = 0;
+    for (std::int64_t g = 0; g < f.samples.groups; ++g) {
+        for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
+            const std::int64_t i = f.samples.order[s];
+            total += f.weight[g] - saved.z_dot_attraction[i] * saved.inverse_z[i];
+        }
+    }
+    bool finite = true;
+    for (std::int64_t k = 0; k < p.num_prototypes; ++k) {
+        finite &= saved.inverse_prototype[k] == saved.inverse_prototype[k];
+    }
+    if (!finite) {  // a bad prototype may lie outside every band, where its weight is 0: 0 * NaN is NaN all the same
+        total = __builtin_nan("");
+        fill(attraction, attraction_rows * p.dim, __builtin_nanf(""));
+    }
+    *loss = static_cast<float>(scale * total);
+}
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom

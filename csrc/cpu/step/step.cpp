@@ -1,0 +1,24 @@
+#include "cpu/step/step.h"
+
+#include "cpu/search/search.h"
+#include "cpu/step/saved_for_backward.h"
+
+namespace vitsom {
+
+void som_forward(
+    const Kernels& kernels, const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu,
+    float* attraction, double* context) {
+    *loss = 0;
+    if (p.batch == 0) return;
+    const SavedForBackward saved(context, p.batch);
+    search(kernels, p, {bmu, nullptr, saved.inverse_z, saved.inverse_prototype});
+    kernels.attract(p, h, scale, loss, bmu, attraction, context);
+}
+
+void som_backward(
+    const Kernels& kernels, const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu,
+    const float* attraction, const double* context, void* grad_z, void* grad_prototypes) {
+    kernels.backward(p, h, scale, bmu, attraction, context, grad_z, grad_prototypes);
+}
+
+}  // namespace vitsom
