@@ -24,7 +24,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is no C++ compiler"),
 ]
 
-# What each is held to. They share all but one pass of the search: one is tested with what rules out tiles, the other with products.
+# What each is held to. They share all but one pass of the search: one is tested with what rules out tiles, the other with
+# products.
 TESTED = {
     "avx512vnni": (
         *("test_pruning.py", "test_adversarial.py", "test_fuzz.py::test_contract_of_cpu[avx512vnni]"),

@@ -55,7 +55,7 @@ def build(sources: Path = SOURCES, flags: tuple[str, ...] = ()) -> Path:
 
     with ThreadPoolExecutor(2) as pool:
         objects = [
-            pool.submit(compile_source, sources / "search" / f"{part}.cpp", f"-DVITSOM_ISA={name}", *flags_of(name))
+            pool.submit(compile_source, sources / f"{part}.cpp", f"-DVITSOM_ISA={name}", *flags_of(name))
             for name in INSTRUCTION_SETS
             for part in _PARTS[name][1]
         ]
