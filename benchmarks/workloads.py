@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitsom_fast import Grid, exponential_decay, find_bmu
-from vitsom_fast.backends.torch_ops import smooth
+from vitsom_fast import Grid, batch_update, exponential_decay
 
 PATCH = 8  # pixels along a side: 8 x 8 x 3 colours are D = 192
 
@@ -164,13 +163,7 @@ def fit_map(settings: MapSettings) -> Tensor:
     prototypes = _principal_plane(_unit(photo_patches(settings.samples, generator)), grid)
     for epoch in range(settings.epochs):
         samples = _unit(photo_patches(settings.samples, generator))
-        bmu, _ = find_bmu(samples, prototypes)
-        members = torch.zeros_like(prototypes).index_add_(0, bmu, samples)  # [K, D]
-        count = torch.bincount(bmu, minlength=grid.num_prototypes).float()[:, None]  # [K, 1]
-        neighborhood = grid.neighborhood(temperature(epoch))
-        weight = smooth(count, *neighborhood)
-        mean = smooth(members, *neighborhood) / weight
-        prototypes = torch.where(weight > 1e-6, mean, prototypes)  # far from every sample there is nothing to follow
+        prototypes, _ = batch_update(samples, prototypes, grid, temperature(epoch))
     return prototypes
 
 

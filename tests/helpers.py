@@ -58,7 +58,7 @@ class Truth(NamedTuple):
 def skip_unless_supported(backend: str, dtype: torch.dtype) -> None:
     """Skip where a backend says that it does not serve a dtype."""
     try:
-        backends.resolve(backend, torch.device(BACKENDS[backend]), dtype)
+        backends.resolve(backend, backends.Spec(torch.device(BACKENDS[backend]), dtype))
     except ValueError as error:
         pytest.skip(str(error))
 

@@ -25,7 +25,7 @@ def _no_wish_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _stub(unavailable: str | None = None, unsupported: str | None = None) -> SimpleNamespace:
-    return SimpleNamespace(unavailable=lambda: unavailable, unsupported=lambda device, dtype: unsupported)
+    return SimpleNamespace(unavailable=lambda: unavailable, unsupported=lambda spec: unsupported)
 
 
 def test_every_name_has_a_reason_or_none() -> None:
@@ -41,14 +41,14 @@ def test_backends_under_test_are_in_the_registry() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name != "reference"])
-def test_a_backend_has_the_five_functions(name: str) -> None:
+def test_a_backend_has_every_function(name: str) -> None:
     module = backends.get(name)
-    for function in ("unavailable", "unsupported", "find_bmu", "som_forward", "som_backward"):
+    for function in ("unavailable", "unsupported", "search", "sum_by_bmu", "smooth", "som_forward", "som_backward"):
         assert callable(getattr(module, function))
 
 
 def test_an_available_backend_can_be_named(any_backend: str) -> None:
-    assert backends.resolve(any_backend, torch.device(BACKENDS[any_backend]), torch.float32) == any_backend
+    assert backends.resolve(any_backend, backends.Spec(torch.device(BACKENDS[any_backend]), torch.float32)) == any_backend
 
 
 @pytest.mark.parametrize("name", backends.NAMES)
@@ -64,32 +64,32 @@ def test_an_unavailable_backend_is_refused_with_its_reason(name: str) -> None:
 
 def test_auto_prefers_kernels_of_our_own_that_can_run() -> None:
     expected = "cpu" if available_backends()["cpu"] is None else "torch"
-    assert backends.resolve("auto", CPU, torch.float32) == expected
+    assert backends.resolve("auto", backends.Spec(CPU, torch.float32)) == expected
 
 
 def test_auto_takes_the_first_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
     chain = {"broken": _stub(unavailable="no"), "picky": _stub(unsupported="no"), "good": _stub(), "late": _stub()}
     monkeypatch.setattr(backends, "_modules", chain)
-    assert backends.resolve("auto", CPU, torch.float32) == "good"
+    assert backends.resolve("auto", backends.Spec(CPU, torch.float32)) == "good"
 
 
 def test_auto_serves_every_device_and_dtype() -> None:
     for device in (CPU, torch.device("meta")):
         for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-            assert backends.resolve("auto", device, dtype) in backends.NAMES
+            assert backends.resolve("auto", backends.Spec(device, dtype)) in backends.NAMES
 
 
 @pytest.mark.parametrize("reason", ["unavailable", "unsupported"])
 def test_a_named_backend_does_not_fall_back(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     monkeypatch.setitem(backends._modules, "cpu", _stub(**{reason: "it is only a test"}))
     with pytest.raises(ValueError, match=r"'cpu' cannot be used: it is only a test"):
-        backends.resolve("cpu", CPU, torch.float32)
-    assert backends.resolve("auto", CPU, torch.float32) == "torch"
+        backends.resolve("cpu", backends.Spec(CPU, torch.float32))
+    assert backends.resolve("auto", backends.Spec(CPU, torch.float32)) == "torch"
 
 
 def test_the_environment_overrides_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     z, prototypes, grid = torch.randn(3, 4), torch.randn(6, 4), Grid(2, 3)
-    backends.resolve("auto", CPU, torch.float32)  # decided once already
+    backends.resolve("auto", backends.Spec(CPU, torch.float32))  # decided once already
     served: list[str] = []
 
     def get(name: str) -> backends.Backend:
@@ -105,19 +105,19 @@ def test_the_environment_overrides_auto(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "reference")
     som_loss(z, prototypes, grid, 1.0)
     assert not served  # the reference is no operator
-    assert backends.resolve("auto", CPU, torch.float32) == "reference"
+    assert backends.resolve("auto", backends.Spec(CPU, torch.float32)) == "reference"
 
 
 def test_the_environment_does_not_override_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "reference")
-    assert backends.resolve("torch", CPU, torch.float32) == "torch"
+    assert backends.resolve("torch", backends.Spec(CPU, torch.float32)) == "torch"
 
 
 @pytest.mark.parametrize("value", ["", "auto"])
 def test_an_environment_that_says_nothing(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    expected = backends.resolve("auto", CPU, torch.float32)
+    expected = backends.resolve("auto", backends.Spec(CPU, torch.float32))
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, value)
-    assert backends.resolve("auto", CPU, torch.float32) == expected
+    assert backends.resolve("auto", backends.Spec(CPU, torch.float32)) == expected
 
 
 def test_an_unknown_name_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_the_environment_names_a_backend_that_cannot(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(backends._modules, "cpu", _stub(unavailable="it is only a test"))
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "cpu")
     with pytest.raises(ValueError, match=r"^VITSOM_BACKEND 'cpu' cannot be used: it is only a test"):
-        backends.resolve("auto", CPU, torch.float32)
+        backends.resolve("auto", backends.Spec(CPU, torch.float32))
 
 
 # A CPU without the kernels for it

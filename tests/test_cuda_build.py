@@ -14,7 +14,7 @@ import torch
 from benchmarks import aot
 from benchmarks.compiled import Row
 from benchmarks.cuda_resources import cuda_rows, find_nvcc
-from vitsom_fast.backends import cuda
+from vitsom_fast.backends import Spec, cuda
 
 
 def _module(**versions: int) -> SimpleNamespace:
@@ -55,7 +55,7 @@ def test_why_it_cannot_run(
 def test_what_it_does_not_serve(monkeypatch: pytest.MonkeyPatch, device: str, dtype: torch.dtype, said: str) -> None:
     monkeypatch.setattr(cuda, "_cuda", _module())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
-    assert said in str(cuda.unsupported(torch.device(device), dtype))
+    assert said in str(cuda.unsupported(Spec(torch.device(device), dtype)))
 
 
 def test_a_module_that_cannot_be_loaded_breaks_nothing() -> None:

@@ -109,8 +109,8 @@ def test_functions_of_cpu_read_views_right(name: str, view: str, inputs: dict[st
     if reason := cpu.unavailable():
         pytest.skip(f"backend 'cpu': {reason}")
     make, meant = VIEWS[view]
-    actual = cpu.find_bmu(**(inputs | {name: make(inputs[name])}))
-    expected = cpu.find_bmu(**(inputs | {name: meant(inputs[name])}))
+    actual = cpu.search(**(inputs | {name: make(inputs[name])}))
+    expected = cpu.search(**(inputs | {name: meant(inputs[name])}))
     for ours, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -136,7 +136,7 @@ def test_functions_of_cpu_refuse_what_has_no_memory(name: str, kind: str, inputs
         pytest.skip(f"backend 'cpu': {reason}")
     changed = inputs | {name: WITHOUT_MEMORY[kind](inputs[name])}
     with pytest.raises((TypeError, ValueError), match=name):
-        cpu.find_bmu(**changed)
+        cpu.search(**changed)
 
 
 @pytest.mark.parametrize("kind", WITHOUT_MEMORY)

@@ -28,8 +28,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vitsom_fast import Grid, reference, som_loss
-from vitsom_fast.backends import products, torch_ops
+from vitsom_fast import Grid, backends, reference, som_loss
+from vitsom_fast.backends import centred, products, torch_ops
+from vitsom_fast.backends.differentiable import loss_at
 from vitsom_fast.backends.unit_rows import unit_rows
 
 # Rows of any length
@@ -275,9 +276,11 @@ def test_rounded_operands_change_nothing(spread: float, how: str) -> None:
             assert relative_error(z @ prototypes.T, z.double() @ prototypes.double().T) > 1e-4
             assert rounded.count == 1
             loss, bmu, *kept = torch_ops.som_forward(z, prototypes, *factors, "mean")
-            grads = torch_ops.som_backward(torch.tensor(1.0), z, prototypes, *factors, bmu, *kept, "mean", True, True)
-            found, _ = torch_ops.find_bmu(z, prototypes)
-            by_func = torch.func.grad(lambda z: torch_ops.loss_at(bmu, z, prototypes, *factors, "mean")[0])(z)
+            grads = backends.get("torch").som_backward(
+                torch.tensor(1.0), z, prototypes, *factors, bmu, *kept, "mean", True, True
+            )
+            found, _ = torch_ops.search(z, prototypes)
+            by_func = torch.func.grad(lambda z: loss_at(bmu, z, prototypes, *factors, "mean")[0])(z)
         assert rounded.count > 2  # the searches are products of fp32
         assert matmul_setting() == setting
     check(Result(loss, bmu, *grads), z, prototypes, grid, 2.5)
@@ -299,8 +302,8 @@ def test_settings_are_never_written(how: str) -> None:
         z, prototypes, factors = torch.randn(300, 64), torch.randn(99, 64), Grid(9, 11).neighborhood(2.5)
         with Watch():
             _, *kept = torch_ops.som_forward(z, prototypes, *factors, "mean")
-            torch_ops.som_backward(torch.tensor(1.0), z, prototypes, *factors, *kept, "mean", True, True)
-            torch_ops.find_bmu(z, prototypes)
+            backends.get("torch").som_backward(torch.tensor(1.0), z, prototypes, *factors, *kept, "mean", True, True)
+            torch_ops.search(z, prototypes)
         assert during == {matmul_setting()}
 
 
@@ -330,7 +333,7 @@ def test_pieces_and_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -
     z, prototypes = torch.randn(70, 24), torch.randn(99, 24)
     z[::7], prototypes[50] = z[:1], prototypes[3]
     whole = run("torch", z, prototypes, grid, 2.5), search("torch", z, prototypes)
-    monkeypatch.setattr(torch_ops, "_PIECE", 100)
+    monkeypatch.setattr(centred, "_PIECE", 100)
     monkeypatch.setattr(torch_ops, "_CHUNK", 2000)
     monkeypatch.setattr(sys.modules["vitsom_fast.backends.ties"], "_PIECE", 100)
     parts = run("torch", z, prototypes, grid, 2.5), search("torch", z, prototypes)

@@ -23,7 +23,14 @@ pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is
 def build() -> Path:
     """The folder of the module, which takes the place of ``vitsom_fast._cpu`` where PYTHONPATH names it."""
     headers = [*sorted((SOURCES.parent / "common").glob("*.h")), *sorted(SOURCES.rglob("*.h"))]
-    of_baseline = ["search/exhaustive/search_fp32", "search/exhaustive/search_fp64", "step/attract", "step/backward"]
+    of_baseline = [
+        "search/exhaustive/search_fp32",
+        "search/exhaustive/search_fp64",
+        "step/attract",
+        "step/backward",
+        "step/sum_by_bmu",
+        "step/smooth",
+    ]
     portable = ["module/dispatch", "module/supported", "runtime/allocation", "search/search", "step/step"]
     own = {name: [*KERNELS, "-DVITSOM_ISA=baseline"] for name in of_baseline}
     own |= {name: ["-DVITSOM_ISA=portable"] for name in portable}

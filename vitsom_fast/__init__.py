@@ -1,7 +1,7 @@
 """vitsom_fast: Self-Organizing Maps as a fused loss, for grids that nobody could train."""
 
 from vitsom_fast.backends import available_backends
-from vitsom_fast.functional import find_bmu, som_loss
+from vitsom_fast.functional import batch_update, find_bmu, som_loss
 from vitsom_fast.grid import Grid
 from vitsom_fast.loss import FusedSOMLoss
 from vitsom_fast.optim import param_groups
@@ -13,6 +13,7 @@ __all__ = [
     "Grid",
     "__version__",
     "available_backends",
+    "batch_update",
     "exponential_decay",
     "find_bmu",
     "linear_ramp",

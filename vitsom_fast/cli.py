@@ -108,7 +108,7 @@ def info() -> int:
     for name, reason in vitsom_fast.available_backends().items():
         lines.append(f"  {name:<11}{'can run' if reason is None else f'cannot run: {reason}'}")
     for device in devices:
-        lines.append(f"  auto on {device}: {backends.resolve('auto', device, torch.float32)}")
+        lines.append(f"  auto on {device}: {backends.resolve('auto', backends.Spec(device, torch.float32))}")
     say("\n".join(lines))
     return 0
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from vitsom_fast import backends, long_axis, ops, reference
-from vitsom_fast.backends.torch_ops import accumulation_dtype
+from vitsom_fast.backends import compose
+from vitsom_fast.backends.spec import Spec, accumulation_dtype
+from vitsom_fast.backends.unit_rows import unit_rows
 from vitsom_fast.grid import NEIGHBORHOODS, Grid
 
 DISTANCES = ("cosine",)
@@ -52,17 +54,11 @@ def som_loss(
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
     """
     z, prototypes = _checked_inputs(z, prototypes, distance)
-    if not isinstance(grid, Grid):
-        raise TypeError(f"grid must be a vitsom_fast.Grid, got {type(grid).__name__}")
-    if grid.rows * grid.cols != prototypes.shape[0]:
-        raise ValueError(
-            f"grid must have one unit for each prototype, got {grid.rows} x {grid.cols} = {grid.num_prototypes} units"
-            f" for prototypes of shape {tuple(prototypes.shape)}"
-        )
+    _check_grid(grid, prototypes)
     temperature = _checked_temperature(temperature, z.device)
     check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
     check_choice("reduction", reduction, REDUCTIONS)
-    backend = backends.resolve(backend, z.device, z.dtype)
+    backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
     dtype = accumulation_dtype(z.dtype)
     if backend == "reference":
         if isinstance(temperature, Tensor):
@@ -93,7 +89,7 @@ def find_bmu(z: Tensor, prototypes: Tensor, *, distance: str = "cosine", backend
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
     """
     z, prototypes = _checked_inputs(z, prototypes, distance)
-    backend = backends.resolve(backend, z.device, z.dtype)
+    backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
     z, prototypes = z.detach(), prototypes.detach()
     if backend == "reference":
         dtype = accumulation_dtype(z.dtype)
@@ -101,6 +97,46 @@ def find_bmu(z: Tensor, prototypes: Tensor, *, distance: str = "cosine", backend
             return reference.find_bmu(z.to(dtype), prototypes.to(dtype))
     bmu, nearest = ops.find_bmu(z, prototypes, backend)
     return bmu, nearest
+
+
+@torch.no_grad()
+def batch_update(
+    z: Tensor,
+    prototypes: Tensor,
+    grid: Grid,
+    temperature: float | Tensor,
+    *,
+    distance: str = "cosine",
+    neighborhood: str = "gaussian",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """One step of a batch SOM (Kohonen 2001, section 3.6): each prototype becomes the mean of all latents, weighted with the
+    neighborhood of their BMUs.
+
+    Args:
+        z: (B, D) or (B, ...) flattened from dim 1. Under the cosine distance their directions are averaged.
+        prototypes, grid, temperature, distance, neighborhood, backend: as in ``som_loss``; "reference" computes as "torch".
+
+    Returns:
+        New prototypes (K, D), in the dtype of the old ones; those that no latent reaches, as its weight underflows, are the old
+        ones. And the BMUs (B,) int64 among the old ones. A latent that is not finite makes prototypes NaN.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
+    """
+    dtype_of_prototypes = prototypes.dtype if isinstance(prototypes, Tensor) else None
+    z, prototypes = _checked_inputs(z, prototypes, distance)
+    _check_grid(grid, prototypes)
+    temperature = _checked_temperature(temperature, z.device)
+    backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
+    bmu, _ = find_bmu(z, prototypes, distance=distance, backend=backend)
+    dtype = accumulation_dtype(z.dtype)
+    factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype)
+    own = backends.get("torch" if backend == "reference" else backend)
+    with torch.autocast(z.device.type, enabled=False):
+        directions = unit_rows(z.to(dtype)).unit.to(dtype)
+        updated = compose.batch_update(own, directions, bmu, prototypes.to(dtype), factors.rows, factors.cols)
+    return updated.to(dtype_of_prototypes), bmu
 
 
 def _checked_inputs(z: Tensor, prototypes: Tensor, distance: str) -> tuple[Tensor, Tensor]:
@@ -130,6 +166,16 @@ def _checked_inputs(z: Tensor, prototypes: Tensor, distance: str) -> tuple[Tenso
         dtype = torch.promote_types(z.dtype, prototypes.dtype)
         z, prototypes = z.to(dtype), prototypes.to(dtype)
     return z, prototypes
+
+
+def _check_grid(grid: Grid, prototypes: Tensor) -> None:
+    if not isinstance(grid, Grid):
+        raise TypeError(f"grid must be a vitsom_fast.Grid, got {type(grid).__name__}")
+    if grid.rows * grid.cols != prototypes.shape[0]:
+        raise ValueError(
+            f"grid must have one unit for each prototype, got {grid.rows} x {grid.cols} = {grid.num_prototypes} units"
+            f" for prototypes of shape {tuple(prototypes.shape)}"
+        )
 
 
 def _checked_temperature(temperature: float | Tensor, device: torch.device) -> float | Tensor:

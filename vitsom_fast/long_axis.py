@@ -17,7 +17,7 @@ from torch import Tensor
 from vitsom_fast import ops
 from vitsom_fast.backends import memory
 from vitsom_fast.backends.products import product
-from vitsom_fast.backends.torch_ops import accumulation_dtype, reduction_scale
+from vitsom_fast.backends.spec import accumulation_dtype, reduction_scale
 from vitsom_fast.backends.unit_rows import centre_of, through_unit_rows, unit_rows, widest
 from vitsom_fast.grid import Grid, gaussian_weights
 

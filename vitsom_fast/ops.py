@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from vitsom_fast import backends
-from vitsom_fast.backends import torch_ops
+from vitsom_fast.backends.differentiable import loss_at
 from vitsom_fast.backends.memory import is_plain
+from vitsom_fast.backends.spec import accumulation_dtype
 
 _library = torch.library.Library("vitsom", "DEF")
 _library.define("find_bmu(Tensor z, Tensor prototypes, str backend) -> (Tensor bmu, Tensor distance)")
@@ -33,7 +34,7 @@ _library.define(
 
 
 def _find_bmu(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    return backends.get(backend).find_bmu(z, prototypes)
+    return backends.get(backend).search(z, prototypes)
 
 
 def _gaussian_weights(squared_offsets: Tensor, temperature: Tensor | None, radius: float, backend: str) -> Tensor:
@@ -73,7 +74,7 @@ for _name, _function in (("find_bmu", _find_bmu), ("som_forward", _som_forward),
 def _(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     return (
         z.new_empty(z.shape[0], dtype=torch.int64),
-        z.new_empty(z.shape[0], dtype=torch_ops.accumulation_dtype(z.dtype)),
+        z.new_empty(z.shape[0], dtype=accumulation_dtype(z.dtype)),
     )
 
 
@@ -86,7 +87,7 @@ def _(squared_offsets: Tensor, temperature: Tensor | None, radius: float, backen
 def _(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str, backend: str
 ) -> tuple[Tensor, ...]:
-    dtype = torch_ops.accumulation_dtype(z.dtype)
+    dtype = accumulation_dtype(z.dtype)
     kept = backends.get(backend)
     rows = kept.attraction_rows(z.shape[0], prototypes.shape[0])
     size = kept.context_size(z.shape[0], row_factors.shape[1], col_factors.shape[1])
@@ -172,7 +173,7 @@ def _differentiable_gradients(
     # Views of their own: should one input depend on the other, the path between them is not ours to follow.
     z, prototypes = z.view_as(z), prototypes.view_as(prototypes)
     wanted = [x for x, needed in ((z, for_z), (prototypes, for_prototypes)) if needed]
-    loss, _ = torch_ops.loss_at(bmu, z, prototypes, row_factors, col_factors, reduction)
+    loss, _ = loss_at(bmu, z, prototypes, row_factors, col_factors, reduction)
     grads = iter(torch.autograd.grad(loss, wanted, grad_loss, create_graph=True))
     return next(grads) if for_z else None, next(grads) if for_prototypes else None
 
@@ -230,7 +231,7 @@ def _differentiable_som_forward(*args: Any, run: Any = None) -> tuple[Tensor, ..
 
 
 def _plain_loss(z: Tensor, bmu: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return torch_ops.loss_at(bmu, z, *rest)
+    return loss_at(bmu, z, *rest)
 
 
 def gaussian_weights_of(backend: str) -> Callable[[Tensor, float | Tensor], Tensor] | None:

@@ -124,7 +124,7 @@ def absent(name: str, device: torch.device) -> str | None:
 
 def _refusal(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     try:
-        backends.resolve(name, device, dtype)
+        backends.resolve(name, backends.Spec(device, dtype))
     except ValueError as error:
         return str(error)
     return None

@@ -1,41 +1,39 @@
-"""The registry: which backend serves a tensor, and why the others do not.
+"""The registry: which backend serves what is asked, and why the others do not.
 
-Every backend is a module with the same three functions, ``find_bmu``, ``som_forward`` and ``som_backward``; two that say where
-it cannot be used, ``unavailable()`` on this machine and ``unsupported(device, dtype)`` for such inputs, both returning None or
-a reason; and two that say what its forward keeps for its backward: ``context_size``, a number of ``CONTEXT_DTYPE``, and
-``attraction_rows``, the number of rows of its attraction, in whatever order it likes. "reference" is no such module: it is
-``vitsom_fast.reference`` with PyTorch's own autograd.
+Every backend is a module with three primitives, ``search``, ``sum_by_bmu`` and ``smooth``, and two functions that say where it
+cannot be used, ``unavailable()`` on this machine and ``unsupported(spec)`` for such problems, both returning None or a reason
+(``compose.Primitives``). Forward and backward are made of these, unless it has fused forms of its own: ``som_forward``,
+``som_backward`` and what the one keeps for the other, ``context_size``, a number of ``CONTEXT_DTYPE``, and ``attraction_rows``,
+the number of rows of its attraction, in whatever order it likes. "reference" is no such module: it is ``vitsom_fast.reference``
+with PyTorch's own autograd.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from vitsom_fast.backends import cpu, cuda, installed, torch_ops, triton
+from vitsom_fast.backends.compose import Primitives, whole
+from vitsom_fast.backends.spec import Spec
 
-NAMES = ("reference", "torch", "cpu", "triton", "cuda")
+_OWN_NAMES = ("reference", "torch", "cpu", "triton", "cuda")
+NAMES: tuple[str, ...] = _OWN_NAMES
 ENVIRONMENT_VARIABLE = "VITSOM_BACKEND"
 
 
-class Backend(Protocol):
-    """What a backend module offers; shapes and dtypes as in ``vitsom_fast.ops``."""
-
-    def unavailable(self) -> str | None: ...
-
-    def unsupported(self, device: torch.device, dtype: torch.dtype) -> str | None: ...
+class Backend(Primitives, Protocol):
+    """A whole backend; shapes and dtypes as in ``vitsom_fast.ops``."""
 
     CONTEXT_DTYPE: torch.dtype
 
     def context_size(self, batch: int, rows: int, cols: int) -> int: ...
 
     def attraction_rows(self, batch: int, num_prototypes: int) -> int: ...
-
-    def find_bmu(self, z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def som_forward(
         self, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
@@ -58,7 +56,7 @@ class Backend(Protocol):
 
 
 # In the order in which "auto" tries them.
-_modules: dict[str, Backend] = {"cpu": cpu, "triton": triton, "cuda": cuda, "torch": torch_ops}
+_modules: dict[str, Backend] = {"cpu": whole(cpu), "triton": whole(triton), "cuda": whole(cuda), "torch": whole(torch_ops)}
 
 # Kernels for GPUs can be run on the CPU for tests, slowly: "auto" never does.
 _GPU_ONLY = ("triton", "cuda")
@@ -69,19 +67,54 @@ def get(name: str) -> Backend:
     return _modules[name]
 
 
+def register(name: str, own: Any, *, before: str | None = None) -> None:
+    """Adds a backend: a module or an object with the functions of ``compose.Primitives``, and fused forms where it has them.
+
+    Args:
+        before: the backend that "auto" is to ask after this one; None: it is asked last, and serves who names it.
+
+    Raises:
+        ValueError: the name is taken, or no backend is called ``before``.
+    """
+    global NAMES
+    if name in NAMES or name == "auto":
+        raise ValueError(f"name must be that of no other backend, got {name!r}")
+    if before is not None and before not in _modules:
+        raise ValueError(f"before must be one of {tuple(_modules)}, got {before!r}")
+    order = list(_modules)
+    order.insert(len(order) if before is None else order.index(before), name)
+    _modules[name] = whole(own)
+    for each in order:  # a dict keeps the order in which its keys came
+        _modules[each] = _modules.pop(each)
+    NAMES = (*NAMES, name)
+
+
+def unregister(name: str) -> None:
+    """Takes a backend out that ``register`` added.
+
+    Raises:
+        ValueError: it is none.
+    """
+    global NAMES
+    if name not in NAMES[len(_OWN_NAMES) :]:
+        raise ValueError(f"name must be that of a registered backend, one of {NAMES[len(_OWN_NAMES) :]}, got {name!r}")
+    del _modules[name]
+    NAMES = tuple(each for each in NAMES if each != name)
+
+
 def available_backends() -> dict[str, str | None]:
     """Every backend by name, with None where it can run on this machine or else the reason why it cannot."""
     return {name: None if name == "reference" else _modules[name].unavailable() for name in NAMES}
 
 
-def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The backend that serves such tensors.
+def resolve(name: str, spec: Spec) -> str:
+    """The backend that serves such problems.
 
     Args:
         name: "auto" (the environment variable VITSOM_BACKEND, or else the fastest that can) or a name of ``NAMES``.
 
     Raises:
-        ValueError: an unknown name, or a named backend that cannot run here or on such tensors; who named it, the argument or
+        ValueError: an unknown name, or a named backend that cannot run here or such problems; who named it, the argument or
             the variable, is in the message.
     """
     named_by = "backend"
@@ -91,16 +124,16 @@ def resolve(name: str, device: torch.device, dtype: torch.dtype) -> str:
         name = next(
             name
             for name in _modules
-            if _reason_against(name, device, dtype) is None and not (device.type == "cpu" and name in _GPU_ONLY)
+            if _reason_against(name, *spec) is None and not (spec.device.type == "cpu" and name in _GPU_ONLY)
         )
-        if name == "torch" and device.type == "cpu":
-            _warn_of_slowness(dtype)
+        if name == "torch" and spec.device.type == "cpu":
+            _warn_of_slowness(spec.dtype)
         return name
     if name not in NAMES:
         raise ValueError(f"{named_by} must be 'auto' or one of {NAMES}, got {name!r}")
     if name == "reference":
         return name
-    if reason := _reason_against(name, device, dtype):
+    if reason := _reason_against(name, *spec):
         raise ValueError(f"{named_by} {name!r} cannot be used: {reason}")
     return name
 
@@ -122,10 +155,10 @@ def _warn_of_slowness(dtype: torch.dtype) -> None:
     )
 
 
-def _reason_against(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    return _modules[name].unavailable() or _modules[name].unsupported(device, dtype)
+def _reason_against(name: str, *spec: Any) -> str | None:
+    return _modules[name].unavailable() or _modules[name].unsupported(Spec(*spec))
 
 
-# A compiler need not look into modules and drivers. This is torch.compiler.assume_constant_result without what that imports:
-# all of torch._dynamo, and Triton with it.
+# A compiler need not look into modules and drivers, nor can it make a named tuple again for them. This is
+# torch.compiler.assume_constant_result without what that imports: all of torch._dynamo, and Triton with it.
 _reason_against._dynamo_marked_constant = True  # type: ignore[attr-defined]

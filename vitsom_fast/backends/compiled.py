@@ -8,8 +8,17 @@ import torch
 from torch import Tensor
 
 from vitsom_fast.backends.memory import in_memory
+from vitsom_fast.backends.spec import Spec
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+def unserved(spec: Spec) -> str | None:
+    """What the kernels of the compiled modules have not got."""
+    if spec.dtype not in DTYPES:
+        return f"it serves the dtypes {tuple(DTYPES)}, got {spec.dtype}"
+    return None
+
 
 Kept = tuple[Tensor, Tensor]  # must live as long as the kernels run
 
@@ -32,7 +41,7 @@ def problem_of(module: Any, z: Tensor, prototypes: Tensor, *how: int) -> tuple[o
             f"z and prototypes must be (B, D) and (K, D) of one dtype on one device, got {tuple(z.shape)} {z.dtype} on"
             f" {z.device} and {tuple(prototypes.shape)} {prototypes.dtype} on {prototypes.device}"
         )
-    z, prototypes = _with_contiguous_rows("z", z), _with_contiguous_rows("prototypes", prototypes)
+    z, prototypes = matrix("z", z), matrix("prototypes", prototypes)
     problem = module.Problem(
         z.data_ptr(),
         z.stride(0),
@@ -84,6 +93,7 @@ def checked(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) ->
     return in_memory(name, x).contiguous()
 
 
-def _with_contiguous_rows(name: str, x: Tensor) -> Tensor:
+def matrix(name: str, x: Tensor) -> Tensor:
+    """x (rows, columns) in memory, each row in one piece."""
     x = in_memory(name, x)
     return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()

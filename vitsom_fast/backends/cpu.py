@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends.compiled import DTYPES, Kept, checked, neighborhood_of, problem_of
-from vitsom_fast.backends.torch_ops import reduction_scale
+from vitsom_fast.backends.compiled import DTYPES, Kept, checked, matrix, neighborhood_of, problem_of, unserved
+from vitsom_fast.backends.spec import Spec, reduction_scale
 
 _cpu: Any = None
 _reason: str | None = None
@@ -31,12 +31,10 @@ def unavailable() -> str | None:
     return _reason
 
 
-def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
-    if device.type != "cpu":
-        return f"it serves CPU tensors, got device {device}"
-    if dtype not in DTYPES:
-        return f"it serves the dtypes {tuple(DTYPES)}, got {dtype}"
-    return None
+def unsupported(spec: Spec) -> str | None:
+    if spec.device.type != "cpu":
+        return f"it serves CPU tensors, got device {spec.device}"
+    return unserved(spec)
 
 
 def instruction_sets() -> list[str]:
@@ -59,13 +57,33 @@ def attraction_rows(batch: int, num_prototypes: int) -> int:
     return torch.sym_min(batch, num_prototypes)
 
 
-def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def search(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
     problem, _keep = _problem(z, prototypes)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=_CPU)
     distance = torch.empty(z.shape[0], dtype=torch.float32, device=_CPU)
     _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
     return bmu, distance
+
+
+def sum_by_bmu(x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Tensor]:
+    """Sums (K, D) and counts (K,) fp32 of the rows x (B, D) of every BMU (B,)."""
+    x, bmu = matrix("x", x), checked("bmu", bmu, (x.shape[0],), torch.int64)
+    batch, dim = x.shape
+    sums = torch.empty(num_prototypes, dim, dtype=torch.float32, device=_CPU)
+    counts = torch.empty(num_prototypes, dtype=torch.float32, device=_CPU)
+    rows = x.data_ptr(), x.stride(0), DTYPES[x.dtype], batch, dim
+    _cpu.sum_by_bmu(*rows, bmu.data_ptr(), num_prototypes, torch.get_num_threads(), sums.data_ptr(), counts.data_ptr())
+    return sums, counts
+
+
+def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
+    """G x (K, D) for x (K, D), fp32."""
+    neighborhood, _keep_factors = neighborhood_of(_cpu, x, row_factors, col_factors)
+    x = checked("x", x, tuple(x.shape), torch.float32)
+    out = torch.empty_like(x)
+    _cpu.smooth(x.data_ptr(), x.shape[1], neighborhood, torch.get_num_threads(), out.data_ptr())
+    return out
 
 
 def search_counts(z: Tensor, prototypes: Tensor) -> dict[str, int]:

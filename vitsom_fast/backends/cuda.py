@@ -13,9 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends.compiled import DTYPES, checked, neighborhood_of, problem_of
+from vitsom_fast.backends.compiled import checked, neighborhood_of, problem_of, unserved
 from vitsom_fast.backends.memory import in_memory
-from vitsom_fast.backends.torch_ops import reduction_scale
+from vitsom_fast.backends.spec import Spec, reduction_scale
+from vitsom_fast.backends.torch_ops import smooth, sum_by_bmu
+
+# The primitives that no kernel of its own serves.
+__all__ = ["search", "smooth", "som_backward", "som_forward", "sum_by_bmu", "unavailable", "unsupported"]
 
 # The tests name a build of the same sources for the host here.
 _MODULE = os.environ.get("VITSOM_CUDA_MODULE", "vitsom_fast._cuda")
@@ -49,13 +53,13 @@ def _no_device() -> str | None:
     return None
 
 
-def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
-    if device.type != _cuda.DEVICE_TYPE:
-        return f"it serves {_cuda.DEVICE_TYPE.upper()} tensors, got device {device}"
-    if dtype not in DTYPES:
-        return f"it serves the dtypes {tuple(DTYPES)}, got {dtype}"
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
+def unsupported(spec: Spec) -> str | None:
+    if spec.device.type != _cuda.DEVICE_TYPE:
+        return f"it serves {_cuda.DEVICE_TYPE.upper()} tensors, got device {spec.device}"
+    if reason := unserved(spec):
+        return reason
+    if spec.device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(spec.device)
         if 10 * major + minor < _cuda.lowest_architecture():
             return f"it was built for compute capability {_cuda.lowest_architecture() / 10} or later, got {major}.{minor}"
     return None
@@ -84,7 +88,7 @@ def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Te
     return weights
 
 
-def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def search(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
     problem, _keep = problem_of(_cuda, z, prototypes)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)

@@ -19,7 +19,11 @@ from torch import Tensor
 
 from vitsom_fast.backends.compiled import checked
 from vitsom_fast.backends.memory import in_memory
-from vitsom_fast.backends.torch_ops import reduction_scale
+from vitsom_fast.backends.spec import Spec, reduction_scale
+from vitsom_fast.backends.torch_ops import smooth, sum_by_bmu
+
+# The primitives that no kernel of its own serves.
+__all__ = ["search", "smooth", "som_backward", "som_forward", "sum_by_bmu", "unavailable", "unsupported"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OLDEST = (3, 6)
@@ -39,12 +43,12 @@ def unavailable() -> str | None:
     return None
 
 
-def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
+def unsupported(spec: Spec) -> str | None:
     served = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-    if device.type != served:
-        return f"it serves {served} tensors, got device {device}"
-    if dtype not in _DTYPES:
-        return f"it serves the dtypes {_DTYPES}, got {dtype}"
+    if spec.device.type != served:
+        return f"it serves {served} tensors, got device {spec.device}"
+    if spec.dtype not in _DTYPES:
+        return f"it serves the dtypes {_DTYPES}, got {spec.dtype}"
     return None
 
 
@@ -103,7 +107,7 @@ def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Te
         return _kernels().factors.gaussian_weights(squared_offsets, temperature)
 
 
-def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def search(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
     z, prototypes = in_memory("z", z), in_memory("prototypes", prototypes)
     batch, count = z.shape[0], prototypes.shape[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends.torch_ops import smooth
+from vitsom_fast import backends
+from vitsom_fast.backends.compose import batch_update
 from vitsom_fast.grid import Grid
 from vitsom_fast.schedules import exponential_decay
 
@@ -29,16 +30,10 @@ def fit_plain_som(x: Tensor, grid: Grid, *, epochs: int = 50, t_max: float | Non
     centre = x.mean(0)
     x = x - centre  # far from the origin, sums would cancel
     prototypes = _principal_plane(x, grid)
+    backend = backends.get(backends.resolve("auto", backends.Spec(x.device, x.dtype)))
     for epoch in range(epochs):
-        bmu = euclidean_bmu(x, prototypes)
         factors = grid.neighborhood(temperature(epoch), device=x.device, dtype=x.dtype)
-        pulled = x.new_zeros(grid.num_prototypes, x.shape[1] + 1)  # sums of the samples, and their number in the last column
-        pulled[:, :-1].index_add_(0, bmu, x)
-        pulled[:, -1] = torch.bincount(bmu, minlength=grid.num_prototypes)
-        spread = smooth(pulled, factors.rows, factors.cols)
-        total, weight = spread[:, :-1], spread[:, -1:]
-        # A unit that no sample reaches (its weight underflows) stays where it is.
-        prototypes = torch.where(weight > 1e-12, total / weight.clamp_min(1e-12), prototypes)
+        prototypes = batch_update(backend, x, euclidean_bmu(x, prototypes), prototypes, factors.rows, factors.cols)
     return prototypes + centre
 
 

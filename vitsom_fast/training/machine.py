@@ -42,7 +42,7 @@ def chosen_backend(name: str, device: torch.device) -> str:
     reason = backends.cpu.unavailable() or ""
     if by_itself and device.type == "cpu" and "VITSOM_CPU_ISA" in reason:
         raise ValueError(reason)
-    return backends.resolve(name, device, torch.float32)
+    return backends.resolve(name, backends.Spec(device, torch.float32))
 
 
 @contextmanager

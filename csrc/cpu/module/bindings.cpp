@@ -75,6 +75,15 @@ Neighborhood neighborhood(
     return {rows, cols, terms, address<const float>(row_factors), address<const float>(col_factors)};
 }
 
+void check_units(const std::int64_t* bmu, std::int64_t batch, std::int64_t num_prototypes) {
+    for (std::int64_t i = 0; i < batch; ++i) {
+        if (bmu[i] >= 0 && bmu[i] < num_prototypes) continue;
+        throw std::invalid_argument(
+            "bmu[" + std::to_string(i) + "] must be an index of one of " + std::to_string(num_prototypes) +
+            " prototypes, got " + std::to_string(bmu[i]));
+    }
+}
+
 SearchCounts find_bmu(const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
     return run([&, &k = kernels()] { return vitsom::find_bmu(k, p, address<std::int64_t>(bmu), address<float>(distance)); });
 }
@@ -92,18 +101,27 @@ void som_backward(
     const Problem& p, const Neighborhood& h, double scale, std::uintptr_t bmu, std::uintptr_t attraction,
     std::uintptr_t context, std::uintptr_t grad_z, std::uintptr_t grad_prototypes) {
     const auto* units = address<const std::int64_t>(bmu);
-    for (std::int64_t i = 0; i < p.batch; ++i) {
-        if (units[i] < 0 || units[i] >= p.num_prototypes) {
-            throw std::invalid_argument(
-                "bmu[" + std::to_string(i) + "] must be an index of one of " + std::to_string(p.num_prototypes) +
-                " prototypes, got " + std::to_string(units[i]));
-        }
-    }
+    check_units(units, p.batch, p.num_prototypes);
     run([&, &k = kernels()] {
         vitsom::som_backward(
             k, p, h, scale, units, address<const float>(attraction), address<const double>(context), address<void>(grad_z),
             address<void>(grad_prototypes));
     });
+}
+
+void sum_by_bmu(
+    std::uintptr_t x, std::int64_t stride, int dtype, std::int64_t batch, std::int64_t dim, std::uintptr_t bmu,
+    std::int64_t num_units, int threads, std::uintptr_t sums, std::uintptr_t counts) {
+    const auto* units = address<const std::int64_t>(bmu);
+    check_units(units, batch, num_units);
+    run([&, &k = kernels()] {
+        const vitsom::Matrix rows{address<void>(x), stride, static_cast<DType>(dtype)};
+        k.sum_by_bmu(rows, batch, dim, units, num_units, threads, address<float>(sums), address<float>(counts));
+    });
+}
+
+void smooth(std::uintptr_t x, std::int64_t dim, const Neighborhood& h, int threads, std::uintptr_t out) {
+    run([&, &k = kernels()] { k.smooth(address<const float>(x), dim, h, threads, address<float>(out)); });
 }
 
 std::vector<std::string> instruction_sets() {
@@ -129,6 +147,8 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("find_bmu", &find_bmu);
     m.def("som_forward", &som_forward);
     m.def("som_backward", &som_backward);
+    m.def("sum_by_bmu", &sum_by_bmu);
+    m.def("smooth", &smooth);
     // Doubles that a forward pass keeps for its backward pass, of each sample and of each prototype.
     m.attr("saved_per_sample") = vitsom::SAVED_PER_SAMPLE;
     m.attr("saved_per_prototype") = vitsom::SAVED_PER_PROTOTYPE;

@@ -22,12 +22,22 @@ using Backward = void(
     const Problem&, const Neighborhood&, double scale, const std::int64_t* bmu, const float* attraction, const double* context,
     void* grad_z, void* grad_prototypes);
 
+// sums [num_units, dim] and counts [num_units] of the rows x [batch, dim] by their units.
+using SumByBmu = void(
+    const Matrix& x, std::int64_t batch, std::int64_t dim, const std::int64_t* bmu, std::int64_t num_units, int threads,
+    float* sums, float* counts);
+
+// out = G x for x and out [rows * cols, dim].
+using Smooth = void(const float* x, std::int64_t dim, const Neighborhood&, int threads, float* out);
+
 struct Kernels {
     const char* name;
     SearchPass *search_pruned, *search_int8, *search_bf16;  // nullptr where the set has no such pass
     SearchPass *search_fp32, *search_fp64;                  // the last decides all
     Attract* attract;
     Backward* backward;
+    SumByBmu* sum_by_bmu;
+    Smooth* smooth;
 };
 
 // What each set is compiled to have: everything in a namespace of its name, since an inline function shared between builds could be
@@ -38,6 +48,8 @@ struct Kernels {
     SearchPass search_fp32, search_fp64;       \
     Attract attract;                           \
     Backward backward;                         \
+    SumByBmu sum_by_bmu;                       \
+    Smooth smooth;                             \
     }
 VITSOM_DECLARE(baseline)
 VITSOM_DECLARE(avx2)
@@ -52,33 +64,33 @@ SearchPass search_bf16;
 
 inline const Kernels* kernels_baseline() {
     using namespace baseline;
-    static constexpr Kernels table{"baseline", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward};
+    static constexpr Kernels table{"baseline", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
     return &table;
 }
 
 inline const Kernels* kernels_avx2() {
     using namespace avx2;
-    static constexpr Kernels table{"avx2", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward};
+    static constexpr Kernels table{"avx2", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
     return &table;
 }
 
 inline const Kernels* kernels_avx512() {
     using namespace avx512;
-    static constexpr Kernels table{"avx512", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward};
+    static constexpr Kernels table{"avx512", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
     return &table;
 }
 
 inline const Kernels* kernels_avx512vnni() {
     using namespace avx512;
     static constexpr Kernels table{"avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr, search_fp32, search_fp64,
-                                   attract, backward};
+                                   attract, backward, sum_by_bmu, smooth};
     return &table;
 }
 
 inline const Kernels* kernels_avx512bf16() {
     using namespace avx512;
-    static constexpr Kernels table{"avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16,
-                                   search_fp32, search_fp64, attract, backward};
+    static constexpr Kernels table{"avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16, search_fp32, search_fp64,
+                                   attract, backward, sum_by_bmu, smooth};
     return &table;
 }
 

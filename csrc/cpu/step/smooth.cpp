@@ -1,0 +1,83 @@
+// out = G x for one row of features of each unit: per term of the neighborhood, first along the columns of the grid, then along its
+// rows, TILE_COLS features at a time.
+//
+// Every weight counts, however small: far from all samples a batch SOM divides one small sum by another. Hence no thin factors, whose
+// errors are in proportion to the largest weight.
+#include "cpu/module/kernel_table.h"
+#include "cpu/neighborhood/packed_factor.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+struct SmoothingPlan {
+    PackedFactor *rows, *cols;  // [terms]
+    float* between;             // [cols][rows][TILE_COLS] of one term, smoothed along the columns
+    float* line;                // [threads][2][longer axis][TILE_COLS] a line of the grid, before and after
+
+    void take(Arena& arena, const Neighborhood& h, int threads) {
+        PackedFactor* of_rows = arena.take<PackedFactor>(h.terms);
+        PackedFactor* of_cols = arena.take<PackedFactor>(h.terms);
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            PackedFactor row{}, col{};
+            PackedFactor::take(arena, row, h.rows, h.rows);
+            PackedFactor::take(arena, col, h.cols, h.cols);
+            if (!of_rows) continue;
+            of_rows[t] = row;
+            of_cols[t] = col;
+        }
+        rows = of_rows;
+        cols = of_cols;
+        between = arena.take<float>(h.rows * h.cols * TILE_COLS);
+        line = arena.take<float>(threads * 2 * larger(h.rows, h.cols) * TILE_COLS);
+    }
+
+    void prepare(const Neighborhood& h) {
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            rows[t].pack(factor(h.row_factors, h.rows, t, false, __FLT_MIN__), nullptr, h.rows, nullptr, h.rows);
+            cols[t].pack(factor(h.col_factors, h.cols, t, false, __FLT_MIN__), nullptr, h.cols, nullptr, h.cols);
+        }
+    }
+};
+
+// One term of a chunk, of which `count` features exist. In a parallel region, by all of its threads.
+inline void smooth_chunk(
+    const Neighborhood& h, const SmoothingPlan& plan, std::int64_t term, const float* x, std::int64_t dim, std::int64_t count,
+    float* out) {
+    const std::int64_t longer = larger(h.rows, h.cols);
+    float* before = plan.line + omp_get_thread_num() * 2 * longer * TILE_COLS;
+    float* after = before + longer * TILE_COLS;
+#pragma omp for schedule(static)
+    for (std::int64_t r = 0; r < h.rows; ++r) {
+        for (std::int64_t c = 0; c < h.cols; ++c) {
+            const Features features = load_features(x + (r * h.cols + c) * dim, count);
+            store_row(before + c * TILE_COLS, features.low, features.high);
+        }
+        plan.cols[term].apply(before, OutputRows{plan.between + r * TILE_COLS, h.rows * TILE_COLS});
+    }
+#pragma omp for schedule(static)
+    for (std::int64_t c = 0; c < h.cols; ++c) {
+        plan.rows[term].apply(plan.between + c * h.rows * TILE_COLS, OutputRows{after, TILE_COLS});
+        for (std::int64_t r = 0; r < h.rows; ++r) {
+            const float* done = after + r * TILE_COLS;
+            float* to = out + (r * h.cols + c) * dim;
+            for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
+                store(to + d, term == 0 ? load(done + d) : load(to + d) + load(done + d));
+            });
+        }
+    }
+}
+
+void smooth(const float* x, std::int64_t dim, const Neighborhood& h, int threads, float* out) {
+    const int used = useful_threads(h.rows * h.cols * dim * (h.rows + h.cols), threads);
+    SmoothingPlan plan{};
+    Arena arena;
+    lay_out(arena, [&](Arena& a) { plan.take(a, h, used); });
+    plan.prepare(h);
+#pragma omp parallel num_threads(used) if (used > 1)
+    for (std::int64_t d = 0; d < dim; d += TILE_COLS) {
+        for (std::int64_t t = 0; t < h.terms; ++t) smooth_chunk(h, plan, t, x + d, dim, smaller(TILE_COLS, dim - d), out + d);
+    }
+}
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom

@@ -1,0 +1,168 @@
+"""Forward, backward and the update of a batch SOM, made of three primitives: the search, the sums of samples by their BMU, and
+the product with the neighborhood. A backend that has no more than these is whole; forms of its own replace these."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vitsom_fast.backends.centred import centred_units, deltas, gradient_through, near_centre, prototype_centre, row_products
+from vitsom_fast.backends.smoothing import smooth_widely, total_weight
+from vitsom_fast.backends.spec import Spec, accumulation_dtype, reduction_scale
+from vitsom_fast.backends.unit_rows import centre_of, unit_rows, widest
+
+
+class Primitives(Protocol):
+    """What every backend has. Tensors are on the device that it serves; accumulation dtype: ``spec.accumulation_dtype``."""
+
+    def unavailable(self) -> str | None:
+        """Why it cannot run on this machine, or None."""
+
+    def unsupported(self, spec: Spec) -> str | None:
+        """Why it cannot serve such problems, or None."""
+
+    def search(self, z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+        """BMU (B,) int64, the lowest index on ties, and distance (B,) in the accumulation dtype, of z (B, D) among the
+        prototypes (K, D). A row that is not finite gets an index within range and the distance NaN."""
+
+    def sum_by_bmu(self, x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Tensor]:
+        """Sums (K, D) and counts (K,) of the rows x (B, D) of every BMU (B,), in the accumulation dtype. Repeatable bit for
+        bit; 20000 rows of one BMU are summed up to within 1e-6."""
+
+    def smooth(self, x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
+        """G x (K, D) for x (K, D), all in the accumulation dtype; factors (terms, R, R) and (terms, C, C) in any strides.
+        Every weight counts, however small."""
+
+
+CONTEXT_DTYPE = torch.float32
+
+
+def context_size(batch: int, rows: int, cols: int) -> int:
+    return 0
+
+
+def attraction_rows(batch: int, num_prototypes: int) -> int:
+    """G delta at the BMU of each sample, then the centre."""
+    return batch + 1
+
+
+def som_forward(
+    own: Primitives, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss (), BMU (B,), attraction (B + 1, D) and an empty context."""
+    dtype = accumulation_dtype(z.dtype)
+    bmu, _ = own.search(z, prototypes)
+    z, prototypes = z.to(dtype), prototypes.to(dtype)
+    centre = prototype_centre(prototypes)
+    delta, _ = deltas(prototypes, centre)
+    unit, along = centred_units(z, centre)
+    total, attraction = attract(own.smooth, unit, along, delta, centre, bmu, row_factors, col_factors)
+    scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0])
+    return total * scale, bmu, attraction, z.new_empty(0, dtype=CONTEXT_DTYPE)
+
+
+def attract(
+    smooth: Callable[[Tensor, Tensor, Tensor], Tensor],
+    unit: Tensor,
+    along: Tensor,
+    delta: Tensor,
+    centre: Tensor,
+    bmu: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The sum of the loss over samples and prototypes, and the attraction (B + 1, D): of unit latents (B, D) with their
+    products with the centre (B,), and of unit prototypes less the centre (K, D)."""
+    smoothed = smooth(delta, row_factors, col_factors)  # [K, D]
+    attraction = torch.empty(unit.shape[0] + 1, unit.shape[1], dtype=unit.dtype, device=unit.device)
+    torch.index_select(smoothed, 0, bmu, out=attraction[:-1])
+    attraction[-1] = centre
+    weight = total_weight(row_factors, col_factors)[bmu]  # [B]
+    total = (weight * (1 - along) - row_products(unit, smoothed, bmu)).sum()
+    return total.to(unit.dtype), attraction
+
+
+def som_backward(
+    own: Primitives,
+    grad_loss: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    bmu: Tensor,
+    attraction: Tensor,
+    context: Tensor,
+    reduction: str,
+    for_z: bool,
+    for_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for."""
+    if z.shape[0] == 0:  # no sample pulls, not even on a prototype that is not finite
+        return z.new_empty(z.shape if for_z else 0), prototypes.new_zeros(prototypes.shape if for_prototypes else 0)
+    dtype = accumulation_dtype(z.dtype)
+    centre = attraction[-1].to(widest(z))
+    factor = grad_loss.to(centre.dtype) * -reduction_scale(reduction, z.shape[0], prototypes.shape[0])
+    grad_z, grad_prototypes = z.new_empty(0), prototypes.new_empty(0)
+    if for_z:
+        weight = total_weight(row_factors, col_factors)[bmu]  # [B]
+        grad_z = gradient_through(z, attraction[:-1], weight, centre, factor)
+    if for_prototypes:
+        row_factors, col_factors = row_factors.mT, col_factors.mT
+        latents = unit_rows(z.to(dtype))
+        centre = centre_of(latents.unit)  # of the latents, whose pulls are what is smoothed
+        near, rest = near_centre(latents, centre)  # [B], [B, D]
+        sums, _ = own.sum_by_bmu(rest.to(dtype), bmu, prototypes.shape[0])
+        spread = own.smooth(sums, row_factors, col_factors)  # [K, D]
+        hits = centre.new_zeros(prototypes.shape[0]).index_add_(0, bmu, near)  # whole numbers, in any order
+        weight = smooth_widely(hits, row_factors, col_factors)  # [K]
+        grad_prototypes = gradient_through(prototypes, spread, weight, centre, factor)
+    return grad_z, grad_prototypes
+
+
+def batch_update(
+    own: Primitives, x: Tensor, bmu: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor
+) -> Tensor:
+    """(K, D): the mean of the rows x (B, D), weighted with the neighborhood of their BMUs, ``(G A)_k / (G counts)_k`` (Kohonen
+    2001, section 3.6). A unit that no row reaches, since its weight underflows, stays where it is."""
+    if x.shape[0] == 0:
+        return prototypes
+    middle = x.mean(dim=0)  # far from the origin, sums would cancel
+    sums, counts = own.sum_by_bmu(x - middle, bmu, prototypes.shape[0])
+    both = torch.cat([sums, counts[:, None]], dim=1)  # [K, D + 1]
+    total, weight = own.smooth(both, row_factors.mT, col_factors.mT).split([x.shape[1], 1], dim=1)
+    least = torch.finfo(weight.dtype).tiny
+    return torch.where(weight > least, total / weight.clamp_min(least) + middle, prototypes)
+
+
+# What a backend may have of its own, all or the forward pass alone; it then keeps what the composed forms would.
+_FORMS = ("CONTEXT_DTYPE", "context_size", "attraction_rows", "som_forward", "som_backward")
+
+
+class Composed:
+    """A whole backend out of its primitives, as ``vitsom_fast.backends.Backend``."""
+
+    CONTEXT_DTYPE = CONTEXT_DTYPE
+
+    def __init__(self, own: Primitives) -> None:
+        self._own = own
+        self.context_size, self.attraction_rows = context_size, attraction_rows
+        self.som_forward = functools.partial(som_forward, own)
+        self.som_backward = functools.partial(som_backward, own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+
+def whole(own: Any) -> Any:
+    """A backend with every form: its own, where it has one."""
+    if all(hasattr(own, name) for name in _FORMS):
+        return own
+    composed = Composed(own)
+    for name in _FORMS:
+        if hasattr(own, name):
+            setattr(composed, name, getattr(own, name))
+    return composed
