@@ -257,6 +257,8 @@ def test_radii_of_other_kinds(number: Callable[[float], Any]) -> None:
     expected = som_loss(Z, W, GRID, 2.0)[0]
     assert torch.equal(som_loss(Z, W, GRID, number(2))[0], expected)
     assert torch.equal(som_loss(Z, W, GRID, number(2), backend="torch")[0], som_loss(Z, W, GRID, 2.0, backend="torch")[0])
+    # In half precision the square of a radius overflows.
+    assert torch.equal(som_loss(Z, W, GRID, number(300))[0], som_loss(Z, W, GRID, 300.0)[0])
     for schedule in (exponential_decay(number(8), number(2), 11), linear_ramp(number(2), 10)):
         assert schedule(10) == pytest.approx(2.0)
         assert type(schedule(10)) is float

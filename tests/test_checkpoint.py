@@ -136,3 +136,10 @@ def test_what_is_no_file_is_not_waited_for(run: tuple[TrainConfig, Path], make: 
     make(path)
     with pytest.raises(ValueError, match=r"checkpoint\.safetensors' cannot be read: it is no file"):
         fit(config, path.parent, resume=True, progress=False)
+
+
+def test_a_checkpoint_needs_no_grid_beside_that_of_its_settings(run: tuple[TrainConfig, Path]) -> None:
+    """As those that were written before maps saved their grid."""
+    config, path = run
+    rewritten(path, without("model.som._extra_state"))
+    assert fit(config, path.parent, resume=True, progress=False)["failed"] == {}

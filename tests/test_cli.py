@@ -174,7 +174,7 @@ class Broken(io.StringIO):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
-        self.replaced = os.open(os.devnull, os.O_WRONLY)
+        self.replaced = os.pipe()[1]
 
     def flush(self) -> None:
         if self.getvalue().count("\n") > 1:
@@ -188,17 +188,28 @@ class Broken(io.StringIO):
 def test_a_reader_that_has_read_enough_is_no_error(
     tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    stdout = Broken(number)
     with monkeypatch.context() as patch:
-        patch.setattr("sys.stdout", Broken(number))
+        patch.setattr("sys.stdout", stdout)
         assert cli.main([*tiny, "--out", "here"]) == 0
     assert metrics_of(Path("here"))["failed"] == {}
     assert "error" not in capsys.readouterr().err
+    # What Python still has to write at its end goes nowhere.
+    assert os.path.samestat(os.fstat(stdout.replaced), os.stat(os.devnull))
 
 
 def test_a_full_disk_behind_stdout_is_an_error(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("sys.stdout", Broken(errno.ENOSPC))
         assert cli.main([*tiny, "--out", "here"]) == 2
+
+
+def test_an_error_that_cannot_be_told_keeps_its_status(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where stderr is a file on a full disk."""
+    stderr = Broken(errno.ENOSPC)
+    stderr.write("\n")
+    monkeypatch.setattr("sys.stderr", stderr)
+    assert cli.main([*tiny, "--dataset", "mnist"]) == 2
 
 
 def test_names_that_the_terminal_cannot_show_are_escaped(

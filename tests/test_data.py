@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitsom_fast.training import Dataset, load_dataset
+from vitsom_fast.training import Dataset, data, load_dataset
 
 
 def test_digits() -> None:
@@ -195,6 +195,18 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     for name in ("folder.npz", "pipe.npz"):
         with pytest.raises(FileNotFoundError, match=f"{name}.*no file"):
             load_dataset(str(tmp_path / name))
+
+
+def test_images_that_memory_cannot_hold_are_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file can be read, but as fp32 its images are four times as large."""
+
+    def no_memory(*_args: Any) -> torch.Tensor:
+        raise MemoryError("Unable to allocate 90 GiB")
+
+    monkeypatch.setattr(data, "_checked_images", no_memory)
+    (tmp_path / "large.npz").write_bytes(GOOD)
+    with pytest.raises(ValueError, match=r"dataset '.*large\.npz' cannot be used: Unable to allocate 90 GiB"):
+        load_dataset(str(tmp_path / "large.npz"))
 
 
 # Memory, in units of the images as fp32: what the file holds, and they

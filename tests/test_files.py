@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,26 @@ def test_a_folder_that_cannot_be_synced_is_written_all_the_same(
     files.write_atomically(tmp_path / "a", b"data")
     assert (tmp_path / "a").read_bytes() == b"data"
     assert refused
+
+
+@pytest.mark.parametrize(
+    ("error", "is_harmless"), [(errno.EACCES, True), (errno.EISDIR, True), (errno.EINVAL, True), (errno.EIO, False)]
+)
+def test_a_folder_that_cannot_be_opened_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, is_harmless: bool
+) -> None:
+    """As one that may be written but not listed; a disk that fails is said."""
+    real = os.open
+
+    def opened(path: str | Path, *args: int) -> int:
+        if Path(path) == tmp_path:
+            raise OSError(error, os.strerror(error))
+        return real(path, *args)
+
+    monkeypatch.setattr(os, "open", opened)
+    with nullcontext() if is_harmless else pytest.raises(OSError, match=os.strerror(error)):
+        files.write_atomically(tmp_path / "a", b"data")
+    assert (tmp_path / "a").read_bytes() == b"data"
 
 
 def test_a_disk_that_fails_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +176,19 @@ def test_a_data_set_without_a_name_gets_a_folder_of_its_own(tmp_path: Path, data
     assert folder.parent == tmp_path
     assert not folder.name.startswith(".")
     assert files.newest_run_folder(dataset, tmp_path) == folder
+
+
+def test_a_name_that_another_run_takes_first_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, named = files.new_run_folder, []
+
+    def overtaken(dataset: str, runs: Path) -> Path:
+        named.append(real(dataset, runs))
+        if len(named) == 1:
+            named[0].mkdir()  # by the other run
+        return named[-1]
+
+    monkeypatch.setattr(files, "new_run_folder", overtaken)
+    assert files.make_run_folder("digits", tmp_path) == tmp_path / "digits-2"
 
 
 def test_a_link_to_nowhere_is_no_free_name(tmp_path: Path) -> None:

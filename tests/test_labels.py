@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[Any, list[str | None]]] = {
     "unsigned": (np.array([7, 255, 7], dtype=np.uint8), ["7", "255", "7"]),
     "objects as text": (np.array(["cat", None, float("nan")], dtype=object).astype(str), ["cat", None, None]),
     "-1 as text": (np.array(["", "b", "-1"]), [None, "b", None]),
+    "missing dates as text": (np.array(["2020-01-02", "NaT", "<NA>"]), ["2020-01-02", None, None]),
     "truth values": (np.array([True, False, True]), ["True", "False", "True"]),
     "dates": (np.array(["2020-01-02", "NaT", "2020-01-01"], dtype="datetime64[D]"), ["2020-01-02", None, "2020-01-01"]),
     "large ids": (np.array([10**8, 3, 10**8]), ["100000000", "3", "100000000"]),

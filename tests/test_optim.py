@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +29,7 @@ def test_groups(within: bool) -> None:
     assert [p is som.prototypes for p in prototypes["params"]] == [True]
     assert (matrices["weight_decay"] > 0, vectors["weight_decay"], prototypes["weight_decay"]) == (True, 0.0, 0.0)
     assert prototypes["lr"] == pytest.approx(10 * matrices["lr"])
+    assert prototypes["betas"][1] < matrices["betas"][1] == vectors["betas"][1]  # their pull falls with the radius
     assert matrices["lr"] == vectors["lr"] == pytest.approx(1e-3)
     optimizer = torch.optim.AdamW([matrices, vectors, prototypes])
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 7
@@ -41,6 +46,20 @@ def test_prototypes_that_win_nothing_do_not_shrink() -> None:
         optimizer.step()
     same = (som.prototypes.detach() == before).all(dim=1)
     assert same.sum() >= 897
+
+
+def test_the_example_of_the_readme_trains_a_map_that_is_used() -> None:
+    """As it stands, for a few steps: with one rate and one decay for all, most units would win nothing in the end."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    example = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0]
+    assert example.count("range(1000)") == 1
+    names: dict[str, Any] = {}
+    exec(example.replace("range(1000)", "range(2)"), names)
+    of_the_map, *others = sorted(names["optimizer"].param_groups, key=lambda group: -group["lr"])
+    assert [parameter is names["som"].prototypes for parameter in of_the_map["params"]] == [True]
+    assert of_the_map["weight_decay"] == 0
+    assert all(of_the_map["lr"] == pytest.approx(10 * group["lr"]) for group in others)
+    assert names["bmu"].shape == (128,)
 
 
 @pytest.mark.parametrize(("name", "value"), [("lr", -1.0), ("lr", float("nan")), ("weight_decay", -0.1)])

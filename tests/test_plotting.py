@@ -182,6 +182,18 @@ def test_very_long_names_leave_the_map_its_room(length: int, grid: Grid) -> None
     assert widths[1] > widths[0] / 2
 
 
+def test_very_long_names_stay_in_their_unit() -> None:
+    """In the smallest letters that there are, they would run over their neighbours."""
+    grid, bmu = Grid(1, 3), torch.zeros(3, dtype=torch.int64)
+    pictures = []
+    for name in ("a", "a" * 1000):
+        figure = plotting.plot_hit_map(bmu, grid, labels=bmu, classes=[name])
+        pixels = drawn(figure)
+        left = figure.axes[0].transData.transform((0.55, 0))[0]  # unit 1 begins at 0.5
+        pictures.append(pixels[pixels.shape[0] // 2 :, round(left) :])  # without the title
+    np.testing.assert_array_equal(*pictures)
+
+
 def test_large_maps_have_a_legend_instead_of_names() -> None:
     figure = plotting.plot_hit_map(torch.tensor([0, 5]), Grid(1, 40), labels=torch.tensor([0, 1]), classes=("ant", "bee"))
     legend = figure.axes[0].get_legend()

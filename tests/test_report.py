@@ -14,6 +14,7 @@ import torch
 from tiny_run import lasting, small_pictures, tiny_config
 
 from vitsom_fast import cli, plotting
+from vitsom_fast.models import ViTAutoencoder
 from vitsom_fast.training import evaluate, files, fit, report
 from vitsom_fast.training.messages import one_line
 
@@ -62,6 +63,7 @@ def test_what_fails_is_named_all_else_is_written_and_resuming_finishes_it(
     missing = {part} | ({"hit_map.png"} if part == "evaluation" else set())
     assert found["failed"].keys() == missing
     assert found["failed"][part] == "RuntimeError: no memory"
+    assert part != "evaluation" or "evaluation" in found["failed"]["hit_map.png"]
     assert {name for name in PARTS if name.endswith(".png") and not (folder / name).exists()} == {
         name for name in missing if name.endswith(".png")
     }
@@ -70,6 +72,23 @@ def test_what_fails_is_named_all_else_is_written_and_resuming_finishes_it(
     whole = fit(config, folder, resume=True, progress=False)
     assert whole["failed"] == {}
     assert lasting(whole) == lasting(fit(config, tmp_path / "other", progress=False))
+
+
+def test_a_report_takes_no_more_at_once_than_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are as large as memory allows; what comes after them must fit, too."""
+    sizes: list[int] = []
+    for name in ("encode", "decode"):
+        real = getattr(ViTAutoencoder, name)
+
+        def recording(self: ViTAutoencoder, x: torch.Tensor, real: Callable[..., Any] = real) -> torch.Tensor:
+            sizes.append(len(x))
+            found: torch.Tensor = real(self, x)
+            return found
+
+        monkeypatch.setattr(ViTAutoencoder, name, recording)
+    fit(tiny_config(tmp_path, epochs=1, batch_size=8), tmp_path / "run", progress=False)
+    assert max(sizes) <= 8
+    assert sum(sizes) == 3 * 50 + 12  # two passes and one decoding of the samples, one of the prototypes
 
 
 @pytest.mark.parametrize(

@@ -125,13 +125,17 @@ def test_order_of_samples_depends_on_seed_and_epoch_alone() -> None:
 
 
 def test_every_parameter_is_trained_and_only_matrices_decay(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path)
+    config = tiny_config(tmp_path, weight_decay=0.02, prototype_lr_scale=3.0)
     model = build_model(config, load_dataset(config.dataset))
     groups = build_optimizer(model, config).param_groups
     trained = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(trained) == sorted(id(parameter) for parameter in model.parameters())
     decays = {id(p) for group in groups if group["weight_decay"] > 0 for p in group["params"]}
     assert decays == {id(p) for p in model.autoencoder.parameters() if p.dim() > 1}
+    assert {group["weight_decay"] for group in groups} == {0.02, 0.0}
+    assert {id(p): group["scale"] for group in groups for p in group["params"]} == {
+        id(p): pytest.approx(3.0 if p is model.som.prototypes else 1.0) for p in model.parameters()
+    }
 
 
 # The loop
@@ -230,6 +234,16 @@ def test_weights_that_are_not_finite_stop_the_run_and_keep_the_checkpoint(
     assert torch.isfinite(kept.tensors["model.som.prototypes"]).all()
 
 
+def test_a_model_that_memory_cannot_hold_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_args: Any) -> ViTSOM:
+        raise RuntimeError("can't allocate memory\nfor 4 TB")
+
+    monkeypatch.setattr(importlib.import_module("vitsom_fast.training.fit"), "build_model", no_memory)
+    with pytest.raises(ValueError, match=r"grid \(3, 4\) and width 8 cannot be made: RuntimeError: can't allocate memory$"):
+        fit(tiny_config(tmp_path), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_runs_that_start_at_once_get_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = tiny_config(tmp_path, epochs=1)
@@ -274,8 +288,12 @@ class Gone:
 
 @pytest.mark.parametrize(
     "stream",
-    [None, *map(Gone, [BrokenPipeError(32, "pipe"), OSError(5, "EIO"), OSError(9, "EBADF"), ValueError("closed")])],
-    ids=["no stderr", "pipe", "terminal", "descriptor", "closed"],
+    [
+        None,
+        *map(Gone, [BrokenPipeError(32, "pipe"), OSError(5, "EIO"), OSError(9, "EBADF")]),
+        *map(Gone, [ValueError("closed"), ValueError("detached")]),
+    ],
+    ids=["no stderr", "pipe", "terminal", "descriptor", "closed", "detached"],
 )
 def test_training_goes_on_without_its_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: Any) -> None:
     config = tiny_config(tmp_path, epochs=2)
