@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from helpers import BACKENDS, check, is_emulated, run, skip_unless_supported
 from torch import Tensor
 
-from vitsom_fast import Grid, backends, batch_update, find_bmu, reference, som_loss
+from vitsom_fast import FusedSOMLoss, Grid, backends, batch_update, find_bmu, reference, som_loss
 from vitsom_fast.backends.compose import Composed
+from vitsom_fast.metrics import topographic_error
 
 GRIDS = [
     Grid(1, 1),
@@ -115,7 +117,7 @@ def test_three_functions_are_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
         def unsupported(self, spec: backends.Spec) -> str | None:
             return None if spec.dtype == torch.float32 else f"it serves torch.float32, got {spec.dtype}"
 
-        def search(self, z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+        def search(self, z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
             self.asked.append("search")
             return own.search(z, prototypes)
 
@@ -142,6 +144,40 @@ def test_three_functions_are_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
         assert backends.resolve("auto", backends.Spec(z.device, torch.float64)) == "torch"
     finally:
         backends.unregister("toy")
+
+
+def test_the_search_is_told_of_the_grid_wherever_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_backend, told = backends.get("torch"), []
+
+    def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
+        told.append((rows, cols))
+        return torch_backend.search(z, prototypes)
+
+    names = ("unavailable", "unsupported", "sum_by_bmu", "smooth")
+    spy = SimpleNamespace(search=search, **{name: getattr(torch_backend, name) for name in names})
+    monkeypatch.setitem(backends._modules, "torch", Composed(spy))
+    module = FusedSOMLoss((3, 4), 6, backend="torch")
+    z, prototypes = torch.randn(9, 6), module.prototypes.detach()
+    calls = [
+        lambda: find_bmu(z, prototypes, grid=module.grid, backend="torch"),
+        lambda: module.find_bmu(z),
+        lambda: som_loss(z, prototypes, module.grid, 1.0, backend="torch"),
+        lambda: batch_update(z, prototypes, module.grid, 1.0, backend="torch"),
+        lambda: topographic_error(z, prototypes, module.grid, backend="torch"),
+        lambda: torch.func.grad(lambda x: som_loss(x, prototypes, module.grid, 1.0, backend="torch")[0])(z),
+    ]
+    for call in calls:
+        told.clear()
+        call()
+        assert told == [(3, 4)]
+    told.clear()
+    find_bmu(z, prototypes, backend="torch")
+    assert told == [(0, 0)]
+
+
+def test_a_grid_of_other_prototypes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"grid must have one unit for each prototype, got 3 x 4 = 12 units"):
+        find_bmu(torch.randn(5, 6), torch.randn(11, 6), grid=Grid(3, 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -72,13 +72,16 @@ def som_loss(
     return loss, bmu
 
 
-def find_bmu(z: Tensor, prototypes: Tensor, *, distance: str = "cosine", backend: str = "auto") -> tuple[Tensor, Tensor]:
+def find_bmu(
+    z: Tensor, prototypes: Tensor, *, distance: str = "cosine", grid: Grid | None = None, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
     """The best-matching unit of every latent and its distance; not differentiable.
 
     Args:
         z: latents, (B, D) or (B, ...) flattened from dim 1.
         prototypes: (K, D).
         distance: "cosine".
+        grid: the map whose units they are. It changes nothing of the result, and saves the search a guess.
         backend: as in ``som_loss``.
 
     Returns:
@@ -89,13 +92,16 @@ def find_bmu(z: Tensor, prototypes: Tensor, *, distance: str = "cosine", backend
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
     """
     z, prototypes = _checked_inputs(z, prototypes, distance)
+    if grid is not None:
+        _check_grid(grid, prototypes)
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
     z, prototypes = z.detach(), prototypes.detach()
     if backend == "reference":
         dtype = accumulation_dtype(z.dtype)
         with torch.autocast(z.device.type, enabled=False):
             return reference.find_bmu(z.to(dtype), prototypes.to(dtype))
-    bmu, nearest = ops.find_bmu(z, prototypes, backend)
+    rows, cols = (0, 0) if grid is None else (grid.rows, grid.cols)
+    bmu, nearest = ops.find_bmu(z, prototypes, backend, rows, cols)
     return bmu, nearest
 
 
@@ -129,7 +135,7 @@ def batch_update(
     _check_grid(grid, prototypes)
     temperature = _checked_temperature(temperature, z.device)
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
-    bmu, _ = find_bmu(z, prototypes, distance=distance, backend=backend)
+    bmu, _ = find_bmu(z, prototypes, distance=distance, grid=grid, backend=backend)
     dtype = accumulation_dtype(z.dtype)
     factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype)
     own = backends.get("torch" if backend == "reference" else backend)

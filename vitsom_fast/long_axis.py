@@ -40,7 +40,7 @@ def som_loss(
     z: Tensor, prototypes: Tensor, grid: Grid, temperature: float | Tensor, reduction: str, backend: str
 ) -> tuple[Tensor, Tensor]:
     """As ``functional.som_loss``, of checked arguments; the BMUs are those that the backend finds."""
-    bmu, _ = ops.find_bmu(z.detach(), prototypes.detach(), backend)
+    bmu, _ = ops.find_bmu(z.detach(), prototypes.detach(), backend, grid.rows, grid.cols)
     if z.shape[0] == 0:  # no sample pulls, not even on a prototype that is not finite
         return (z.sum() + prototypes[:0].sum()).to(accumulation_dtype(z.dtype)), bmu
     scale = reduction_scale(reduction, z.shape[0], grid.num_prototypes)

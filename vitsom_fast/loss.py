@@ -109,7 +109,7 @@ class FusedSOMLoss(nn.Module):
 
         On a CPU it warns, once, where a map at a small radius uses fewer than a tenth of its units.
         """
-        bmu, distance = find_bmu(z, self.prototypes, distance=self.distance, backend=self.backend)
+        bmu, distance = find_bmu(z, self.prototypes, distance=self.distance, grid=self.grid, backend=self.backend)
         self._usage.look_at(bmu)
         return bmu, distance
 

@@ -116,7 +116,7 @@ def topographic_error(z: Tensor, prototypes: Tensor, grid: Grid, *, backend: str
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
     """
     _check_map(prototypes, grid)
-    bmu, distance = find_bmu(z, prototypes, backend=backend)
+    bmu, distance = find_bmu(z, prototypes, grid=grid, backend=backend)
     if len(bmu) == 0 or not (distance.isfinite().all() and prototypes.isfinite().all()):
         return math.nan
     if grid.num_prototypes < 2:

@@ -20,7 +20,7 @@ from vitsom_fast.backends.memory import is_plain
 from vitsom_fast.backends.spec import accumulation_dtype
 
 _library = torch.library.Library("vitsom", "DEF")
-_library.define("find_bmu(Tensor z, Tensor prototypes, str backend) -> (Tensor bmu, Tensor distance)")
+_library.define("find_bmu(Tensor z, Tensor prototypes, str backend, int rows=0, int cols=0) -> (Tensor bmu, Tensor distance)")
 _library.define("gaussian_weights(Tensor squared_offsets, Tensor? temperature, float radius, str backend) -> Tensor weights")
 _library.define(
     "som_forward(Tensor z, Tensor prototypes, Tensor row_factors, Tensor col_factors, str reduction, str backend)"
@@ -33,8 +33,8 @@ _library.define(
 )
 
 
-def _find_bmu(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    return backends.get(backend).search(z, prototypes)
+def _find_bmu(z: Tensor, prototypes: Tensor, backend: str, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
+    return backends.get(backend).search(z, prototypes, rows, cols)
 
 
 def _gaussian_weights(squared_offsets: Tensor, temperature: Tensor | None, radius: float, backend: str) -> Tensor:
@@ -71,7 +71,7 @@ for _name, _function in (("find_bmu", _find_bmu), ("som_forward", _som_forward),
 
 
 @torch.library.register_fake("vitsom::find_bmu", lib=_library)
-def _(z: Tensor, prototypes: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+def _(z: Tensor, prototypes: Tensor, backend: str, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
     return (
         z.new_empty(z.shape[0], dtype=torch.int64),
         z.new_empty(z.shape[0], dtype=accumulation_dtype(z.dtype)),
@@ -221,7 +221,7 @@ def _differentiable_som_forward(*args: Any, run: Any = None) -> tuple[Tensor, ..
     z, prototypes, row_factors, col_factors, reduction, backend = args
     if torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
         # Forward derivatives and torch.func: in operations that know of them.
-        bmu, _ = find_bmu(z, prototypes, backend)
+        bmu, _ = find_bmu(z, prototypes, backend, row_factors.shape[1], col_factors.shape[1])
         loss, attraction = _full_precision(_plain_loss)(z, bmu, prototypes, row_factors, col_factors, reduction)
         return loss, bmu, attraction.detach(), z.new_empty(0, dtype=torch.float32)
     run = run or _below_autograd(_operators["som_forward"])

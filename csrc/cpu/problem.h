@@ -12,9 +12,10 @@ struct Problem {
     Matrix z;           // [batch, dim]
     Matrix prototypes;  // [num_prototypes, dim], of the same dtype
     std::int64_t batch, num_prototypes, dim;
-    int threads;  // at most this many
+    std::int64_t map_rows, map_cols;  // of the grid that the prototypes are the units of; 0 where they are just a list
+    int threads;                      // at most this many
     Pruning pruning;
-    bool (*interrupted)();  // whether to give up, with an Interrupted; only the thread that called asks
+    bool (*interrupted)();            // whether to give up, with an Interrupted; only the thread that called asks
 };
 
 struct Interrupted {};

@@ -25,9 +25,10 @@ class Primitives(Protocol):
     def unsupported(self, spec: Spec) -> str | None:
         """Why it cannot serve such problems, or None."""
 
-    def search(self, z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    def search(self, z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
         """BMU (B,) int64, the lowest index on ties, and distance (B,) in the accumulation dtype, of z (B, D) among the
-        prototypes (K, D). A row that is not finite gets an index within range and the distance NaN."""
+        prototypes (K, D). A row that is not finite gets an index within range and the distance NaN. ``rows`` and ``cols`` are
+        those of the grid, 0 where there is none: they may save time, and never change what is found."""
 
     def sum_by_bmu(self, x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Tensor]:
         """Sums (K, D) and counts (K,) of the rows x (B, D) of every BMU (B,), in the accumulation dtype. Repeatable bit for
@@ -55,7 +56,7 @@ def som_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss (), BMU (B,), attraction (B + 1, D) and an empty context."""
     dtype = accumulation_dtype(z.dtype)
-    bmu, _ = own.search(z, prototypes)
+    bmu, _ = own.search(z, prototypes, row_factors.shape[1], col_factors.shape[1])
     z, prototypes = z.to(dtype), prototypes.to(dtype)
     centre = prototype_centre(prototypes)
     delta, _ = deltas(prototypes, centre)

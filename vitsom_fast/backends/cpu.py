@@ -57,9 +57,9 @@ def attraction_rows(batch: int, num_prototypes: int) -> int:
     return torch.sym_min(batch, num_prototypes)
 
 
-def search(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
-    problem, _keep = _problem(z, prototypes)
+    problem, _keep = _problem(z, prototypes, rows, cols)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=_CPU)
     distance = torch.empty(z.shape[0], dtype=torch.float32, device=_CPU)
     _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
@@ -149,5 +149,7 @@ def som_backward(
     return grad_z, grad_prototypes
 
 
-def _problem(z: Tensor, prototypes: Tensor) -> tuple[object, Kept]:
-    return problem_of(_cpu, z, prototypes, torch.get_num_threads())
+def _problem(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[object, Kept]:
+    if rows > 0 and rows * cols != prototypes.shape[0]:
+        raise ValueError(f"rows and cols must be those of {prototypes.shape[0]} prototypes, got {rows} and {cols}")
+    return problem_of(_cpu, z, prototypes, torch.get_num_threads(), rows, cols)

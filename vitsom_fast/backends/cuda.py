@@ -88,7 +88,7 @@ def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Te
     return weights
 
 
-def search(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
     problem, _keep = problem_of(_cuda, z, prototypes)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)

@@ -32,7 +32,7 @@ def unsupported(spec: Spec) -> str | None:
     return None
 
 
-def search(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) of each row of z (B, D) among the prototypes (K, D)."""
     dtype = accumulation_dtype(z.dtype)
     z, prototypes = z.to(dtype), prototypes.to(dtype)
@@ -43,10 +43,10 @@ def search(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     distance = torch.empty(z.shape[0], dtype=dtype, device=z.device)
     centre = prototype_centre(prototypes)
     delta, norm = deltas(prototypes, centre)
-    for rows in _chunks(z, prototypes):
-        unit, _ = centred_units(z[rows], centre)
-        bmu[rows] = found = product(unit, delta.T).argmax(dim=1)  # from [rows, K]
-        distance[rows] = (1 - row_products(unit, delta, found, centre)).clamp_(0, 2)
+    for chunk in _chunks(z, prototypes):
+        unit, _ = centred_units(z[chunk], centre)
+        bmu[chunk] = found = product(unit, delta.T).argmax(dim=1)  # from [rows, K]
+        distance[chunk] = (1 - row_products(unit, delta, found, centre)).clamp_(0, 2)
     return lowest_equal(prototypes, norm, bmu), distance
 
 

@@ -107,7 +107,7 @@ def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Te
         return _kernels().factors.gaussian_weights(squared_offsets, temperature)
 
 
-def search(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
     z, prototypes = in_memory("z", z), in_memory("prototypes", prototypes)
     batch, count = z.shape[0], prototypes.shape[0]

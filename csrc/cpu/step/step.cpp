@@ -11,7 +11,10 @@ void som_forward(
     *loss = 0;
     if (p.batch == 0) return;
     const SavedForBackward saved(context, p.batch);
-    search(kernels, p, {bmu, nullptr, saved.inverse_z, saved.inverse_prototype});
+    Problem on_map = p;
+    on_map.map_rows = h.rows;
+    on_map.map_cols = h.cols;
+    search(kernels, on_map, {bmu, nullptr, saved.inverse_z, saved.inverse_prototype});
     kernels.attract(p, h, scale, loss, bmu, attraction, context);
 }
 

@@ -1,7 +1,7 @@
 // The shape of the map, as the prototypes themselves show it, and how tiles cover it.
 //
-// A search is given a list of prototypes, not a grid. Of all widths that divide their number, that of the map is the one at which
-// tiles hold the most similar prototypes; a wrong guess costs time, never the answer.
+// Where a search is given a list of prototypes without a grid, it guesses: of all widths that divide their number, that of the map is
+// the one at which tiles hold the most similar prototypes. A wrong guess costs time, never the answer.
 #pragma once
 
 #include "cpu/runtime/golden_order.h"
@@ -78,6 +78,7 @@ inline double similarity(const Problem& p, const Tiling& tiling, float* scratch)
 inline Cells map_shape(const Problem& p, float* scratch) {
     constexpr std::int64_t MOST_ASPECT = 64;
     const std::int64_t count = p.num_prototypes;
+    if (p.map_rows > 0) return {p.map_rows, p.map_cols};
     Cells best{1, count};
     double most = similarity(p, Tiling(best), scratch);
     for (std::int64_t rows = 2; rows * rows <= count * MOST_ASPECT && rows <= count; ++rows) {
