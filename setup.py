@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -44,13 +44,14 @@ class CMakeBuild(build_ext):
             )
 
     def _build(self, ext: Extension, module: str) -> None:
-        target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        # A folder of its own: the cache of an earlier build names a ninja that pip has removed with its environment.
-        with tempfile.TemporaryDirectory() as name:
-            self._build_in(Path(name), target, module)
-
-    def _build_in(self, build: Path, target: Path, module: str) -> None:
         import pybind11
+
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        # Objects are kept: of an unchanged file none is compiled again. What is known of the tools is not, as those of an
+        # earlier build may have gone with the environment that pip had made for it.
+        build = ROOT / "build" / f"{module}-{sys.implementation.cache_tag}-{platform.machine()}"
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
+        build.mkdir(parents=True, exist_ok=True)
 
         settings = {
             "CMAKE_BUILD_TYPE": "Release",

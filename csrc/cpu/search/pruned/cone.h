@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cpu/search/pruned/plane.h"
+#include "cpu/simd/masks.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -34,7 +35,7 @@ inline float step_size(int step) { return 0.6f / static_cast<float>(step + 2); }
 inline float least_along(const Vec& along, const Vec& present) { return -largest(present - along); }
 
 inline int lane_of(const Vec& along, float value) {
-    const auto lanes = static_cast<unsigned>(_mm512_cmp_ps_mask(along, splat(value), _CMP_EQ_OQ));
+    const auto lanes = lanes_equal(along, value);
     return lanes == 0 ? 0 : __builtin_ctz(lanes);
 }
 

@@ -2,87 +2,15 @@
 #pragma once
 
 #include "cpu/search/rescore.h"
+#include "cpu/simd/masks.h"
 #include "cpu/search/search_output.h"
-#include "cpu/search/pruned/tile_tree.h"
+#include "cpu/search/pruned/seekers.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// What a bound of a sample takes.
-struct Reach {
-    float threshold;  // the BMU's cosine is no less; UNDECIDED where the search is left to others
-    float sine;       // of its angle, no less
-    CodedSample code;
-};
-
-// How far the search of a sample has got.
-struct Progress {
-    double best;
-    std::int64_t bmu;
-    std::int32_t first_tile;         // in which it began
-    std::int32_t tiles, candidates;  // that it looked into
-    float threshold;
-};
-
-// All samples, as the walks of all threads leave them.
-struct Seekers {
-    const std::int64_t* rows;  // [batch] which samples they are
-    Progress* progress;        // [batch]
-    std::int32_t* order;       // [batch] by their first tile
-    std::int32_t* next;        // [tiles of level 0 + 1]
-
-    static Seekers take(Arena& arena, const TileTree& tree, const std::int64_t* rows, std::int64_t batch) {
-        Seekers all{};
-        all.rows = rows;
-        all.progress = arena.take<Progress>(batch);
-        all.order = arena.take<std::int32_t>(batch);
-        all.next = arena.take<std::int32_t>(tree.level[0].count() + 1);
-        return all;
-    }
-
-    // Samples that go the same way go together: they need the same tiles, whose prototypes are then still in the cache.
-    void sort(std::int64_t batch, std::int64_t tiles) {
-        for (std::int64_t tile = 0; tile <= tiles; ++tile) next[tile] = 0;
-        for (std::int64_t i = 0; i < batch; ++i) ++next[progress[i].first_tile + 1];
-        for (std::int64_t tile = 0; tile < tiles; ++tile) next[tile + 1] += next[tile];
-        for (std::int64_t i = 0; i < batch; ++i) order[next[progress[i].first_tile]++] = static_cast<std::int32_t>(i);
-    }
-};
-
-// Of a thread: a block of samples, and lists of some of them by their place in it.
-struct WalkScratch {
-    std::int64_t block;
-    float* unit;           // [block][dim]
-    std::uint32_t* codes;  // [block][words]
-    Reach* reach;          // [block]
-    Progress* progress;    // [block]
-    std::int64_t* row;     // [block]
-    std::int32_t* kept;    // [num_levels + 1][block]
-    float* along;          // [num_levels + 1][block]
-    std::int32_t* list;    // [num_levels + 1][LANES][block], each with room for a vector more
-    unsigned* likely;      // [block] prototypes of a tile, a bit each
-
-    static WalkScratch take(Arena& arena, const TileTree& tree, std::int64_t block) {
-        WalkScratch scratch{};
-        scratch.block = block;
-        scratch.unit = arena.take<float>(block * tree.dim);
-        scratch.codes = arena.take<std::uint32_t>(block * tree.words);
-        scratch.reach = arena.take<Reach>(block);
-        scratch.progress = arena.take<Progress>(block);
-        scratch.row = arena.take<std::int64_t>(block);
-        scratch.kept = arena.take<std::int32_t>((tree.num_levels + 1) * block);
-        scratch.along = arena.take<float>((tree.num_levels + 1) * block);
-        scratch.list = arena.take<std::int32_t>((tree.num_levels + 1) * LANES * (block + LANES));
-        scratch.likely = arena.take<unsigned>(block);
-        return scratch;
-    }
-};
-
 // Of the first tile: those that its plane comes closest to the sample.
 constexpr int FIRST_CANDIDATES = 4;
-
-// Tiles that a sample follows down the tree.
-constexpr int FOLLOWED = 4;
 
 class TileWalk {
 public:
@@ -160,7 +88,7 @@ private:
             best[r] = splat(-__builtin_inff());
             best_tile[r] = Ints{};
         }
-        Ints tile = first_lanes();
+        Ints tile = lane_numbers();
         for (std::int64_t root = 0; root < tree_.num_roots; ++root, tile += LANES) {
             const Panel& panel = tree_.root[root];
             Ints product[TILE_ROWS];
@@ -190,12 +118,6 @@ private:
         }
     }
 
-    // The tiles, of one level, that each of some samples has come to.
-    struct Paths {
-        std::int64_t tile[TILE_ROWS][FOLLOWED];
-        int count[TILE_ROWS];
-    };
-
     // The tiles of the highest scores, one a lane; returns how many have one.
     static int take_best(Vec score, const Ints& tile, std::int64_t (&taken)[FOLLOWED]) {
         std::int32_t tiles[LANES];
@@ -208,19 +130,6 @@ private:
             taken[n] = tiles[lane];
         }
         return n;
-    }
-
-    // The first lane of that score, which is -inf from then on.
-    static int take_lane(Vec& score, float most) {
-        const auto lanes = static_cast<unsigned>(_mm512_cmp_ps_mask(score, splat(most), _CMP_EQ_OQ));
-        score = _mm512_mask_mov_ps(score, static_cast<__mmask16>(lanes & -lanes), splat(-__builtin_inff()));
-        return __builtin_ctz(lanes);
-    }
-
-    static Ints first_lanes() {
-        Ints lanes;
-        for (int lane = 0; lane < LANES; ++lane) lanes[lane] = lane;
-        return lanes;
     }
 
     // From tiles of the top level down to prototypes, of which the most likely are scored.
@@ -277,7 +186,7 @@ private:
             dot_four<1>(centre, sample, tree_.dim, along);
             multiply_panels(tree_.words, s_.codes + (first + r) * tree_.words, codes, start, product);
             Vec best = splat(-__builtin_inff());
-            Ints best_place{}, place = first_lanes();
+            Ints best_place{}, place = lane_numbers();
             for (int f = 0; f < paths.count[r]; ++f, place += LANES) {
                 const Panel& panel = tiles.panel[tile[f]];
                 const Vec per_code = panel.scale * s_.reach[first + r].code.scale;
@@ -361,11 +270,9 @@ private:
                 constexpr int ROWS = decltype(constant)::value;
                 alignas(64) std::uint32_t samples[LANES];  // that reach each lane, a bit each
                 mark_reaching<ROWS>(panel, codes, kept + first, along + first, samples);
-                const __m512i places = _mm512_maskz_loadu_epi32((1 << ROWS) - 1, kept + first);
+                const Ints places = load_first(kept + first, ROWS);
                 for (int lane = 0; lane < LANES; ++lane) {
-                    const auto reaching = static_cast<__mmask16>(samples[lane]);
-                    _mm512_storeu_si512(list[lane] + count[lane], _mm512_maskz_compress_epi32(reaching, places));
-                    count[lane] += __builtin_popcount(reaching);
+                    count[lane] += append_lanes(list[lane] + count[lane], samples[lane], places);
                 }
             });
         }
@@ -385,17 +292,16 @@ private:
         for (int r = 0; r < ROWS; ++r) z[r] = s_.codes + place[r] * tree_.words;
         Ints product[ROWS];
         multiply_gathered<ROWS>(tree_.words, z, codes, panel.start, product);
-        __m512i reaching = _mm512_setzero_si512();
+        Bits reaching{};
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; ++r) {
             const Reach& sample = s_.reach[place[r]];
             const Vec score = Int8::value(product[r]) * (panel.scale * sample.code.scale) + (panel.bias + panel.along * along[r]);
             const Vec bound = sample.code.residual * panel.norm + sample.code.norm * panel.residual + tree_.slack;
             const Vec needed = sample.threshold * panel.cosine - sample.sine * panel.sine;
-            const __mmask16 lanes = _mm512_cmp_ps_mask(score + bound, needed, _CMP_GE_OQ);
-            reaching = _mm512_mask_or_epi32(reaching, lanes, reaching, _mm512_set1_epi32(1 << r));
+            reaching = set_in_lanes(reaching, lanes_reaching(score + bound, needed), 1u << r);
         }
-        _mm512_store_si512(samples, reaching);
+        std::memcpy(samples, &reaching, sizeof reaching);
     }
 
     // What `list` names, four at a time; the last one stands in for those that four lack.
@@ -447,7 +353,7 @@ private:
                 const float x = along[0][r], y = along[1][r], w = along[2][r], left = 1 - x * x - y * y - w * w;
                 const float rest = __builtin_sqrtf((left > 0 ? left : 0) + 4 * tree_.slack);
                 const Vec most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.slack;
-                const unsigned lanes = _mm512_cmp_ps_mask(most, splat(s_.reach[place[r]].threshold), _CMP_GE_OQ);
+                const unsigned lanes = lanes_reaching(most, splat(s_.reach[place[r]].threshold));
                 *likely++ = lanes;
                 for (unsigned next = lanes & ~fetched; next != 0; next &= next - 1) {
                     fetch(row(p_.prototypes, members[__builtin_ctz(next)]), p_.dim);

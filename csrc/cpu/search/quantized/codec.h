@@ -4,8 +4,7 @@
 // one needs no permutation.
 #pragma once
 
-#include <immintrin.h>
-
+#include "cpu/simd/short_products.h"
 #include "cpu/simd/vector.h"
 
 namespace vitsom {
@@ -38,8 +37,7 @@ struct Int8 {
     }
 
     static Sum multiply_add(Sum sum, Bits first, Bits second) {
-        return reinterpret_cast<Sum>(_mm512_dpbusd_epi32(
-            reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(first), reinterpret_cast<__m512i>(second)));
+        return add_byte_products(sum, first, second);
     }
     static Vec value(Sum sum) { return __builtin_convertvector(sum, Vec); }
     static float rounding(std::int64_t, std::int64_t) { return 0; }
@@ -67,8 +65,7 @@ struct BFloat16 {
     static float start(Sum) { return 0; }
 
     static Sum multiply_add(Sum sum, Bits first, Bits second) {
-        return reinterpret_cast<Sum>(_mm512_dpbf16_ps(
-            reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(first), reinterpret_cast<__m512bh>(second)));
+        return add_bf16_products(sum, first, second);
     }
     static Vec value(Sum sum) { return sum; }
 

@@ -1,0 +1,89 @@
+// The samples on their way through the tree of tiles: how far each has got, and what a thread knows of its block of them.
+#pragma once
+
+#include "cpu/search/pruned/tile_tree.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+// What a bound of a sample takes.
+struct Reach {
+    float threshold;  // the BMU's cosine is no less; UNDECIDED where the search is left to others
+    float sine;       // of its angle, no less
+    CodedSample code;
+};
+
+// How far the search of a sample has got.
+struct Progress {
+    double best;
+    std::int64_t bmu;
+    std::int32_t first_tile;         // in which it began
+    std::int32_t tiles, candidates;  // that it looked into
+    float threshold;
+};
+
+// All samples, as the walks of all threads leave them.
+struct Seekers {
+    const std::int64_t* rows;  // [batch] which samples they are
+    Progress* progress;        // [batch]
+    std::int32_t* order;       // [batch] by their first tile
+    std::int32_t* next;        // [tiles of level 0 + 1]
+
+    static Seekers take(Arena& arena, const TileTree& tree, const std::int64_t* rows, std::int64_t batch) {
+        Seekers all{};
+        all.rows = rows;
+        all.progress = arena.take<Progress>(batch);
+        all.order = arena.take<std::int32_t>(batch);
+        all.next = arena.take<std::int32_t>(tree.level[0].count() + 1);
+        return all;
+    }
+
+    // Samples that go the same way go together: they need the same tiles, whose prototypes are then still in the cache.
+    void sort(std::int64_t batch, std::int64_t tiles) {
+        for (std::int64_t tile = 0; tile <= tiles; ++tile) next[tile] = 0;
+        for (std::int64_t i = 0; i < batch; ++i) ++next[progress[i].first_tile + 1];
+        for (std::int64_t tile = 0; tile < tiles; ++tile) next[tile + 1] += next[tile];
+        for (std::int64_t i = 0; i < batch; ++i) order[next[progress[i].first_tile]++] = static_cast<std::int32_t>(i);
+    }
+};
+
+// Tiles that a sample follows down the tree.
+constexpr int FOLLOWED = 4;
+
+// The tiles, of one level, that each of some samples has come to.
+struct Paths {
+    std::int64_t tile[TILE_ROWS][FOLLOWED];
+    int count[TILE_ROWS];
+};
+
+// Of a thread: a block of samples, and lists of some of them by their place in it.
+struct WalkScratch {
+    std::int64_t block;
+    float* unit;           // [block][dim]
+    std::uint32_t* codes;  // [block][words]
+    Reach* reach;          // [block]
+    Progress* progress;    // [block]
+    std::int64_t* row;     // [block]
+    std::int32_t* kept;    // [num_levels + 1][block]
+    float* along;          // [num_levels + 1][block]
+    std::int32_t* list;    // [num_levels + 1][LANES][block], each with room for a vector more
+    unsigned* likely;      // [block] prototypes of a tile, a bit each
+
+    static WalkScratch take(Arena& arena, const TileTree& tree, std::int64_t block) {
+        WalkScratch scratch{};
+        scratch.block = block;
+        scratch.unit = arena.take<float>(block * tree.dim);
+        scratch.codes = arena.take<std::uint32_t>(block * tree.words);
+        scratch.reach = arena.take<Reach>(block);
+        scratch.progress = arena.take<Progress>(block);
+        scratch.row = arena.take<std::int64_t>(block);
+        scratch.kept = arena.take<std::int32_t>((tree.num_levels + 1) * block);
+        scratch.along = arena.take<float>((tree.num_levels + 1) * block);
+        scratch.list = arena.take<std::int32_t>((tree.num_levels + 1) * LANES * (block + LANES));
+        scratch.likely = arena.take<unsigned>(block);
+        return scratch;
+    }
+};
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom
