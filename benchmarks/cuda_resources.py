@@ -60,7 +60,7 @@ def find_disassembler(nvcc: str) -> str | None:
 def _compile(nvcc: str, source: Path, target: str) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernels.cubin"
-        options = ["-std=c++17", "-O3", f"-arch={target}", "-Xptxas=-v", f"-I{SOURCES}"]
+        options = ["-std=c++17", "-O3", f"-arch={target}", "-Xptxas=-v", f"-I{SOURCES}", f"-I{SOURCES.parent}"]
         started = time.perf_counter()
         said = _run([nvcc, *options, "-cubin", str(source), "-o", str(cubin)])
         seconds = round(time.perf_counter() - started, 2)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from avx512_host.build import HERE, build, flags_of
+from avx512_host.build import HERE, SOURCES, build, flags_of
 from avx512_host.run import environment
 from host_build import COMPILER
 
@@ -89,3 +89,34 @@ def test_instructions(tmp_path: Path) -> None:
         subprocess.run([COMPILER, "-std=c++17", *flags, str(CHECK), "-o", str(program)], check=True)
         done = subprocess.run([program], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{way}:\n{done.stdout[-4000:]}"
+
+
+def holds(csrc: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Whether the bounds of these sources do."""
+    flags = ["-std=c++17", "-fopenmp", f"-I{csrc}", "-DVITSOM_ISA=avx512bf16", *flags_of("avx512bf16")]
+    subprocess.run([COMPILER, *flags, str(HERE / "bounds.cpp"), "-o", str(out)], check=True)
+    return subprocess.run([out], capture_output=True, text=True, check=False)
+
+
+def test_bounds_are_no_less_than_what_they_bound(tmp_path: Path) -> None:
+    """Of codes, planes, cones and thin factors, in fp64."""
+    done = holds(SOURCES.parent, tmp_path / "bounds")
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+@pytest.mark.parametrize(
+    ("header", "bound", "tighter"),
+    [
+        ("plane.h", "plane.slack = present + (", "plane.slack = present - 0x1.5p-20f + ("),
+        ("plane.h", "* 1.001f + 0x1p-23f", "* 0.9f"),
+        ("panel.h", "residual = 1.001f * __builtin_sqrtf(sum(residuals))", "residual = 0.0f * sum(residuals)"),
+    ],
+)
+def test_a_bound_that_is_too_tight_is_seen(tmp_path: Path, header: str, bound: str, tighter: str) -> None:
+    csrc = tmp_path / "csrc"
+    shutil.copytree(SOURCES.parent, csrc)
+    path = csrc / "cpu" / "search" / "pruned" / header
+    text = path.read_text()
+    assert bound in text
+    path.write_text(text.replace(bound, tighter))
+    assert holds(csrc, tmp_path / "bounds").returncode != 0

@@ -99,7 +99,7 @@ void survey(
     const Problem& p, const Neighborhood& h, const float* prototype_inverse, double* factor_sums, const Features& centre,
     cudaStream_t stream) {
     const std::int64_t blocks = h.terms * (h.rows + h.cols) + ceil_div(p.dim, CENTRE_FEATURES);
-    by_dtype(p.dtype, [&](auto zero) {
+    by_dtype(p.z.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
             "survey_map", survey_map<T>, blocks, WARP, stream, h, make_rows<T>(p.prototypes, p.dim), prototype_inverse,
@@ -112,7 +112,7 @@ void attract(
     const Features& centre, const Features& combined, const float* prototype_inverse, double scale, float* attraction,
     double* losses, float* loss, cudaStream_t stream) {
     const RowThreads threads(p.batch, p.dim);
-    by_dtype(p.dtype, [&](auto zero) {
+    by_dtype(p.z.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
             "attract_samples", attract_samples<T>, threads.blocks(), RowThreads::BLOCK, stream, threads,

@@ -15,8 +15,8 @@ namespace py = pybind11;
 
 namespace {
 
+using vitsom::Neighborhood;
 using vitsom::cuda::Execution;
-using vitsom::cuda::Neighborhood;
 using vitsom::cuda::Problem;
 
 template <class T>
@@ -33,8 +33,8 @@ Problem problem(
                 "z and prototypes must have at most 2^30 rows and features, got " + std::to_string(count));
         }
     }
-    return {{address<void>(z), z_stride}, {address<void>(prototypes), prototype_stride},
-            static_cast<vitsom::cuda::DType>(dtype), batch, num_prototypes, dim};
+    const auto type = static_cast<vitsom::DType>(dtype);
+    return {{address<void>(z), z_stride, type}, {address<void>(prototypes), prototype_stride, type}, batch, num_prototypes, dim};
 }
 
 Neighborhood neighborhood(

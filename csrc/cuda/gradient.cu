@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(RowThreads::BLOCK) project_row(
 void sum_samples(
     const Problem& p, const Groups& groups, const float* inverse, const Features& sums, cudaStream_t stream) {
     const std::int64_t feature_tiles = ceil_div(p.dim, SUM_FEATURES);
-    by_dtype(p.dtype, [&](auto zero) {
+    by_dtype(p.z.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
             "sum_group", sum_group<T>, p.batch * feature_tiles, SUM_WARPS * WARP, stream, make_rows<T>(p.z, p.dim), groups,
@@ -87,10 +87,10 @@ void sum_samples(
 }
 
 void project(
-    const Matrix& x, DType dtype, std::int64_t rows, std::int64_t dim, const Rows<const float>& pull, double scale,
+    const Matrix& x, std::int64_t rows, std::int64_t dim, const Rows<const float>& pull, double scale,
     const float* grad_loss, void* out, cudaStream_t stream) {
     const RowThreads threads(rows, dim);
-    by_dtype(dtype, [&](auto zero) {
+    by_dtype(x.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
             "project_row", project_row<T>, threads.blocks(), RowThreads::BLOCK, stream, threads, make_rows<T>(x, dim), pull,

@@ -6,27 +6,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/problem.h"
+
 namespace vitsom::cuda {
-
-enum class DType : int { float32 = 0, bfloat16 = 1, float16 = 2 };
-
-struct Matrix {
-    const void* data;
-    std::int64_t stride;  // elements from one row to the next; may be 0 (an expanded row)
-};
 
 struct Problem {
     Matrix z;           // [batch, dim]
-    Matrix prototypes;  // [num_prototypes, dim]
-    DType dtype;
+    Matrix prototypes;  // [num_prototypes, dim], of the same dtype
     std::int64_t batch, num_prototypes, dim;
-};
-
-// h[(r, c), (s, d)] = sum over t of row_factors[t, r, s] * col_factors[t, c, d]; unit k = r * cols + c
-struct Neighborhood {
-    std::int64_t rows, cols, terms;
-    const float* row_factors;  // [terms, rows, rows]
-    const float* col_factors;  // [terms, cols, cols]
 };
 
 // Where the kernels run: the stream is a cudaStream_t, the workspace has the bytes that the functions below ask for.

@@ -52,9 +52,9 @@ __global__ void __launch_bounds__(RowThreads::BLOCK) pack_rows(RowThreads thread
 }  // namespace
 
 void pack(
-    const Matrix& x, DType dtype, std::int64_t rows, std::int64_t dim, const Packed& out, Best* best, cudaStream_t stream) {
+    const Matrix& x, std::int64_t rows, std::int64_t dim, const Packed& out, Best* best, cudaStream_t stream) {
     const RowThreads threads(rows, dim);
-    by_dtype(dtype, [&](auto zero) {
+    by_dtype(x.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
             "pack_rows", pack_rows<T>, threads.blocks(), RowThreads::BLOCK, stream, threads, make_rows<T>(x, dim), out, best);

@@ -77,7 +77,7 @@ void smooth_prototypes(
     const Problem& p, const Neighborhood& h, std::int64_t term, const Packed& prototypes, const Features& centre,
     const Features& smoothed, cudaStream_t stream) {
     const Tiling tiling(h.cols, p.dim, h.rows);
-    by_dtype(p.dtype, [&](auto zero) {
+    by_dtype(p.z.dtype, [&](auto zero) {
         using T = decltype(zero);
         launch(
             "smooth_normalised", smooth_normalised<T>, tiling.blocks(), PRODUCT_THREADS, stream, tiling,

@@ -31,7 +31,7 @@ Features take_features(Arena& arena, std::int64_t rows, std::int64_t dim) {
 
 Packed take_packed(Arena& arena, const Problem& p, std::int64_t rows) {
     Packed packed{};
-    packed.planes = p.dtype == DType::float32 ? 2 : 1;
+    packed.planes = p.z.dtype == DType::float32 ? 2 : 1;
     packed.pitch = ceil_div(p.dim * packed.planes, PACKED_STEP) * PACKED_STEP;
     packed.halves = arena.take<__half>(rows * packed.pitch);
     packed.inverse = arena.take<float>(rows);
@@ -93,8 +93,8 @@ struct Context {
 };
 
 void run_search(const Problem& p, const SearchPieces& s, cudaStream_t stream) {
-    pack(p.z, p.dtype, p.batch, p.dim, s.z, s.best, stream);
-    pack(p.prototypes, p.dtype, p.num_prototypes, p.dim, s.prototypes, nullptr, stream);
+    pack(p.z, p.batch, p.dim, s.z, s.best, stream);
+    pack(p.prototypes, p.num_prototypes, p.dim, s.prototypes, nullptr, stream);
     search(s.z, s.prototypes, p.batch, p.num_prototypes, s.best, stream);
 }
 
@@ -155,7 +155,7 @@ void som_backward(
     const DeviceGuard guard(on.device);
     const auto stream = static_cast<cudaStream_t>(on.stream);
     Arena arena(on.workspace);
-    if (grad_z) project(p.z, p.dtype, p.batch, p.dim, make_rows(attraction, p.dim, p.dim), scale, grad_loss, grad_z, stream);
+    if (grad_z) project(p.z, p.batch, p.dim, make_rows(attraction, p.dim, p.dim), scale, grad_loss, grad_z, stream);
     if (!grad_prototypes) return;
     const BackwardPieces pieces(arena, p);
     const Context kept(const_cast<void*>(context), p.batch, h.cols);
@@ -165,7 +165,7 @@ void som_backward(
         smooth_spread(p, h, term, pieces.spread, pieces.pull, stream);
     }
     const Rows<const float> pull{pieces.pull.data, pieces.pull.stride, pieces.pull.dim, pieces.pull.aligned};
-    project(p.prototypes, p.dtype, p.num_prototypes, p.dim, pull, scale, grad_loss, grad_prototypes, stream);
+    project(p.prototypes, p.num_prototypes, p.dim, pull, scale, grad_loss, grad_prototypes, stream);
 }
 
 int driver_version() {

@@ -37,7 +37,7 @@ struct Groups {
 };
 
 // `best`, where given, is set to none.
-void pack(const Matrix&, DType, std::int64_t rows, std::int64_t dim, const Packed&, Best* best, cudaStream_t);
+void pack(const Matrix&, std::int64_t rows, std::int64_t dim, const Packed&, Best* best, cudaStream_t);
 void search(const Packed& z, const Packed& prototypes, std::int64_t batch, std::int64_t num_prototypes, Best*, cudaStream_t);
 // `distance` may be nullptr.
 void decode(const Best*, const Packed& z, std::int64_t batch, std::int64_t* bmu, float* distance, cudaStream_t);
@@ -78,7 +78,7 @@ void smooth_spread(
 
 // out = -scale * grad_loss[0] * (pull - x^ (x^ . pull)) / max(|x|, eps)
 void project(
-    const Matrix& x, DType, std::int64_t rows, std::int64_t dim, const Rows<const float>& pull, double scale,
+    const Matrix& x, std::int64_t rows, std::int64_t dim, const Rows<const float>& pull, double scale,
     const float* grad_loss, void* out, cudaStream_t);
 
 }  // namespace vitsom::cuda

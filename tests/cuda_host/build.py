@@ -12,7 +12,8 @@ from pathlib import Path
 from host_build import BINDINGS, ROOT, SUFFIX, compiled, digest, linked
 
 HERE = Path(__file__).parent
-SOURCES = ROOT / "csrc" / "cuda"
+COMMON = ROOT / "csrc"  # of the headers that both modules share
+SOURCES = COMMON / "cuda"
 CACHE = ROOT / "build" / "cuda_host"
 
 _FLAGS = ["-std=c++17", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
@@ -20,15 +21,18 @@ _FLAGS = ["-std=c++17", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unk
 
 def build(sources: Path = SOURCES, flags: tuple[str, ...] = ()) -> Path:
     """The folder that holds the module ``_cuda``; what an earlier run compiled is kept. RuntimeError where that fails."""
+    common = COMMON / "common"
     headers = sorted((path for folder in (sources, HERE) for path in folder.glob("*.*h")), key=lambda path: (path.name, path))
+    headers += sorted(common.glob("*.h"))
     for_kernels = [*_FLAGS, "-O2", *flags]
     for_bindings = [*_FLAGS, *BINDINGS, '-DVITSOM_DEVICE_TYPE="cpu"']
 
     def compile_kernel(source: Path) -> Path:
-        return compiled(source, headers, for_kernels, CACHE, (HERE, sources))
+        return compiled(source, headers, for_kernels, CACHE, (HERE, sources, COMMON))
 
     with ThreadPoolExecutor(2) as pool:
-        bindings = pool.submit(compiled, sources / "bindings.cpp", [sources / "kernels.h"], for_bindings, CACHE)
+        needed = [sources / "kernels.h", *common.glob("*.h")]
+        bindings = pool.submit(compiled, sources / "bindings.cpp", needed, for_bindings, CACHE, (COMMON,))
         kernels = list(pool.map(compile_kernel, [HERE / "threads.cpp", *sorted(sources.glob("*.cu"))]))
     out = CACHE / f"module-{digest([path.name for path in (bindings.result(), *kernels)])}"
     linked(out / "libkernels.so", *flags, *kernels)

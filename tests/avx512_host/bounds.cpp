@@ -1,0 +1,279 @@
+// The bounds of the search against exact products in fp64, on random vectors and on those that come close to them; it ends with the
+// number of what is wrong. A bound that is too tight by 1e-6 shows here, not as one wrong BMU in a million.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "cpu/neighborhood/low_rank.h"
+#include "cpu/search/pruned/tile_build.h"
+#include "cpu/search/pruned/seekers.h"
+#include "cpu/search/quantized/coded_operands.h"
+
+// What the arena of the low-rank factors asks for.
+namespace vitsom {
+Memory allocate(std::size_t bytes) { return {std::aligned_alloc(64, (bytes + 127) / 64 * 64), bytes}; }
+void release(Memory memory) { std::free(memory.data); }
+void use_huge_pages(void*, std::size_t) {}
+}  // namespace vitsom
+
+namespace {
+
+using namespace vitsom;
+using namespace vitsom::VITSOM_ISA;
+
+std::mt19937 generator;
+int wrong = 0;
+
+struct Margin {
+    const char* what;
+    double least = 1e30;
+
+    void hold(double bound, double exact) {
+        least = std::fmin(least, bound - exact);
+        if (bound >= exact) return;
+        if (++wrong < 20) std::printf("%s: bound %.9g is below %.9g\n", what, bound, exact);
+    }
+
+    // So close that a bound tighter by little more than 1e-6 would be wrong.
+    void be_sharp() const {
+        std::printf("%s: least margin %.3g\n", what, least);
+        if (least < 1.2e-6) return;
+        std::printf("%s: no vector comes close to the bound\n", what);
+        ++wrong;
+    }
+};
+
+typedef std::vector<float> Row32;
+
+Row32 random_row(std::int64_t n) {
+    std::normal_distribution<float> normal;
+    Row32 x(n);
+    for (float& v : x) v = normal(generator);
+    return x;
+}
+
+double product(const float* x, const float* y, std::int64_t n) {
+    double total = 0;
+    for (std::int64_t d = 0; d < n; ++d) total += static_cast<double>(x[d]) * y[d];
+    return total;
+}
+
+// x + size * y, of length 1 to the last bits of fp32.
+Row32 unit(const Row32& x, float size, const Row32& y) {
+    Row32 sum(x.size());
+    for (std::size_t d = 0; d < x.size(); ++d) sum[d] = x[d] + size * y[d];
+    const double length = std::sqrt(product(sum.data(), sum.data(), static_cast<std::int64_t>(sum.size())));
+    for (float& v : sum) v = static_cast<float>(v / length);
+    return sum;
+}
+
+// How alike vectors are: far apart, as neighbours are, nearly the same, the same.
+const float SPREADS[] = {3, 0.5f, 0.05f, 1e-3f, 1e-5f, 0};
+
+// A sample that may come close to a bound: a member, one near it, between two, opposite to one, or any.
+Row32 sample(const std::vector<Row32>& members, int kind) {
+    const std::int64_t n = static_cast<std::int64_t>(members[0].size());
+    const Row32& x = members[generator() % members.size()];
+    switch (kind % 5) {
+        case 0: return x;
+        case 1: return unit(x, 1e-4f, random_row(n));
+        case 2: return unit(x, 1, members[generator() % members.size()]);
+        case 3: return unit(x, -3, members[0]);
+        default: return unit(random_row(n), 0, x);
+    }
+}
+
+template <class Code>
+void check_codes(const char* what, std::int64_t dim) {
+    Margin above{what};
+    for (const float spread : SPREADS) {
+        const Row32 base = random_row(dim);
+        std::vector<Row32> prototypes, samples;
+        for (int i = 0; i < WIDTH; ++i) prototypes.push_back(unit(base, spread, random_row(dim)));
+        for (int r = 0; r < TILE_ROWS; ++r) samples.push_back(sample(prototypes, r));
+        if (spread == 3) samples[1].assign(static_cast<std::size_t>(dim), 0.01f), samples[1][3] = 1;  // one drowns the others
+        const Row32 centre = unit(base, 0.3f, random_row(dim));
+        const double centre_squared = product(centre.data(), centre.data(), dim);
+        const std::int64_t words = ceil_div(dim, Code::PER_WORD * WIDTH) * WIDTH;
+        std::vector<std::uint32_t> z(words * TILE_ROWS), w(words * TILE_COLS);
+        Centred<float> x[TILE_ROWS], y[WIDTH];
+        Coded<Code> coded_x[TILE_ROWS], coded_y[WIDTH];
+        for (int r = 0; r < TILE_ROWS; ++r) {
+            x[r] = centred(samples[r].data(), centre.data(), centre_squared, dim);
+            coded_x[r].scale = Code::scale(x[r].largest);
+        }
+        for (int i = 0; i < WIDTH; ++i) {
+            y[i] = centred(prototypes[i].data(), centre.data(), centre_squared, dim);
+            coded_y[i].scale = Code::scale(y[i].largest);
+        }
+        encode<Code, TILE_ROWS, TILE_ROWS, true>(x, dim, coded_x, z.data());
+        encode<Code, WIDTH, TILE_COLS, false>(y, dim, coded_y, w.data());
+        const float rounding = 1.01f * Code::rounding(words, 1);
+        for (int r = 0; r < TILE_ROWS; ++r) {
+            typename Code::Sum sum{};
+            for (int i = 0; i < WIDTH; ++i) sum[i] = coded_y[i].start;
+            for (std::int64_t j = 0; j < words; ++j) {
+                sum = Code::multiply_add(sum, Bits{} + z[j * TILE_ROWS + r], load_as<Bits>(w.data() + j * TILE_COLS));
+            }
+            const Vec value = Code::value(sum);
+            for (int i = 0; i < WIDTH; ++i) {
+                const double length = std::sqrt(product(samples[r].data(), samples[r].data(), dim));
+                double exact = 0;
+                for (std::int64_t d = 0; d < dim; ++d) {
+                    exact += (samples[r][d] / length - centre[d]) * (static_cast<double>(prototypes[i][d]) - centre[d]);
+                }
+                const double found = static_cast<double>(value[i]) * coded_x[r].scale * coded_y[i].scale;
+                const double bound = static_cast<double>(coded_x[r].residual) * y[i].norm +
+                                     static_cast<double>(x[r].norm + coded_x[r].residual) *
+                                         (coded_y[i].residual + rounding * y[i].norm) + SLACK;
+                above.hold(bound, std::fabs(found - exact));
+            }
+        }
+    }
+    std::printf("%s, %d features: least margin %.3g\n", what, static_cast<int>(dim), above.least);
+}
+
+// Members to either side of a direction, by as much in every feature: int8 holds what they differ by exactly.
+std::vector<Row32> opposite_members(std::int64_t dim) {
+    Row32 base(dim, 1), to_the_side(dim);
+    for (std::int64_t d = 0; d < dim; ++d) to_the_side[d] = dim % 2 == 1 && d == dim - 1 ? 0.0f : d % 2 == 0 ? 1.0f : -1.0f;
+    std::vector<Row32> members;
+    for (int lane = 0; lane < LANES; ++lane) members.push_back(unit(base, lane % 2 == 0 ? 0.5f : -0.5f, to_the_side));
+    return members;
+}
+
+// A sample whose int8 code leaves out 0.49 of a unit in every feature, all of it in the direction of what a member has beside the
+// pole: products of codes are then as far off as Cauchy and Schwarz allow.
+Row32 misleading_sample(const Row32& member, float along, const float* pole, const float* origin, std::int64_t dim) {
+    const float scale = 0.5f / (127 * std::sqrt(static_cast<float>(dim)));
+    Row32 z(dim);
+    for (std::int64_t d = 0; d < dim; ++d) {
+        const float rest = member[d] - along * pole[d];
+        const float whole = d == 0 ? 126.0f : static_cast<float>(generator() % 100);
+        z[d] = origin[d] + scale * (d == 1 ? 127.0f : whole + (rest < 0 ? -0.49f : 0.49f));
+    }
+    return z;
+}
+
+// The plane and the cone of a tile of prototypes, and a panel of codes of such.
+void check_tiles(std::int64_t dim, Margin& plane_margin, Margin& panel_margin, Margin& cone_margin) {
+    const Cells cells{4, 4};
+    Problem p{};
+    p.num_prototypes = cells.count();
+    p.dim = dim;
+    TileTree tree(p, cells);
+    const std::int64_t n = tree.dim;
+    std::vector<std::vector<Row32>> tiles{opposite_members(dim)};
+    for (const float spread : SPREADS) {
+        const Row32 base = random_row(dim), along = random_row(dim), across = random_row(dim);
+        std::vector<Row32> members;
+        for (int lane = 0; lane < LANES; ++lane) {
+            Row32 bend = random_row(dim);
+            for (std::int64_t d = 0; d < dim; ++d) {
+                bend[d] = 0.1f * bend[d] + static_cast<float>(lane % 4) * along[d] + static_cast<float>(lane / 4) * across[d];
+            }
+            members.push_back(unit(base, spread, bend));
+        }
+        tiles.push_back(members);
+    }
+    for (const std::vector<Row32>& members : tiles) {
+        Row32 side_by_side(n * LANES), axes(3 * n), axis(n), pole(n), origin(n);
+        for (int lane = 0; lane < LANES; ++lane) {
+            const Row row{reinterpret_cast<const char*>(members[lane].data()), DType::float32};
+            write_unit(row, 1, dim, n, side_by_side.data() + lane * WIDTH, SIDE_BY_SIDE);
+        }
+        Radius radius{};
+        const Vec present{};
+        const Plane plane = describe_members(tree, side_by_side.data(), present, axes.data(), axis.data(), WIDTH, radius);
+        sum_members(side_by_side.data(), n, pole.data());
+        normalise(pole.data(), n);
+        for (std::int64_t d = 0; d < dim; ++d) origin[d] = 0.05f * members[0][d];
+        Panel panel{};
+        std::vector<std::uint32_t> codes(tree.words * LANES), sample_codes(tree.words);
+        encode_members(side_by_side.data(), present, pole.data(), origin.data(), n, panel, codes.data());
+        for (int kind = 0; kind < 30; ++kind) {
+            Row32 z = kind % 6 == 5 ? misleading_sample(members[kind % 2], panel.along[kind % 2], pole.data(), origin.data(), dim)
+                                    : sample(members, kind);
+            z.resize(n);
+            const float* axis_rows[3] = {axes.data(), axes.data() + n, axes.data() + 2 * n};
+            const Four four{{z.data(), z.data(), z.data(), z.data()}};
+            float product_with[3][4];
+            dot_four<3>(four, axis_rows, n, product_with);
+            const float x = product_with[0][0], y = product_with[1][0], w = product_with[2][0], left = 1 - x * x - y * y - w * w;
+            const float rest = std::sqrt((left > 0 ? left : 0) + 4 * tree.slack);
+            const Vec most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.slack;
+            const CodedSample coded = encode_sample(z.data(), origin.data(), n, sample_codes.data());
+            const std::uint32_t* rows[1] = {sample_codes.data()};
+            Ints sum[1];
+            multiply_gathered<1>(tree.words, rows, codes.data(), panel.start, sum);
+            const Vec score = Int8::value(sum[0]) * (panel.scale * coded.scale) +
+                              (panel.bias + panel.along * dot_padded(z.data(), pole.data(), n));
+            const Vec bound = coded.residual * panel.norm + coded.norm * panel.residual + tree.slack;
+            for (int lane = 0; lane < LANES; ++lane) {
+                const double exact = product(z.data(), members[lane].data(), dim);
+                plane_margin.hold(most[lane], exact);
+                panel_margin.hold(static_cast<double>(score[lane]) + bound[lane], exact);
+                if (exact <= 0) continue;  // bounds of cones tell nothing of what is at a right angle or more
+                // A sample whose BMU is this one has to look into the tile.
+                const float threshold = static_cast<float>(std::fmin(exact, 1.0)) * (1 - 0x1p-24f);
+                const double t = threshold;
+                const float sine = static_cast<float>(std::sqrt((1 - t) * (1 + t))) * (1 + 0x1p-20f);
+                cone_margin.hold(
+                    dot_padded(z.data(), axis.data(), n) + tree.slack, radius.cosine * threshold - radius.sine * sine);
+            }
+        }
+    }
+}
+
+// A thin factor within its tolerance of the Gaussian that it stands for.
+void check_factors(std::int64_t size, float temperature, bool fold) {
+    std::vector<float> weights(size * size), left(size * size), right(size * size);
+    for (std::int64_t i = 0; i < size * size; ++i) {
+        const auto offset = static_cast<float>(i / size - i % size);
+        weights[i] = std::exp(-offset * offset / (2 * temperature * temperature));
+    }
+    Arena arena;
+    Decomposition decomposition{};
+    lay_out(arena, [&](Arena& a) { decomposition.take(a, size); });
+    LowRank thin{};
+    thin.left = left.data();
+    thin.right = right.data();
+    decomposition.run(Factor{weights.data(), size, 1}, size, fold, thin);
+    if (thin.rank == 0) return;
+    // The outer products are rounded to fp32 on top of it.
+    const double most = RANK_TOLERANCE + static_cast<double>(thin.rank) * 0x1p-24;
+    Margin margin{"thin factor"};
+    for (std::int64_t i = 0; i < size * size; ++i) {
+        double sum = 0;
+        for (std::int64_t k = 0; k < thin.rank; ++k) {
+            sum += static_cast<double>(left[k * size + i / size]) * right[k * size + i % size];
+        }
+        margin.hold(most, std::fabs(sum - weights[i]));
+    }
+}
+
+}  // namespace
+
+int main() {
+    Margin plane{"plane"}, panel{"panel of codes"}, cone{"cone"};
+    for (int round = 0; round < 4; ++round) {
+        for (const std::int64_t dim : {64, 65, 100, 192}) {
+            check_codes<Int8>("int8 codes", dim);
+#if defined(__AVX512BF16__)
+            check_codes<BFloat16>("bf16 codes", dim);
+#endif
+            check_tiles(dim, plane, panel, cone);
+        }
+    }
+    plane.be_sharp();
+    std::printf("panel: least margin %.3g, cone: %.3g\n", panel.least, cone.least);
+    for (const std::int64_t size : {33, 64, 128, 129}) {
+        for (const float temperature : {2.0f, 8.0f, 40.0f}) {
+            check_factors(size, temperature, false);
+            check_factors(size, temperature, true);
+        }
+    }
+    return wrong;
+}

@@ -1,0 +1,64 @@
+# The compiled module of csrc/cpu: addresses, sizes and strides, which the caller guarantees.
+saved_per_sample: int
+saved_per_prototype: int
+
+class Problem:
+    def __init__(
+        self,
+        z: int,
+        z_stride: int,
+        prototypes: int,
+        prototype_stride: int,
+        dtype: int,
+        batch: int,
+        num_prototypes: int,
+        dim: int,
+        threads: int,
+        map_rows: int,
+        map_cols: int,
+        /,
+    ) -> None: ...
+
+class Neighborhood:
+    def __init__(self, rows: int, cols: int, terms: int, row_factors: int, col_factors: int, /) -> None: ...
+
+class SearchCounts:
+    pruned: int
+    int8: int
+    bf16: int
+    fp32: int
+    fp64: int
+    candidates: int
+    tiles: int
+
+def find_bmu(problem: Problem, bmu: int, distance: int, /) -> SearchCounts: ...
+def som_forward(
+    problem: Problem, neighborhood: Neighborhood, scale: float, loss: int, bmu: int, attraction: int, context: int, /
+) -> None: ...
+def som_backward(
+    problem: Problem,
+    neighborhood: Neighborhood,
+    scale: float,
+    bmu: int,
+    attraction: int,
+    context: int,
+    grad_z: int,
+    grad_prototypes: int,
+    /,
+) -> None: ...
+def sum_by_bmu(
+    x: int,
+    stride: int,
+    dtype: int,
+    batch: int,
+    dim: int,
+    bmu: int,
+    num_units: int,
+    threads: int,
+    sums: int,
+    counts: int,
+    /,
+) -> None: ...
+def smooth(x: int, dim: int, neighborhood: Neighborhood, threads: int, out: int, /) -> None: ...
+def instruction_sets() -> list[str]: ...
+def selected() -> str: ...
