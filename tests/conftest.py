@@ -45,6 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             kept = {every[place * len(every) // few] for place in range(few)}
             dropped |= set(every) - kept
     items[:] = [item for item in items if item not in dropped]
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # so that no worker is left with them in the end
     config.hook.pytest_deselected(items=list(dropped))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parent.parent
+CACHE = Path(os.environ.get("VITSOM_TEST_CACHE") or ROOT / "build")  # of what was compiled
 COMPILER = os.environ.get("CXX", "g++")
 
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")  # of a module

@@ -14,7 +14,10 @@ import pytest
 
 from benchmarks.aot import SHARED_LIMIT, TARGETS
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
+]
 
 ROOT = Path(__file__).parent.parent
 

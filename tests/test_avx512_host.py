@@ -20,6 +20,7 @@ TESTS = Path(__file__).parent
 CHECK = HERE / "check.cpp"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the instructions are those of x86-64"),
     pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is no C++ compiler"),
 ]

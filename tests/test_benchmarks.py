@@ -25,6 +25,8 @@ from benchmarks.table import render, rows_of, write_csv
 from benchmarks.workloads import TINY, WORKLOADS, MapSettings, organised_map, photo_patches
 from vitsom_fast import Grid, find_bmu, reference
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 Result = dict[str, Tensor]
 

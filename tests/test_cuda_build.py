@@ -16,6 +16,8 @@ from benchmarks.compiled import Row
 from benchmarks.cuda_resources import cuda_rows, find_nvcc
 from vitsom_fast.backends import Spec, cuda
 
+pytestmark = pytest.mark.slow
+
 
 def _module(**versions: int) -> SimpleNamespace:
     functions = {"driver_version": 13000, "runtime_version": 13000, "lowest_architecture": 75, **versions}

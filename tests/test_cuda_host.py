@@ -18,6 +18,7 @@ TESTS = Path(__file__).parent
 CHECK = str(TESTS / "cuda_host" / "check.py")
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="its fibers are written for x86-64"),
     pytest.mark.skipif(shutil.which(COMPILER) is None, reason="there is no C++ compiler"),
 ]
@@ -51,7 +52,7 @@ def run_with(module: Path, *command: str, **environment: str) -> subprocess.Comp
 
 def command_of_the_tests(*options: str) -> list[str]:
     files = [str(TESTS / name) for name in ("test_contract.py", "test_golden.py", "test_ops.py::test_opcheck")]
-    return ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cuda", "--cases=4", *options, *files]
+    return ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cuda", "--cases=3", *options, *files]
 
 
 def test_contract() -> None:

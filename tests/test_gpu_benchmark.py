@@ -25,6 +25,8 @@ from benchmarks.roofline import H200, Cost, Gpu, Shape, costs, floor
 from benchmarks.workloads import TINY, Inputs
 from vitsom_fast import Grid
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 STEP, SEARCH = (Case(TINY, "fp32", operation) for operation in ("step", "search"))

@@ -19,6 +19,8 @@ from benchmarks.growth_plot import _GAP, _apart, exponents, plot_exponents, plot
 from benchmarks.memory import ROOT
 from benchmarks.report import search_table, step_table
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_contender_that_ends_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(operation: str, contender: growth.Contender, side: int, organised: bool) -> Point:

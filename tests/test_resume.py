@@ -21,6 +21,8 @@ from vitsom_fast.training import Dataset, files, fit
 from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.config import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

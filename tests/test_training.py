@@ -20,6 +20,8 @@ from vitsom_fast.training import TrainConfig, fit, load_dataset
 from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.fit import build_model, build_optimizer, learning_rate_factor, sample_order
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

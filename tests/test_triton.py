@@ -15,7 +15,7 @@ from torch import Tensor
 from vitsom_fast import Grid, available_backends, find_bmu
 
 REASON = available_backends()["triton"]
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 
 FAMILIES = ("ampere", "hopper", "blackwell", "cdna")
 

@@ -10,12 +10,13 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import host_build
 import torch
 from host_build import BINDINGS, COMPILER, ROOT, SUFFIX, compiled, digest, linked
 
 HERE = Path(__file__).parent
 SOURCES = ROOT / "csrc" / "cpu"
-CACHE = ROOT / "build" / "avx512_host"
+CACHE = host_build.CACHE / "avx512_host"
 
 _COMMON = ["-std=c++17", "-g1", "-fPIC", "-fopenmp"]
 _KERNELS = ["-O1", "-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi", "-fvisibility=hidden", f"-I{HERE}"]

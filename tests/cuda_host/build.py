@@ -9,12 +9,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import host_build
 from host_build import BINDINGS, ROOT, SUFFIX, compiled, digest, linked
 
 HERE = Path(__file__).parent
 COMMON = ROOT / "csrc"  # of the headers that both modules share
 SOURCES = COMMON / "cuda"
-CACHE = ROOT / "build" / "cuda_host"
+CACHE = host_build.CACHE / "cuda_host"
 
 _FLAGS = ["-std=c++17", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 
