@@ -44,8 +44,8 @@ for isa in $instruction_sets; do
     # Capturing less than pytest would: a report is written right before the process ends.
     # Peak memory is another test's business: the sanitizers' own is many times that of a step.
     VITSOM_CPU_ISA="$isa" VITSOM_TEST_THREADS="$threads" sanitized -m pytest -q -p no:cacheprovider --capture=sys \
-      tests/test_contract.py tests/test_golden.py -k "cpu and not never_holds" "$@"
+      tests/contract -k "cpu and not never_holds" "$@"
   done
   echo "== $isa, tiles of the map ruled out"
-  VITSOM_CPU_ISA="$isa" sanitized -m pytest -q -p no:cacheprovider --capture=sys tests/test_pruning.py "$@"
+  VITSOM_CPU_ISA="$isa" sanitized -m pytest -q -p no:cacheprovider --capture=sys tests/cpu/test_pruning.py "$@"
 done

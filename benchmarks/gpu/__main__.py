@@ -22,8 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 BUILD_SECONDS, TEST_SECONDS = 120.0, 170.0
 LAST_SECONDS = 8.0  # kept for the end of a process and the table
-TESTED = tuple(
-    f"tests/test_{name}.py" for name in ("contract", "extremes", "golden", "ops", "loss_module", "long_axis", "triton", "gpu")
+TESTED = (
+    "tests/contract",
+    *(f"tests/ops/test_{name}.py" for name in ("extremes", "ops", "loss_module", "long_axis")),
+    *(f"tests/gpu/test_{name}.py" for name in ("triton", "gpu")),
 )
 MOST_WORKERS = 14  # of the tests: each has a context of its own on the GPU
 PHASES = ("build", "tests", "measure")

@@ -1,6 +1,6 @@
 """A Python program on emulated AVX-512 kernels: ``python tests/avx512_host/run.py --isa avx512vnni -- SCRIPT.py arguments``.
 
-What follows ``--`` is what follows ``python`` otherwise: a script, or ``-m pytest tests/test_pruning.py``.
+What follows ``--`` is what follows ``python`` otherwise: a script, or ``-m pytest tests/cpu/test_pruning.py``.
 """
 
 from __future__ import annotations

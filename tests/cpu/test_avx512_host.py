@@ -16,7 +16,7 @@ from host_build import COMPILER
 
 from vitsom_fast.backends import cpu
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 CHECK = HERE / "check.cpp"
 
 pytestmark = [
@@ -29,22 +29,22 @@ pytestmark = [
 # products.
 TESTED = {
     "avx512vnni": (
-        *("test_pruning.py", "test_adversarial.py", "test_fuzz.py::test_contract_of_cpu[avx512vnni]"),
-        "test_exactness.py::test_both_searches_are_right[trained]",
+        *("cpu/test_pruning.py", "ops/test_adversarial.py", "ops/test_fuzz.py::test_contract_of_cpu[avx512vnni]"),
+        "cpu/test_exactness.py::test_both_searches_are_right[trained]",
     ),
-    "avx512bf16": ("test_adversarial.py", "test_fuzz.py::test_contract_of_cpu[avx512bf16]"),
+    "avx512bf16": ("ops/test_adversarial.py", "ops/test_fuzz.py::test_contract_of_cpu[avx512bf16]"),
 }
 
 # An emulated search takes some ten times as long. What is left out here is tested on smaller maps or with the other set, or is
 # no search: a step is what the fuzzer thinks of.
 TOO_LARGE = {
     "avx512vnni": (
-        "test_adversarial.py::test_search_on_cpu",
-        "test_pruning.py::test_distances_are_those_of_brute_force[shape0-192",
-        "test_pruning.py::test_distances_are_those_of_brute_force[shape2-17",
-        "test_pruning.py::test_a_map_in_order_is_pruned_whatever_its_shape[shape2",
+        "ops/test_adversarial.py::test_search_on_cpu",
+        "cpu/test_pruning.py::test_distances_are_those_of_brute_force[shape0-192",
+        "cpu/test_pruning.py::test_distances_are_those_of_brute_force[shape2-17",
+        "cpu/test_pruning.py::test_a_map_in_order_is_pruned_whatever_its_shape[shape2",
     ),
-    "avx512bf16": ("test_adversarial.py::test_search_on_cpu",),
+    "avx512bf16": ("ops/test_adversarial.py::test_search_on_cpu",),
 }
 
 

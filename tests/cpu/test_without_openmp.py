@@ -54,6 +54,6 @@ def test_a_build_without_openmp(threads: str) -> None:
     symbols = subprocess.run(["nm", "-D", next(folder.glob("_cpu*"))], capture_output=True, text=True, check=False).stdout
     assert "GOMP" not in symbols
     environment = {**os.environ, "PYTHONPATH": str(folder), "VITSOM_CPU_ISA": "baseline", "MALLOC_PERTURB_": "128"}
-    command = [sys.executable, str(Path(__file__).with_name("small_team.py")), threads]
+    command = [sys.executable, str(ROOT / "tests" / "small_team.py"), threads]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,7 +27,7 @@ from vitsom_fast import Grid
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 STEP, SEARCH = (Case(TINY, "fp32", operation) for operation in ("step", "search"))
 
@@ -299,11 +299,11 @@ def test_rounds_are_taken_in_turns_and_both_ways() -> None:
 
 def test_outcomes_are_counted_with_and_without_workers() -> None:
     log = """
-tests/test_gpu.py::test_launches[(1, 2)-triton] PASSED [ 10%]
-tests/test_gpu.py::test_second_device[triton] SKIPPED (one GPU only) [ 20%]
-[gw3] [  5%] PASSED tests/test_contract.py::test_fp64[triton]
-[gw0] [100%] FAILED tests/test_contract.py::test_fp64[cuda]
-FAILED tests/test_contract.py::test_fp64[cuda] - assert PASSED
+tests/gpu/test_gpu.py::test_launches[(1, 2)-triton] PASSED [ 10%]
+tests/gpu/test_gpu.py::test_second_device[triton] SKIPPED (one GPU only) [ 20%]
+[gw3] [  5%] PASSED tests/contract/test_dtypes.py::test_fp64[triton]
+[gw0] [100%] FAILED tests/contract/test_dtypes.py::test_fp64[cuda]
+FAILED tests/contract/test_dtypes.py::test_fp64[cuda] - assert PASSED
 """
     assert outcomes(log) == {"PASSED": 2, "FAILED": 1, "ERROR": 0, "SKIPPED": 1}
 

@@ -27,7 +27,7 @@ from vitsom_fast import Grid, find_bmu, reference
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 Result = dict[str, Tensor]
 
 

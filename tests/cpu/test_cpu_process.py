@@ -11,7 +11,7 @@ import pytest
 
 from vitsom_fast import available_backends
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.skipif(available_backends()["cpu"] is not None, reason="no CPU kernels")
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and /proc are Linux's")

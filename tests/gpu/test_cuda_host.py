@@ -14,7 +14,7 @@ import pytest
 from cuda_host.build import SOURCES, build
 from host_build import COMPILER
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 CHECK = str(TESTS / "cuda_host" / "check.py")
 
 pytestmark = [
@@ -26,18 +26,18 @@ pytestmark = [
 # Fibers run a block some 10^4 times as long as a GPU. What is left out here holds for small sizes, too, and is tested at them:
 # ties among 1000 prototypes, 4096 samples of one unit, repeated steps in both orders of the threads (cuda_host/check.py).
 TOO_LARGE = [
-    "tests/test_contract.py::test_a_step_never_holds_one_number_per_sample_and_prototype",
-    "tests/test_contract.py::test_repeats_bit_for_bit",
-    "tests/test_contract.py::test_several_threads",  # of the CPU
-    "tests/test_contract.py::test_all_prototypes_equal[cuda-(1000, 2159, 17)",
-    "tests/test_contract.py::test_many_samples_of_one_unit[cuda-20000",
-    "tests/test_contract.py::test_many_features[cuda-(3, 2, 2, 49152)",
-    "tests/test_contract.py::test_no_uninitialised_memory_is_read[cuda-rectangular-(1, 40, 40, 3)",
-    "tests/test_contract.py::test_no_uninitialised_memory_is_read[cuda-hexagonal-(1, 40, 40, 3)",
-    "tests/test_contract.py::test_equal_prototypes_give_the_lowest_index[cuda-2159",
-    "tests/test_contract.py::test_find_bmu[cuda-(127, 2159, 17)",
-    "tests/test_contract.py::test_odd_sizes[cuda-(17, 1, 1000, 3)",
-    "tests/test_contract.py::test_odd_sizes[cuda-(1000, 3, 127, 127)-hexagonal",
+    "tests/contract/test_repeatability.py::test_a_step_never_holds_one_number_per_sample_and_prototype",
+    "tests/contract/test_repeatability.py::test_repeats_bit_for_bit",
+    "tests/contract/test_sizes.py::test_several_threads",  # of the CPU
+    "tests/contract/test_ties.py::test_all_prototypes_equal[cuda-(1000, 2159, 17)",
+    "tests/contract/test_gradients.py::test_many_samples_of_one_unit[cuda-20000",
+    "tests/contract/test_sizes.py::test_many_features[cuda-(3, 2, 2, 49152)",
+    "tests/contract/test_repeatability.py::test_no_uninitialised_memory_is_read[cuda-rectangular-(1, 40, 40, 3)",
+    "tests/contract/test_repeatability.py::test_no_uninitialised_memory_is_read[cuda-hexagonal-(1, 40, 40, 3)",
+    "tests/contract/test_ties.py::test_equal_prototypes_give_the_lowest_index[cuda-2159",
+    "tests/contract/test_search.py::test_find_bmu[cuda-(127, 2159, 17)",
+    "tests/contract/test_sizes.py::test_odd_sizes[cuda-(17, 1, 1000, 3)",
+    "tests/contract/test_sizes.py::test_odd_sizes[cuda-(1000, 3, 127, 127)-hexagonal",
 ]
 
 
@@ -51,7 +51,7 @@ def run_with(module: Path, *command: str, **environment: str) -> subprocess.Comp
 
 
 def command_of_the_tests(*options: str) -> list[str]:
-    files = [str(TESTS / name) for name in ("test_contract.py", "test_golden.py", "test_ops.py::test_opcheck")]
+    files = [str(TESTS / name) for name in ("contract", "ops/test_ops.py::test_opcheck")]
     return ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cuda", "--cases=3", *options, *files]
 
 
