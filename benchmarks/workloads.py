@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitsom_fast import Grid, batch_update, exponential_decay
+from vitsom_fast import Grid, batch_update, exponential_decay, settings
 
 PATCH = 8  # pixels along a side: 8 x 8 x 3 colours are D = 192
 
@@ -147,7 +147,7 @@ def organised_map(settings: MapSettings) -> Tensor:
 
 
 def _cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitsom_fast" / "benchmarks"
+    return settings.cache_folder() / "benchmarks"
 
 
 @torch.no_grad()

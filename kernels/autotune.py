@@ -19,19 +19,19 @@ import triton
 from vitsom_fast.kernels.configs import Config
 from vitsom_fast.kernels.device import interprets
 
-VARIABLE = "VITSOM_AUTOTUNE"
+from vitsom_fast import settings
+
 _REPETITIONS = 7
 
 
 def is_on() -> bool:
     """Whether the user asked for it, and there is a device to time on."""
-    return os.environ.get(VARIABLE) == "1" and not interprets()
+    return settings.autotunes() and not interprets()
 
 
 def cache_file() -> Path:
     """Where the fastest configurations are kept, by device, Triton version, dtype and size."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "vitsom_fast" / "triton_configs.json"
+    return settings.cache_folder() / "triton_configs.json"
 
 
 def key(device: torch.device, dtype: torch.dtype, *sizes: int) -> str:

@@ -8,8 +8,6 @@ product and the groups cost about as much as two products, against three of the 
 
 from __future__ import annotations
 
-import os
-
 import torch
 import triton
 import triton.language as tl
@@ -17,6 +15,8 @@ from torch import Tensor
 from vitsom_fast.kernels import configs, keys
 from vitsom_fast.kernels.device import blocks, family
 from vitsom_fast.kernels.prepare import UNIT, Operands
+
+from vitsom_fast import settings
 
 # Sums of this many features start from zero before they are added up in fp32: tensor cores cut off low bits of long sums.
 FEATURES_A_SUM = tl.constexpr(512)
@@ -115,7 +115,7 @@ def rescore_kernel(
 
 def is_chosen(batch: int, count: int, dim: int) -> bool:
     """Whether VITSOM_TRITON_SEARCH=certified asks for it and the maxima take no more memory than the inputs."""
-    wanted = os.environ.get("VITSOM_TRITON_SEARCH") == "certified"
+    wanted = settings.searches_certified()
     return wanted and batch * blocks(count, GROUP.value) <= (batch + count) * dim
 
 

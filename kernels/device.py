@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
 
 import torch
 from vitsom_fast.kernels import configs
+
+from vitsom_fast import settings
 
 # So many programs at a time are enough for an interpreter, which runs one after the other.
 _MULTIPROCESSORS_OF_AN_INTERPRETER = 4
@@ -15,7 +16,7 @@ _MULTIPROCESSORS_OF_AN_INTERPRETER = 4
 @functools.cache
 def interprets() -> bool:
     """Whether Triton interprets its kernels, on CPU tensors."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return settings.interprets_triton()
 
 
 if interprets():
@@ -28,7 +29,7 @@ if interprets():
 def family(device: torch.device) -> str:
     """The family of architectures whose configurations serve a device."""
     if interprets():
-        return os.environ.get("VITSOM_TRITON_FAMILY", "hopper")
+        return settings.interpreted_family()
     from triton.runtime import driver
 
     with torch.cuda.device(device):

@@ -22,6 +22,7 @@ FLOORS = [
     (
         "version",
         "arguments",
+        "settings",
         "backends.memory",
         "backends.spec",
         "backends.products",

@@ -17,13 +17,13 @@ from torch.nn.functional import normalize
 from benchmarks.gpu.clock import Run
 from benchmarks.roofline import Gpu, floor, shape_of
 from benchmarks.workloads import TINY, WORKLOADS, Inputs, Workload
-from vitsom_fast import Grid, available_backends, backends, find_bmu, reference, som_loss
+from vitsom_fast import Grid, available_backends, backends, find_bmu, reference, settings, som_loss
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 # Searches of the Triton backend that an environment variable selects, beside the default one.
-CERTIFIED = {"VITSOM_TRITON_SEARCH": "certified"}
-AUTOTUNED = {"VITSOM_AUTOTUNE": "1"}
+CERTIFIED = {settings.TRITON_SEARCH: "certified"}
+AUTOTUNED = {settings.AUTOTUNE: "1"}
 AUTOTUNED_WORKLOADS = ("large", "paper-mnist", "huge")  # five configurations to compile for each
 
 # A grid that nobody could train: the scores of the eager form take 4.3 GB a tensor in fp32.

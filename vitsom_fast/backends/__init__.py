@@ -10,20 +10,20 @@ with PyTorch's own autograd.
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from vitsom_fast import settings
 from vitsom_fast.backends import cpu, cuda, installed, torch_ops, triton
 from vitsom_fast.backends.compose import Primitives, whole
 from vitsom_fast.backends.spec import Spec
 
 _OWN_NAMES = ("reference", "torch", "cpu", "triton", "cuda")
 NAMES: tuple[str, ...] = _OWN_NAMES
-ENVIRONMENT_VARIABLE = "VITSOM_BACKEND"
+ENVIRONMENT_VARIABLE = settings.BACKEND
 
 
 class Backend(Primitives, Protocol):
@@ -119,7 +119,7 @@ def resolve(name: str, spec: Spec) -> str:
     """
     named_by = "backend"
     if name == "auto":
-        name, named_by = os.environ.get(ENVIRONMENT_VARIABLE) or "auto", ENVIRONMENT_VARIABLE
+        name, named_by = settings.backend(), ENVIRONMENT_VARIABLE
     if name == "auto":
         name = next(
             name

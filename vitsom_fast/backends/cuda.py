@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vitsom_fast import settings
 from vitsom_fast.backends.compiled import checked, neighborhood_of, problem_of, unserved
 from vitsom_fast.backends.memory import in_memory
 from vitsom_fast.backends.spec import Spec, reduction_scale
@@ -21,8 +21,7 @@ from vitsom_fast.backends.torch_ops import smooth, sum_by_bmu
 # The primitives that no kernel of its own serves.
 __all__ = ["search", "smooth", "som_backward", "som_forward", "sum_by_bmu", "unavailable", "unsupported"]
 
-# The tests name a build of the same sources for the host here.
-_MODULE = os.environ.get("VITSOM_CUDA_MODULE", "vitsom_fast._cuda")
+_MODULE = settings.cuda_module()
 
 _cuda: Any = None
 _reason: str | None = None

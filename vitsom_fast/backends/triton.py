@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import os
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vitsom_fast import settings
 from vitsom_fast.backends.compiled import checked
 from vitsom_fast.backends.memory import in_memory
 from vitsom_fast.backends.spec import Spec, reduction_scale
@@ -33,7 +33,7 @@ _OLDEST = (3, 6)
 def unavailable() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+    if not torch.cuda.is_available() and not settings.interprets_triton():
         return "no GPU is present (with TRITON_INTERPRET=1 the kernels run on the CPU, slowly, for tests)"
     import triton
 
@@ -44,7 +44,7 @@ def unavailable() -> str | None:
 
 
 def unsupported(spec: Spec) -> str | None:
-    served = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+    served = "cpu" if settings.interprets_triton() else "cuda"
     if spec.device.type != served:
         return f"it serves {served} tensors, got device {spec.device}"
     if spec.dtype not in _DTYPES:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from vitsom_fast import backends
+from vitsom_fast import backends, settings
 from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.data import Dataset
 
@@ -38,7 +37,7 @@ def chosen_backend(name: str, device: torch.device) -> str:
         ValueError: it cannot be used, or VITSOM_CPU_ISA names what the CPU kernels cannot run: PyTorch's operations in their
             place would take many times as long.
     """
-    by_itself = name == "auto" and not os.environ.get(backends.ENVIRONMENT_VARIABLE)
+    by_itself = name == "auto" and settings.backend() == "auto"
     reason = backends.cpu.unavailable() or ""
     if by_itself and device.type == "cpu" and "VITSOM_CPU_ISA" in reason:
         raise ValueError(reason)
