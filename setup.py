@@ -84,11 +84,13 @@ def find_nvcc() -> str | None:
     return shutil.which(named) or shutil.which("nvcc")
 
 
+KERNELS = ["vitsom_fast.kernels", *(f"vitsom_fast.kernels.{room}" for room in find_packages(str(ROOT / "kernels")))]
+
 setup(
-    packages=[*find_packages(include=["vitsom_fast", "vitsom_fast.*"]), "vitsom_fast.kernels"],
+    packages=[*find_packages(include=["vitsom_fast", "vitsom_fast.*"]), *KERNELS],
     py_modules=["vitsom_fast_command"],
     package_dir={"vitsom_fast": "vitsom_fast", "vitsom_fast.kernels": "kernels"},
-    package_data={"vitsom_fast": ["py.typed"]},
+    package_data={"vitsom_fast": ["py.typed", "*.pyi"]},
     ext_modules=[Extension("vitsom_fast._cpu", sources=[]), Extension("vitsom_fast._cuda", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -41,7 +41,7 @@ DTYPES = ("fp32", "bf16", "fp16")
 class Case:
     """A kernel of ``vitsom_fast.kernels`` as it is launched: what to compile."""
 
-    kernel: str  # "module.function"
+    kernel: str  # "room.module.function"
     target: str
     dtype: str  # of latents and prototypes
     constants: tuple[tuple[str, Any], ...]
@@ -62,7 +62,7 @@ def cases(targets: tuple[str, ...] = TARGETS, dims: tuple[int, ...] = DIMS, dtyp
 
 
 def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
-    from vitsom_fast.kernels import configs
+    from vitsom_fast.kernels.launch import configs
 
     family = configs.family(*_backend_and_architecture(target))
     precision = {"PRECISION": configs.precision(family)}
@@ -80,26 +80,26 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
         )
 
     for on_device in (False, True):
-        yield case("factors.gaussian_kernel", configs.gaussian(), "fp32", ON_DEVICE=on_device)
-    yield case("group.group_kernel", configs.group())
+        yield case("factorised.gaussian.gaussian_kernel", configs.gaussian(), "fp32", ON_DEVICE=on_device)
+    yield case("factorised.group.group_kernel", configs.group())
     for dim in dims:
-        yield case("prepare.prepare_kernel", configs.prepare(dim), SPLIT=split)
-        yield case("distance.distance_kernel", configs.distance(dim))
+        yield case("search.prepare.prepare_kernel", configs.prepare(dim), SPLIT=split)
+        yield case("search.distance.distance_kernel", configs.distance(dim))
         for config in configs.search_candidates(family, split, dim):
             form = "resident" if config.is_resident else "streaming"
-            yield case(f"search.search_{form}_kernel", config, SPLIT=split)
+            yield case(f"search.search.search_{form}_kernel", config, SPLIT=split)
         if split:
-            yield case("certified.group_maxima_kernel", configs.group_maxima(family, dim))
-            yield case("certified.rescore_kernel", configs.rescore())
-        yield case("weights.weights_kernel", configs.weights())
-        yield case("dense_attraction.dense_attraction_kernel", configs.dense_attraction(family, dim))
-        yield case("dense_gradients.dense_pull_kernel", configs.dense_pull(family, dim))
-        yield case("dense_gradients.dense_project_kernel", configs.dense_project(dim))
-        yield case("gradients.project_kernel", configs.project(family), **precision)
-        yield case("attraction.attraction_kernel", configs.attraction(family, dim))
+            yield case("search.certified.group_maxima_kernel", configs.group_maxima(family, dim))
+            yield case("search.certified.rescore_kernel", configs.rescore())
+        yield case("dense.weights.weights_kernel", configs.weights())
+        yield case("dense.attraction.dense_attraction_kernel", configs.dense_attraction(family, dim))
+        yield case("dense.gradients.dense_pull_kernel", configs.dense_pull(family, dim))
+        yield case("dense.gradients.dense_project_kernel", configs.dense_project(dim))
+        yield case("factorised.gradients.project_kernel", configs.project(family), **precision)
+        yield case("factorised.attraction.attraction_kernel", configs.attraction(family, dim))
         for side in SIDES:
-            yield case("smooth.smooth_columns_kernel", configs.smooth(family, side, dim))
-            yield case("gradients.spread_kernel", configs.spread(family, side, dim), **precision)
+            yield case("factorised.smooth.smooth_columns_kernel", configs.smooth(family, side, dim))
+            yield case("factorised.gradients.spread_kernel", configs.spread(family, side, dim), **precision)
 
 
 def compile_case(case: Case) -> Row:
@@ -110,7 +110,7 @@ def compile_case(case: Case) -> Row:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    module, name = case.kernel.split(".")
+    module, _, name = case.kernel.rpartition(".")
     kernel = getattr(importlib.import_module(f"vitsom_fast.kernels.{module}"), name)
     constants = dict(case.constants)
     signature = {argument: _type(argument, case, constants) for argument in kernel.arg_names}

@@ -28,13 +28,13 @@ def kernels(name: str) -> Any:
 def search_with(config: Any, z: Tensor, prototypes: Tensor) -> Tensor:
     """BMUs as one configuration of the search finds them."""
     (batch, dim), count = z.shape, prototypes.shape[0]
-    plan = kernels("search").plan_search(config, batch, count, dim, z.device)
+    plan = kernels("search.search").plan_search(config, batch, count, dim, z.device)
     row_keys = torch.empty(batch, dtype=torch.int64, device=z.device)
     tickets = torch.empty(1 + plan.num_tickets, dtype=torch.int32, device=z.device)
     inverses = torch.empty(batch, device=z.device), torch.empty(count, device=z.device)
-    operands = kernels("prepare").prepare(z, prototypes, *inverses, row_keys, tickets)
-    kernels("search").search(plan, operands, row_keys, tickets[1:])
-    bmu, _ = kernels("distance").distance(z, prototypes, *inverses, row_keys)
+    operands = kernels("search.prepare").prepare(z, prototypes, *inverses, row_keys, tickets)
+    kernels("search.search").search(plan, operands, row_keys, tickets[1:])
+    bmu, _ = kernels("search.distance").distance(z, prototypes, *inverses, row_keys)
     return bmu
 
 
@@ -46,8 +46,8 @@ def test_every_configuration_finds_the_bmu(dim: int, dtype: torch.dtype) -> None
     prototypes = torch.randn(90, dim, device=GPU).to(dtype).repeat(2, 1)
     z[7], prototypes[120] = torch.nan, torch.inf
     finite = torch.arange(70) != 7
-    configs = kernels("configs")
-    families = FAMILIES if BACKENDS["triton"] == "cpu" else [kernels("device").family(z.device)]
+    configs = kernels("launch.configs")
+    families = FAMILIES if BACKENDS["triton"] == "cpu" else [kernels("launch.device").family(z.device)]
     split = dtype == torch.float32
     candidates = [config for family in families for config in configs.search_candidates(family, split, dim)]
     for config in {json.dumps(config.options()): config for config in candidates}.values():
@@ -64,9 +64,9 @@ def test_every_configuration_finds_the_bmu(dim: int, dtype: torch.dtype) -> None
 def test_features_split_across_programs(batch: int, count: int, dim: int) -> None:
     """Few tiles and many features: the parts of a score are added up by the last program."""
     z, prototypes = torch.randn(batch, dim, device=GPU), torch.randn(count, dim, device=GPU)
-    configs = kernels("configs")
+    configs = kernels("launch.configs")
     config = configs.with_tile(configs.search_streaming("ampere", True, dim, few_tiles=True), BLOCK_B=16, BLOCK_K=16)
-    assert kernels("search").plan_search(config, batch, count, dim, z.device).dim_splits > 1
+    assert kernels("search.search").plan_search(config, batch, count, dim, z.device).dim_splits > 1
     check_bmu(search_with(config, z, prototypes).cpu(), z.cpu(), prototypes.cpu())
 
 
@@ -75,7 +75,7 @@ def test_features_split_across_programs(batch: int, count: int, dim: int) -> Non
 def test_certified_search(monkeypatch: pytest.MonkeyPatch, dim: int, near: float) -> None:
     """Prototypes so close that the upper halves alone cannot tell which is nearest."""
     monkeypatch.setenv("VITSOM_TRITON_SEARCH", "certified")
-    assert kernels("certified").is_chosen(40, 300, dim)
+    assert kernels("search.certified").is_chosen(40, 300, dim)
     centre = torch.randn(1, dim)
     z = (centre + near * torch.randn(40, dim)).to(GPU)
     prototypes = (centre + near * torch.randn(150, dim)).repeat(2, 1).to(GPU)
@@ -115,7 +115,7 @@ LAUNCHES = {"dense": 7, "factorised": 8}
 @pytest.mark.parametrize("temperature", [2.5, torch.tensor(2.5)], ids=["float", "tensor"])
 def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch, form: str, temperature: float | Tensor, topology: str) -> None:
     launched = []
-    kernel_type = type(kernels("search").search_streaming_kernel)
+    kernel_type = type(kernels("search.search").search_streaming_kernel)
     original = kernel_type.run
 
     def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -164,7 +164,7 @@ def test_both_forms(form: str, grid: Grid, batch: int, dim: int, data: str, dtyp
 
 
 def _fresh_autotune(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
-    autotune = kernels("autotune")
+    autotune = kernels("launch.autotune")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     autotune._known.cache_clear()
     return autotune
@@ -172,7 +172,7 @@ def _fresh_autotune(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
 
 def test_autotuning_keeps_the_fastest_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     autotune = _fresh_autotune(monkeypatch, tmp_path)
-    candidates = kernels("configs").search_candidates("hopper", True, 64)
+    candidates = kernels("launch.configs").search_candidates("hopper", True, 64)
     timed = []
 
     def seconds(launch: Any, config: Any) -> float:
@@ -196,14 +196,14 @@ def test_autotuning_never_runs_during_capture(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     monkeypatch.setattr(autotune, "_median_seconds", lambda *_: pytest.fail("timed during capture"))
-    candidates = kernels("configs").search_candidates("ampere", False, 64)
+    candidates = kernels("launch.configs").search_candidates("ampere", False, 64)
     assert autotune.fastest("b", candidates[1], candidates, print) is candidates[1]
     assert not autotune.cache_file().exists()
     autotune._known.cache_clear()
 
 
 def test_autotuning_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    autotune = kernels("autotune")
+    autotune = kernels("launch.autotune")
     monkeypatch.delenv("VITSOM_AUTOTUNE", raising=False)
     assert not autotune.is_on()
     monkeypatch.setenv("VITSOM_AUTOTUNE", "1")

@@ -104,7 +104,7 @@ def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Te
     if isinstance(temperature, Tensor):
         temperature = in_memory("temperature", temperature)
     with _launching_on(squared_offsets):
-        return _kernels().factors.gaussian_weights(squared_offsets, temperature)
+        return _kernels().gaussian.gaussian_weights(squared_offsets, temperature)
 
 
 def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
@@ -225,7 +225,7 @@ class _Kernels(NamedTuple):
     autotune: ModuleType
     configs: ModuleType
     device: ModuleType
-    factors: ModuleType
+    gaussian: ModuleType
     prepare: ModuleType
     search: ModuleType
     certified: ModuleType
@@ -241,7 +241,24 @@ class _Kernels(NamedTuple):
 
 @functools.cache
 def _kernels() -> _Kernels:
-    return _Kernels(*(importlib.import_module(f"vitsom_fast.kernels.{name}") for name in _Kernels._fields))
+    rooms = (
+        "launch.autotune",
+        "launch.configs",
+        "launch.device",
+        "factorised.gaussian",
+        "search.prepare",
+        "search.search",
+        "search.certified",
+        "search.distance",
+        "factorised.smooth",
+        "factorised.group",
+        "factorised.attraction",
+        "factorised.gradients",
+        "dense.weights",
+        "dense.attraction",
+        "dense.gradients",
+    )
+    return _Kernels(*(importlib.import_module(f"vitsom_fast.kernels.{name}") for name in rooms))
 
 
 def _launching_on(x: Tensor) -> Any:

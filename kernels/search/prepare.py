@@ -14,9 +14,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vitsom_fast.kernels import configs, keys
-from vitsom_fast.kernels.device import blocks
-from vitsom_fast.kernels.unit import DROP, lifted_inverse, power_of_two
+from vitsom_fast.kernels.common import keys
+from vitsom_fast.kernels.common.unit import DROP, lifted_inverse, power_of_two
+from vitsom_fast.kernels.launch import configs
+from vitsom_fast.kernels.launch.device import blocks
 
 # fp16 keeps 11 bits of what is at least 2^-14: of an element 2^-13 times its row's norm both halves keep theirs.
 UNIT = tl.constexpr(4096.0)

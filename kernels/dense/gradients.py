@@ -6,12 +6,12 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vitsom_fast.kernels import configs
-from vitsom_fast.kernels.device import blocks, family
-from vitsom_fast.kernels.latent_gradient import latent_gradient
-from vitsom_fast.kernels.prepare import UNIT
-from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, weigh
-from vitsom_fast.kernels.unit import DROP, is_short, power_of_two, two_factors
+from vitsom_fast.kernels.common.latent_gradient import latent_gradient
+from vitsom_fast.kernels.common.product import ROWS_A_SUM, UNITS_BACK, add_short, weigh
+from vitsom_fast.kernels.common.unit import DROP, is_short, power_of_two, two_factors
+from vitsom_fast.kernels.launch import configs
+from vitsom_fast.kernels.launch.device import blocks, family
+from vitsom_fast.kernels.search.prepare import UNIT
 
 
 @triton.jit(do_not_specialize=["batch", "latent_programs"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 import torch
-from vitsom_fast.kernels import configs
+from vitsom_fast.kernels.launch import configs
 
 from vitsom_fast import settings
 
@@ -20,7 +20,7 @@ def interprets() -> bool:
 
 
 if interprets():
-    from vitsom_fast.kernels import interpreter
+    from vitsom_fast.kernels.launch import interpreter
 
     interpreter.install()
 

@@ -7,8 +7,8 @@ a single instruction takes, and its caller adds such products up in fp32.
 
 import triton
 import triton.language as tl
-from vitsom_fast.kernels.prepare import UNIT
-from vitsom_fast.kernels.unit import DROP, LIFT, is_short
+from vitsom_fast.kernels.common.unit import DROP, LIFT, is_short
+from vitsom_fast.kernels.search.prepare import UNIT
 
 ROWS_A_SUM = tl.constexpr(16)
 # Weights are at most 1, or 2 where they are scaled; fp16 keeps 11 bits of what is at least 2^-14, and two halves all of a

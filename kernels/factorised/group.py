@@ -9,8 +9,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from torch import Tensor
-from vitsom_fast.kernels import configs, keys
-from vitsom_fast.kernels import survey as surveys
+from vitsom_fast.kernels.common import keys
+from vitsom_fast.kernels.common import survey as surveys
+from vitsom_fast.kernels.launch import configs
 
 
 @triton.jit(do_not_specialize=["batch", "terms"])

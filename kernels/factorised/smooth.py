@@ -10,9 +10,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vitsom_fast.kernels import configs
-from vitsom_fast.kernels.device import blocks, family
-from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, from_centre, weigh
+from vitsom_fast.kernels.common.product import ROWS_A_SUM, UNITS_BACK, add_short, from_centre, weigh
+from vitsom_fast.kernels.launch import configs
+from vitsom_fast.kernels.launch.device import blocks, family
 
 BESIDE_ONE = tl.constexpr(2.0**-24)
 

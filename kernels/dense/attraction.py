@@ -6,11 +6,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vitsom_fast.kernels import configs
-from vitsom_fast.kernels import loss as losses
-from vitsom_fast.kernels.device import blocks, family
-from vitsom_fast.kernels.product import ROWS_A_SUM, UNITS_BACK, add_short, from_centre, weigh
-from vitsom_fast.kernels.survey import total_weight
+from vitsom_fast.kernels.common import loss as losses
+from vitsom_fast.kernels.common.product import ROWS_A_SUM, UNITS_BACK, add_short, from_centre, weigh
+from vitsom_fast.kernels.common.survey import total_weight
+from vitsom_fast.kernels.launch import configs
+from vitsom_fast.kernels.launch.device import blocks, family
 
 
 @triton.jit(do_not_specialize=["batch", "terms"])

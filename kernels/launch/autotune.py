@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 import triton
-from vitsom_fast.kernels.configs import Config
-from vitsom_fast.kernels.device import interprets
+from vitsom_fast.kernels.launch.configs import Config
+from vitsom_fast.kernels.launch.device import interprets
 
 from vitsom_fast import settings
 

@@ -22,10 +22,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vitsom_fast.kernels import configs, keys
-from vitsom_fast.kernels.configs import Config
-from vitsom_fast.kernels.device import blocks, multiprocessors
-from vitsom_fast.kernels.prepare import Operands
+from vitsom_fast.kernels.common import keys
+from vitsom_fast.kernels.launch import configs
+from vitsom_fast.kernels.launch.configs import Config
+from vitsom_fast.kernels.launch.device import blocks, multiprocessors
+from vitsom_fast.kernels.search.prepare import Operands
 
 # Features are split across programs in whole multiples of this.
 FEATURES_A_SPLIT = tl.constexpr(512)

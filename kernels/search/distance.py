@@ -6,9 +6,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vitsom_fast.kernels import configs, keys
-from vitsom_fast.kernels.device import blocks
-from vitsom_fast.kernels.unit import DROP
+from vitsom_fast.kernels.common import keys
+from vitsom_fast.kernels.common.unit import DROP
+from vitsom_fast.kernels.launch import configs
+from vitsom_fast.kernels.launch.device import blocks
 
 
 @triton.jit(do_not_specialize=["batch"])

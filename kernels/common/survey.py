@@ -7,8 +7,8 @@ into one direction, whose loss is the difference of two numbers that are all but
 
 import triton
 import triton.language as tl
-from vitsom_fast.kernels.device import blocks
-from vitsom_fast.kernels.unit import DROP, is_short
+from vitsom_fast.kernels.common.unit import DROP, is_short
+from vitsom_fast.kernels.launch.device import blocks
 
 ROWS = tl.constexpr(16)  # of a factor, or prototypes that make the centre
 FEATURES = tl.constexpr(128)

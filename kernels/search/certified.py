@@ -12,9 +12,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vitsom_fast.kernels import configs, keys
-from vitsom_fast.kernels.device import blocks, family
-from vitsom_fast.kernels.prepare import UNIT, Operands
+from vitsom_fast.kernels.common import keys
+from vitsom_fast.kernels.launch import configs
+from vitsom_fast.kernels.launch.device import blocks, family
+from vitsom_fast.kernels.search.prepare import UNIT, Operands
 
 from vitsom_fast import settings
 

@@ -2,7 +2,7 @@
 
 import triton
 import triton.language as tl
-from vitsom_fast.kernels.unit import DROP
+from vitsom_fast.kernels.common.unit import DROP
 
 
 @triton.jit

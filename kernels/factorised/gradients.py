@@ -10,11 +10,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vitsom_fast.kernels import configs
-from vitsom_fast.kernels.device import blocks, family, multiprocessors, precision
-from vitsom_fast.kernels.latent_gradient import latent_gradient
-from vitsom_fast.kernels.smooth import band
-from vitsom_fast.kernels.unit import DROP, is_short, two_factors
+from vitsom_fast.kernels.common.latent_gradient import latent_gradient
+from vitsom_fast.kernels.common.unit import DROP, is_short, two_factors
+from vitsom_fast.kernels.factorised.smooth import band
+from vitsom_fast.kernels.launch import configs
+from vitsom_fast.kernels.launch.device import blocks, family, multiprocessors, precision
 
 
 @triton.jit(do_not_specialize=["batch", "num_tickets", "latent_programs"])

@@ -8,9 +8,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vitsom_fast.kernels import configs
-from vitsom_fast.kernels.device import blocks
-from vitsom_fast.kernels.unit import power_of_two
+from vitsom_fast.kernels.common.unit import power_of_two
+from vitsom_fast.kernels.launch import configs
+from vitsom_fast.kernels.launch.device import blocks
 
 # 1 / T^2 stays finite in fp32; so narrow or wide a Gaussian is a delta or a constant already.
 SMALLEST_TEMPERATURE = tl.constexpr(1e-18)

@@ -1,0 +1,1 @@
+"""Forward and backward pass along one axis of the grid after the other."""
