@@ -9,7 +9,8 @@ import pytest
 import torch
 from helpers import BACKENDS
 
-from vitsom_fast import available_backends
+from vitsom_fast import available_backends, backends
+from vitsom_fast.backends.compose import Composed
 
 os.environ.pop("PYTEST_ADDOPTS", None)  # meant for this run, not for those that tests start
 
@@ -27,7 +28,13 @@ CASES_INTERPRETED = 2
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-cases", action="store_true", help="run interpreted backends on every case of every test")
+    parser.addoption("--composed", action="store_true", help="run no fused form, but what is composed of the primitives")
     parser.addoption("--cases", type=int, help="run so many cases of each test on each backend, evenly spread")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--composed"):
+        backends._modules.update({name: Composed(own) for name, own in backends._modules.items()})
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

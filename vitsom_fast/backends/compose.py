@@ -56,6 +56,14 @@ def som_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss (), BMU (B,), attraction (B + 1, D) and an empty context."""
     dtype = accumulation_dtype(z.dtype)
+    if z.shape[0] == 0:  # no sample pulls, not even on a prototype that is not finite
+        nothing = z.new_empty(0, dtype=torch.int64)
+        return (
+            z.new_zeros((), dtype=dtype),
+            nothing,
+            z.new_zeros(1, z.shape[1], dtype=dtype),
+            z.new_empty(0, dtype=CONTEXT_DTYPE),
+        )
     bmu, _ = own.search(z, prototypes, row_factors.shape[1], col_factors.shape[1])
     z, prototypes = z.to(dtype), prototypes.to(dtype)
     centre = prototype_centre(prototypes)
@@ -78,7 +86,9 @@ def attract(
 ) -> tuple[Tensor, Tensor]:
     """The sum of the loss over samples and prototypes, and the attraction (B + 1, D): of unit latents (B, D) with their
     products with the centre (B,), and of unit prototypes less the centre (K, D)."""
-    smoothed = smooth(delta, row_factors, col_factors)  # [K, D]
+    # 0 unless a prototype is not finite: be its weight 0, which a smoothing may skip, 0 * NaN is NaN.
+    poison = 0 * delta.sum()
+    smoothed = smooth(delta, row_factors, col_factors).add_(poison)  # [K, D]
     attraction = torch.empty(unit.shape[0] + 1, unit.shape[1], dtype=unit.dtype, device=unit.device)
     torch.index_select(smoothed, 0, bmu, out=attraction[:-1])
     attraction[-1] = centre
@@ -117,7 +127,7 @@ def som_backward(
         centre = centre_of(latents.unit)  # of the latents, whose pulls are what is smoothed
         near, rest = near_centre(latents, centre)  # [B], [B, D]
         sums, _ = own.sum_by_bmu(rest.to(dtype), bmu, prototypes.shape[0])
-        spread = own.smooth(sums, row_factors, col_factors)  # [K, D]
+        spread = own.smooth(sums, row_factors, col_factors) + 0 * sums.sum()  # [K, D], NaN where a latent is not finite
         hits = centre.new_zeros(prototypes.shape[0]).index_add_(0, bmu, near)  # whole numbers, in any order
         weight = smooth_widely(hits, row_factors, col_factors)  # [K]
         grad_prototypes = gradient_through(prototypes, spread, weight, centre, factor)

@@ -1,0 +1,28 @@
+"""The whole contract once more, with forward and backward composed of the primitives in place of a backend's fused forms."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import skip_unless_supported
+
+CONTRACT = Path(__file__).parent
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", ["cpu", "torch"])
+def test_contract(name: str) -> None:
+    """The primitives of the GPU backends that are not their search are those of "torch"."""
+    skip_unless_supported(name, torch.float32)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", name, "--composed", "--cases=4"]
+    here = [f"--ignore={CONTRACT / 'test_composed.py'}", str(CONTRACT)]
+    environment = {**os.environ, "MALLOC_PERTURB_": "1"}
+    done = subprocess.run([*command, *here], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert " passed" in done.stdout
