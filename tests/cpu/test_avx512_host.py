@@ -32,7 +32,10 @@ TESTED = {
         *("cpu/test_pruning.py", "ops/test_adversarial.py", "ops/test_fuzz.py::test_contract_of_cpu[avx512vnni]"),
         "cpu/test_exactness.py::test_both_searches_are_right[trained]",
     ),
-    "avx512bf16": ("ops/test_adversarial.py", "ops/test_fuzz.py::test_contract_of_cpu[avx512bf16]"),
+    "avx512bf16": (
+        *("contract/test_primitives.py", "ops/test_adversarial.py"),
+        "ops/test_fuzz.py::test_contract_of_cpu[avx512bf16]",
+    ),
 }
 
 # An emulated search takes some ten times as long. What is left out here is tested on smaller maps or with the other set, or is
