@@ -11,7 +11,7 @@ from helpers import BACKENDS, relative_error
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vitsom_fast import Grid, find_bmu, som_loss
+from vitsom_fast import Grid, backends, find_bmu, som_loss
 from vitsom_fast.backends import cpu
 from vitsom_fast.backends.memory import in_memory, is_plain
 
@@ -41,6 +41,16 @@ class Wrapper(Tensor):
 
 class Named(Tensor):
     """A subclass that is memory like any other."""
+
+
+class Shadow(Wrapper):
+    """As that one, and has memory of its own, which nobody but its dispatcher is to read: it is full of NaN."""
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> Shadow:
+        made = Tensor._make_subclass(cls, torch.full_like(held, torch.nan))
+        made.held, made.seen = held, []
+        return made
 
 
 def _freed(x: Tensor) -> Tensor:
@@ -76,6 +86,7 @@ WITHOUT_MEMORY: dict[str, Callable[[Tensor], Tensor]] = {
     "given back": _freed,
     "leaked from a transform": _leaked,
     "wrapper": Wrapper,
+    "wrapper with memory": Shadow,
 }
 
 
@@ -115,18 +126,39 @@ def test_functions_of_cpu_read_views_right(name: str, view: str, inputs: dict[st
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["row_factors", "col_factors", "attraction", "context", "bmu"])
-def test_whatever_cpu_reads_may_be_a_view(name: str, inputs: dict[str, Tensor]) -> None:
-    if reason := cpu.unavailable():
-        pytest.skip(f"backend 'cpu': {reason}")
-    factors = dict(zip(("row_factors", "col_factors"), GRID.neighborhood(1.3), strict=True))
-    _, bmu, attraction, context = cpu.som_forward(**inputs, **factors, reduction="mean")
-    kept = {**factors, "bmu": bmu, "attraction": attraction, "context": context}
+def test_whatever_a_backend_reads_may_be_a_view(backend: str, inputs: dict[str, Tensor]) -> None:
+    """Called without the operators, which would resolve it; one at a time, as two negative factors make up for each other."""
+    if backend == "torch":
+        pytest.skip("it reads no addresses")
+    own: Any = backends.get(backend)
+    device = BACKENDS[backend]
+    factors = dict(zip(("row_factors", "col_factors"), GRID.neighborhood(1.3, device=device), strict=True))
+    given = {name: x.to(device) for name, x in inputs.items()} | factors
+    names = ("loss", "bmu", "attraction", "context")
+    found = dict(zip(names, own.som_forward(**given, reduction="mean"), strict=True))
+    for name in given:
+        loss, *_ = own.som_forward(**(given | {name: _shown_as_negative(given[name])}), reduction="mean")
+        torch.testing.assert_close(loss, found["loss"], msg=name)
+    kept = given | {name: found[name] for name in names[1:]} | {"grad_loss": torch.tensor(2.0, device=device)}
     options: dict[str, Any] = {"reduction": "mean", "for_z": True, "for_prototypes": True}
-    expected = cpu.som_backward(torch.tensor(2.0), **inputs, **kept, **options)
-    changed = kept | {name: torch._neg_view(-kept[name])}
-    actual = cpu.som_backward(torch._neg_view(torch.tensor(-2.0)), **inputs, **changed, **options)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(actual, expected, strict=True))
+    expected = own.som_backward(**kept, **options)
+    for name in kept:
+        actual = own.som_backward(**(kept | {name: _shown_as_negative(kept[name])}), **options)
+        torch.testing.assert_close(actual, expected, msg=name)
+    rows = {name: given[name] for name in inputs}
+    for name in rows:
+        actual = own.find_bmu(**(rows | {name: _shown_as_negative(rows[name])}))
+        torch.testing.assert_close(actual, own.find_bmu(**rows), msg=name)
+    if hasattr(own, "gaussian_weights"):
+        offsets, radius = torch.arange(5.0, device=device), torch.tensor(1.3, device=device)
+        weights = own.gaussian_weights(offsets, radius)
+        assert torch.equal(own.gaussian_weights(offsets, _shown_as_negative(radius)), weights)
+        assert torch.equal(own.gaussian_weights(_shown_as_negative(offsets), radius), weights)
+
+
+def _shown_as_negative(x: Tensor) -> Tensor:
+    """x, whose memory holds -x."""
+    return torch._neg_view(-x)
 
 
 @pytest.mark.parametrize("kind", WITHOUT_MEMORY)
@@ -153,12 +185,13 @@ def test_plain_memory_is_not_copied() -> None:
         assert in_memory("x", plain) is plain
 
 
+@pytest.mark.parametrize("kind", [Wrapper, Shadow])
 @pytest.mark.parametrize("which", ["z", "prototypes"])
-def test_a_wrapper_sees_the_operators(backend: str, which: str, inputs: dict[str, Tensor]) -> None:
+def test_a_wrapper_sees_the_operators(backend: str, which: str, kind: type[Wrapper], inputs: dict[str, Tensor]) -> None:
     """A subclass with a dispatcher of its own takes no short way past it, be it the latents or the prototypes."""
     inputs = {name: x.to(BACKENDS[backend]) for name, x in inputs.items()}
     expected = som_loss(**inputs, grid=GRID, temperature=1.3, backend=backend)
-    wrapped = Wrapper(inputs[which])
+    wrapped = kind(inputs[which])
     actual = som_loss(**(inputs | {which: wrapped}), grid=GRID, temperature=1.3, backend=backend)
     assert "vitsom::som_forward" in wrapped.seen
     assert torch.equal(actual[0], expected[0])
@@ -195,6 +228,27 @@ def test_search_counts_under_other_defaults(how: str) -> None:
         assert cpu.search_counts(z, prototypes) == expected
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("how", ["dtype", "device"])
+def test_a_step_under_other_defaults(any_backend: str, how: str, inputs: dict[str, Tensor]) -> None:
+    z, prototypes = (x.to(BACKENDS[any_backend]).requires_grad_() for x in inputs.values())
+
+    def step() -> tuple[Tensor, ...]:
+        loss, bmu = som_loss(z, prototypes, GRID, 1.3, backend=any_backend)
+        return loss, bmu, *torch.autograd.grad(loss, (z, prototypes)), *find_bmu(z, prototypes, backend=any_backend)
+
+    expected = step()
+    if how == "device":
+        with torch.device("meta"):
+            actual = step()
+    else:
+        torch.set_default_dtype(torch.float16)
+        try:
+            actual = step()
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(actual, expected, strict=True))
 
 
 @pytest.mark.parametrize("vectorised", ["grad", "jacobian"])
