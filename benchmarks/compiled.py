@@ -31,7 +31,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in sorted(rows, key=lambda row: (row.kernel, row.target, -row.registers)):
         counts = (row.registers, row.spilled_bytes, row.shared_bytes, row.matrix_instructions)
         cells = [_cell(count) for count in (*counts, row.global_loads_16, row.shared_loads_16)]
-        name = row.kernel.partition(".")[2].removesuffix("_kernel")
+        name = row.kernel.rpartition(".")[2].removesuffix("_kernel")
         lines.append(f"{name:18} {row.target:7} {' '.join(cells)} {row.compile_seconds:9.2f}  {row.config}")
     return "\n".join(lines)
 

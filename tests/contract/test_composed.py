@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def test_contract(name: str) -> None:
     """The primitives of the GPU backends that are not their search are those of "torch"."""
     skip_unless_supported(name, torch.float32)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", name, "--composed", "--cases=4"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", name, "--composed", "--cases=3"]
     here = [f"--ignore={CONTRACT / 'test_composed.py'}", str(CONTRACT)]
     environment = {**os.environ, "MALLOC_PERTURB_": "1"}
     done = subprocess.run([*command, *here], env=environment, capture_output=True, text=True, check=False)

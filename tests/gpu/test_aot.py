@@ -49,7 +49,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 def test_every_kernel_is_compiled_for_every_target(rows: list[dict[str, Any]]) -> None:
     for target in TARGETS:
-        compiled = {row["kernel"].split(".")[1] for row in rows if row["target"] == target}
+        compiled = {row["kernel"].rpartition(".")[2] for row in rows if row["target"] == target}
         missing = {
             f"{name}_kernel"
             for name in (

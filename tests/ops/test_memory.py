@@ -147,8 +147,8 @@ def test_whatever_a_backend_reads_may_be_a_view(backend: str, inputs: dict[str, 
         torch.testing.assert_close(actual, expected, msg=name)
     rows = {name: given[name] for name in inputs}
     for name in rows:
-        actual = own.find_bmu(**(rows | {name: _shown_as_negative(rows[name])}))
-        torch.testing.assert_close(actual, own.find_bmu(**rows), msg=name)
+        actual = own.search(**(rows | {name: _shown_as_negative(rows[name])}))
+        torch.testing.assert_close(actual, own.search(**rows), msg=name)
     if hasattr(own, "gaussian_weights"):
         offsets, radius = torch.arange(5.0, device=device), torch.tensor(1.3, device=device)
         weights = own.gaussian_weights(offsets, radius)
