@@ -60,6 +60,32 @@ def test_rows_of_any_finite_length(backend: str, dim: int, length: float, which:
             assert relative_error(grad, true_grad) <= 1e-5
 
 
+def test_sums_of_one_sign_and_the_other_beyond_fp32(backend: str) -> None:
+    """All that a long prototype has in common with the latents is what two sums of 1e40 leave; the others are opposite."""
+    z, prototypes = torch.ones(3, 192), -1 + 0.1 * torch.randn(70, 192)
+    prototypes[50] = 3e38
+    prototypes[50, 96:186] *= -1
+    bmu, distance = search(backend, z, prototypes)
+    assert (bmu == 50).all()
+    assert (distance - (1 - 12 / 192)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("dim", [64, 300])
+def test_long_prototypes_close_to_the_nearest(backend: str, dim: int) -> None:
+    """Where fp32 leaves some in doubt: the nearest is of length 1, the others are longer than any fp32 number."""
+    direction = unit(torch.randn(1, dim))
+    prototypes = unit(direction + 2.5e-3 * dim**-0.5 * torch.randn(70, dim))  # at distances of 3e-6
+    prototypes[8:] = unit(torch.randn(62, dim))
+    prototypes *= 3e38 / prototypes.abs().amax(dim=1, keepdim=True)
+    prototypes[5] = direction
+    z = direction.float().repeat(9, 1)
+    prototypes = prototypes.float()
+    exact = 1 - unit(z) @ unit(prototypes).T
+    bmu, _ = search(backend, z, prototypes)
+    nearest = exact.gather(1, bmu[:, None])[:, 0]
+    assert (nearest - exact.min(dim=1).values).max() <= 1e-6
+
+
 @pytest.mark.parametrize("which", ["z", "prototypes"])
 def test_lengths_from_end_to_end_of_fp32(backend: str, which: str) -> None:
     z, prototypes = torch.randn(200, 24), torch.randn(99, 24)
@@ -107,6 +133,17 @@ def test_distances_are_within_0_and_2(backend: str, dim: int, sign: int, dtype: 
     assert distance.min() >= 0
     assert distance.max() <= 2
     assert distance.sqrt().isfinite().all()
+
+
+@pytest.mark.parametrize("dim", [1, 3, 17, 40])
+def test_distances_of_a_few_rows_are_within_0_and_2(backend: str, dim: int) -> None:
+    """So few that launches count, and a backend may go another way."""
+    for _ in range(2 if is_emulated(backend) else 20):
+        x = torch.rand(20, dim)
+        for prototypes in (x, -x[:1]):
+            _, distance = search(backend, x, prototypes)
+            assert distance.min() >= 0
+            assert distance.max() <= 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -189,6 +226,22 @@ def test_cpu_search_is_that_of_fp64(monkeypatch: pytest.MonkeyPatch, dim: int, k
     nearest = d.gather(1, bmu[:, None])[:, 0]
     assert (nearest - d.min(dim=1).values).max() <= EXACT_BMU_TOLERANCE
     assert (distance - nearest.clamp_min(0)).abs().max() <= 3e-7
+
+
+@pytest.mark.parametrize("dim", [96, 192, 1000, 4096])
+def test_cpu_search_of_constant_rows_is_that_of_fp64(dim: int) -> None:
+    """Roundings that all go one way are within what the passes in fp32 allow for."""
+    if BACKENDS["cpu"] != "cpu":
+        pytest.skip("no CPU kernels")
+    for seed in range(10):
+        torch.manual_seed(seed)
+        z = (torch.rand(40, 1) + 0.5).repeat(1, dim)
+        level = torch.rand(1) + 0.5
+        prototypes = level * (1 + 10 ** torch.empty(63, 1).uniform_(-4, -2.5) * torch.randn(63, dim))
+        prototypes = torch.cat([level.expand(1, dim), prototypes])[torch.randperm(64)]
+        d = 1 - unit(z) @ unit(prototypes).T
+        bmu, _ = find_bmu(z, prototypes, backend="cpu")
+        assert (d.gather(1, bmu[:, None])[:, 0] - d.min(dim=1).values).max() <= EXACT_BMU_TOLERANCE
 
 
 def test_weights_next_to_nothing_count_where_all_else_cancels(backend: str) -> None:

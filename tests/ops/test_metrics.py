@@ -272,6 +272,17 @@ def test_u_matrix_is_exact_in_every_dtype(
     assert (metrics.u_matrix(prototypes, grid) - exact).abs().max() <= 1e-5 * exact.mean()
 
 
+def test_u_matrix_is_never_below_zero() -> None:
+    """All prototypes in one direction: what roundings leave of 1 - 1 may be on either side."""
+    for dim in range(2, 40):
+        prototypes = torch.randn(1, dim) * (0.5 + torch.rand(9, 1))
+        assert (metrics.u_matrix(prototypes, Grid(3, 3)) >= 0).all()
+
+
+def test_u_matrix_carries_no_gradient() -> None:
+    assert not metrics.u_matrix(torch.nn.Parameter(torch.rand(9, 5)), Grid(3, 3)).requires_grad
+
+
 def test_u_matrix_of_long_rows_and_of_rows_that_are_not_finite() -> None:
     prototypes = torch.rand(9, 5, dtype=torch.float64)
     expected = metrics.u_matrix(prototypes, Grid(3, 3))
