@@ -212,7 +212,7 @@ def test_tables_are_bounded_in_bytes() -> None:
 
 @pytest.mark.usefixtures("_no_tables")
 @pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("how", ["fake", "transform", "default device", "inference"])
+@pytest.mark.parametrize("how", ["fake", "transform", "functionalize", "device", "default device", "inference"])
 def test_no_table_crosses_a_border(how: str, warm: bool) -> None:
     """Between real and fake tensors, levels of transforms, default devices, or modes of inference."""
     grid = Grid(5, 7, "hexagonal")
@@ -225,6 +225,12 @@ def test_no_table_crosses_a_border(how: str, warm: bool) -> None:
     elif how == "transform":
         rows = torch.func.vmap(lambda t: grid.neighborhood(t).rows)(torch.tensor([1.3, 2.0]))
         assert torch.equal(rows[0], grid.neighborhood(torch.tensor(1.3)).rows)
+    elif how == "functionalize":
+        found = torch.func.functionalize(lambda t: grid.neighborhood(t).rows)(torch.tensor(1.3))
+        assert torch.equal(found, grid.neighborhood(torch.tensor(1.3)).rows)
+    elif how == "device":
+        assert grid.neighborhood(1.3, device="meta").rows.device.type == "meta"
+        grid_module._offset_tables.pop((grid, torch.device("meta"), torch.float32))
     elif how == "default device":
         with torch.device("meta"):
             assert grid.neighborhood(1.3).rows.device.type == "cpu"
@@ -233,7 +239,11 @@ def test_no_table_crosses_a_border(how: str, warm: bool) -> None:
         with torch.inference_mode():
             grid.neighborhood(1.3)
     tables = list(grid_module._offset_tables.values())
-    assert all(type(table) is Tensor and table.device.type == "cpu" and not table.is_inference() for table in tables)
+    for table in tables:
+        assert type(table) is Tensor
+        assert table.device.type == "cpu"
+        assert not table.is_inference()
+        assert not torch._is_functional_tensor(table)
     assert torch.equal(_weights(grid, 1.3, torch.float32), expected)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from helpers import BACKENDS, check, relative_error, run, skip_unless_supported, truth
+from helpers import BACKENDS, check, is_emulated, relative_error, run, skip_unless_supported, truth
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vitsom_fast import Grid, long_axis, som_loss
+from vitsom_fast import Grid, long_axis, reference, som_loss
 
 GRIDS = [
     Grid(1, 700),
@@ -102,6 +105,83 @@ def test_derivatives_of_any_kind() -> None:
     assert torch.autograd.gradgradcheck(loss, (z, prototypes), fast_mode=True)
     expected = torch.autograd.grad(loss(z, prototypes), z)[0]
     assert torch.allclose(torch.func.grad(loss)(z, prototypes), expected)
+
+
+DERIVATIVES: dict[str, Callable[[Any, torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]]] = {
+    "backward": lambda f, z, w: torch.autograd.grad(f(z.requires_grad_(), w.requires_grad_()), (z, w)),
+    "torch.func": lambda f, z, w: torch.func.grad(f, argnums=(0, 1))(z, w),
+}
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("which", ["z", "prototypes"])
+def test_rows_longer_than_the_root_of_the_largest_number(backend: str, which: str, derivative: str) -> None:
+    """Every second one, and a gradient is the shorter the longer its row is."""
+    grid = Grid(1, 300)
+    inputs = {"z": torch.randn(9, 8), "prototypes": torch.randn(300, 8)}
+    inputs[which][::2] *= 2.0**80
+    ours, theirs = (
+        DERIVATIVES[derivative](lambda z, w, loss=loss: 2.0**20 * loss(z, w), *(x.to(device, dtype) for x in inputs.values()))
+        for loss, device, dtype in (
+            (lambda z, w: som_loss(z, w, grid, 3.0, backend=backend)[0], BACKENDS[backend], torch.float32),
+            (lambda z, w: reference.som_loss(z, w, grid, 3.0)[0], "cpu", torch.float64),
+        )
+    )
+    for actual, expected in zip(ours, theirs, strict=True):
+        for rows in (slice(None, None, 2), slice(1, None, 2)):
+            assert relative_error(actual.cpu()[rows], expected[rows]) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_short_prototype_far_away_has_the_largest_gradient(backend: str, dtype: torch.dtype) -> None:
+    """Its weight is next to nothing, and its gradient divided by its length."""
+    skip_unless_supported(backend, dtype)
+    grid = Grid(1, 300)
+    prototypes = torch.randn(300, 12, dtype=dtype)
+    prototypes[20:] *= 1e-11
+    z = prototypes[:1] + 0.1 * torch.randn(4, 12, dtype=dtype)
+    result = run(backend, z, prototypes, grid, 3.0)
+    true = truth(z, prototypes, grid, 3.0, result.bmu)
+    assert true.grad_prototypes.norm(dim=1).argmax() >= 20
+    assert relative_error(result.grad_prototypes, true.grad_prototypes) < 1e-5
+
+
+def test_gradients_of_a_map_that_fits_its_data(backend: str) -> None:
+    """Those of the prototypes are exact: the latents are seen from a centre of their own."""
+    grid, noise = Grid(1, 300), 1e-3
+    prototypes = torch.randn(1, 64) + noise * torch.randn(300, 64)
+    z = prototypes[torch.randint(300, (9 if is_emulated(backend) else 90,))] + noise * torch.randn(1, 64)
+    result = run(backend, z, prototypes, grid, 5.0)
+    true = truth(z, prototypes, grid, 5.0, result.bmu)
+    check(result, z, prototypes, grid, 5.0, cancels=True)
+    assert relative_error(result.grad_prototypes, true.grad_prototypes) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [Grid(204, 1, "hexagonal", True), Grid(1474, 1, "hexagonal", True), Grid(2, 1501, "hexagonal", True)],
+    ids=str,
+)
+def test_weights_are_right_across_the_seam(grid: Grid) -> None:
+    """Offsets are wrapped where they are exact, before the rows of a hexagonal grid move together."""
+    ends = torch.cat([torch.arange(4), torch.arange(grid.num_prototypes - 4, grid.num_prototypes)])
+    every = long_axis._Part(torch.arange(8), *long_axis._places(grid, torch.device("cpu")), grid.cols)
+    weights = every.weights(ends, grid, 0.5, torch.float32)
+    expected = reference.neighborhood_weights(ends, grid, 0.5, torch.float64)
+    seen = expected > 0.01
+    assert ((weights - expected).abs() / expected)[seen].max() < 5e-6
+    assert (weights - expected).abs().max() < 5e-7
+
+
+def test_fake_tensors() -> None:
+    """Which BMUs these are nobody can tell."""
+    with FakeTensorMode():
+        z, prototypes = torch.randn(9, 12, requires_grad=True), torch.randn(600, 12, requires_grad=True)
+        loss, bmu = som_loss(z, prototypes, Grid(1, 600), 4.0)
+        grads = torch.autograd.grad(loss, (z, prototypes))
+    assert loss.shape == ()
+    assert bmu.shape == (9,)
+    assert [grad.shape for grad in grads] == [z.shape, prototypes.shape]
 
 
 def test_bits_repeat(backend: str) -> None:
