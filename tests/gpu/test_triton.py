@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import BACKENDS, GPU, check, check_bmu, run
+from helpers import BACKENDS, GPU, check, check_bmu, relative_error, run, truth
 from torch import Tensor
 
 from vitsom_fast import Grid, available_backends, find_bmu
@@ -161,6 +161,30 @@ def test_both_forms(form: str, grid: Grid, batch: int, dim: int, data: str, dtyp
         else:  # sums: means of gradients would be subnormal in fp16
             result = run("triton", z, prototypes, grid, temperature, reduction="sum")
             check(result, z, prototypes, grid, temperature, reduction="sum", cancels=True)
+
+
+def test_a_short_prototype_far_away_has_the_largest_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weight is 1e-31 and less, too far away for a block of columns that leaves out what is nothing beside 1; and its
+    gradient is divided by its length."""
+    configs = kernels("configs")
+    blocks = configs.Config({"BLOCK_OUT": 16, "BLOCK_IN": 16, "BLOCK_D": 64})
+    monkeypatch.setattr(configs, "project", lambda family: blocks)
+    monkeypatch.setattr(importlib.import_module("vitsom_fast.backends.triton"), "_MOST_WEIGHTS", 0)
+    grid = Grid(1, 129)  # the shortest axis of which blocks of this size are left out
+    prototypes = torch.randn(129, 16)
+    z = prototypes[:1].clone()
+    prototypes[:32] *= 1e25
+    prototypes[32:36] *= 1e-11
+    inputs = [x.to(GPU) for x in (z, prototypes)]
+    factors = grid.neighborhood(2.7, device=GPU)
+    _, bmu, *kept = torch.ops.vitsom.som_forward(*inputs, *factors, "sum", "triton")
+    one = torch.ones((), device=GPU)
+    _, grad = torch.ops.vitsom.som_backward(one, *inputs, *factors, bmu, *kept, "sum", False, True, "triton")
+    true = truth(z, prototypes, grid, 2.7, bmu.cpu(), reduction="sum").grad_prototypes
+    assert not bmu.any()
+    assert true.norm(dim=1).argmax() >= 32
+    # An exponent of -70 to -84 in fp32 is off by 4e-6.
+    assert relative_error(grad[32:36].cpu(), true[32:36]) < 1e-4
 
 
 def _fresh_autotune(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:

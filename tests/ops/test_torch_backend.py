@@ -29,7 +29,7 @@ from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitsom_fast import Grid, backends, reference, som_loss
-from vitsom_fast.backends import centred, products, torch_ops
+from vitsom_fast.backends import centred, products, ties, torch_ops
 from vitsom_fast.backends.differentiable import loss_at
 from vitsom_fast.backends.unit_rows import unit_rows
 
@@ -85,6 +85,18 @@ def test_the_shortest_rows_are_divided_by_eps() -> None:
     x[2] = 0
     for dtype in (torch.float32, torch.float64):
         assert torch.allclose(unit_rows(x.to(dtype)).unit, x.double() * 1e12, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-11, 1e19, 1e38, 3e39])
+def test_rows_of_any_length_without_fp64(length: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On devices that have none, a power of two is taken off before anything is squared."""
+    x = torch.randn(9, 300, dtype=torch.float64)
+    x = (normalize(x) * length).clamp(-3.4e38, 3.4e38).float()
+    expected = unit_rows(x)
+    monkeypatch.setattr(sys.modules["vitsom_fast.backends.unit_rows"], "widest", lambda x: torch.float32)
+    rows = unit_rows(x)
+    assert rows.unit.dtype == torch.float32
+    assert relative_error(rows.unit, expected.unit) < 1e-6
 
 
 DERIVATIVES: dict[str, Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor, Tensor], Any]] = {
@@ -235,6 +247,53 @@ def test_prototypes_that_differ_by_a_power_of_two_are_ties(count: int, distinct:
     assert torch.equal(bmu, same.int().argmax(dim=1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("count", "distinct"), [(17, 2), (200, 30)])
+def test_ties_of_a_step_and_of_a_search_are_the_same(count: int, distinct: int, dtype: torch.dtype) -> None:
+    kind = torch.randint(distinct, (count,))
+    prototypes = (torch.randn(distinct, 64)[kind] * 2.0 ** torch.randint(-30, 60, (count, 1))).to(dtype)
+    z = torch.randn(500, 64, dtype=dtype)
+    bmu = run("torch", z, prototypes, Grid(1, count), 2.5).bmu
+    assert torch.equal(bmu, (kind[bmu][:, None] == kind).int().argmax(dim=1))
+    assert torch.equal(bmu, search("torch", z, prototypes)[0])
+
+
+@pytest.mark.parametrize(("batch", "count", "dim"), [(5, 33, 60), (7, 31, 33), (2, 127, 25), (1, 9, 1500)])
+def test_ties_of_a_small_map(batch: int, count: int, dim: int) -> None:
+    """Where all is computed at once: a product of matrices rounds equal columns differently at the edge of its tiles."""
+    prototypes = torch.randn(1, dim) * 2.0 ** torch.randint(-30, 60, (count, 1))
+    z = torch.randn(batch, dim)
+    assert torch_ops._is_small(z, prototypes)
+    bmu = run("torch", z, prototypes, Grid(1, count), 2.5).bmu
+    assert not bmu.any()
+    assert not search("torch", z, prototypes)[0].any()
+
+
+def _first_of(x: Tensor) -> Tensor:
+    """The lowest index of a row that is the same as each."""
+    return ties.lowest_equal(x, unit_rows(x).norm, torch.arange(len(x)))
+
+
+def test_equal_rows_are_found_whatever_their_zeros() -> None:
+    x = torch.randn(4, 6)
+    x[:, 2] = torch.tensor([0.0, -0.0, 0.0, -0.0])
+    x[2:] = 4 * x[:2]
+    x[1] = x[0]
+    x[1, 2] = -0.0
+    assert _first_of(x).tolist() == [0, 0, 0, 3]
+
+
+def test_equal_hashes_are_no_equal_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ties, "_hash", lambda rows, norm: torch.zeros(len(rows), dtype=torch.int64))
+    x = torch.randn(4, 6)
+    assert _first_of(x).tolist() == [0, 1, 2, 3]
+
+
+def test_below_eps_a_power_of_two_counts() -> None:
+    x = 1e-14 * torch.randn(1, 24) * torch.tensor([[1.0], [4.0], [4.0], [2.0]])
+    assert _first_of(x).tolist() == [0, 1, 1, 3]
+
+
 def test_below_eps_the_length_counts() -> None:
     """The longer of two prototypes in one direction is nearer, as long as both are shorter than eps."""
     direction = normalize(torch.randn(1, 24))
@@ -286,6 +345,17 @@ def test_rounded_operands_change_nothing(spread: float, how: str) -> None:
     check(Result(loss, bmu, *grads), z, prototypes, grid, 2.5)
     assert torch.equal(found, bmu)
     assert relative_error(by_func, truth(z, prototypes, grid, 2.5, bmu).grad_z) < RELATIVE_TOLERANCE
+
+
+def test_rounded_operands_change_nothing_on_a_long_axis() -> None:
+    grid = Grid(1, 300)
+    z, prototypes = torch.randn(20, 64), torch.randn(300, 64)
+    with low_precision_products(LOW_PRECISION[0]):
+        rounded = _Rounded()
+        with rounded:
+            result = run("torch", z, prototypes, grid, 2.5)
+        assert rounded.count > 2
+    check(result, z, prototypes, grid, 2.5)
 
 
 @pytest.mark.parametrize("how", LOW_PRECISION)
