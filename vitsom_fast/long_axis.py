@@ -183,7 +183,9 @@ def _parts(bmu: Tensor, grid: Grid, temperature: float | Tensor, dtype: torch.dt
         first, last = places[begin] - reach, places[end - 1] + reach + 1
         if last - first >= length:
             first, last = 0, length
-        near = torch.arange(first, last) % length if grid.periodic else torch.arange(max(first, 0), min(last, length))
+        if not grid.periodic:
+            first, last = max(first, 0), min(last, length)
+        near = torch.arange(first, last, device=bmu.device) % length
         yield _Part(order[begin:end], near if along_rows else rows, cols if along_rows else near, grid.cols)
         begin = end
 

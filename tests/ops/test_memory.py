@@ -231,11 +231,13 @@ def test_search_counts_under_other_defaults(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["dtype", "device"])
-def test_a_step_under_other_defaults(any_backend: str, how: str, inputs: dict[str, Tensor]) -> None:
-    z, prototypes = (x.to(BACKENDS[any_backend]).requires_grad_() for x in inputs.values())
+@pytest.mark.parametrize("grid", [GRID, Grid(1, 300)], ids=["short", "long"])  # of a long axis no matrix is made
+def test_a_step_under_other_defaults(any_backend: str, grid: Grid, how: str) -> None:
+    shapes = (7, 8), (grid.num_prototypes, 8)
+    z, prototypes = (torch.randn(shape).to(BACKENDS[any_backend]).requires_grad_() for shape in shapes)
 
     def step() -> tuple[Tensor, ...]:
-        loss, bmu = som_loss(z, prototypes, GRID, 1.3, backend=any_backend)
+        loss, bmu = som_loss(z, prototypes, grid, 1.3, backend=any_backend)
         return loss, bmu, *torch.autograd.grad(loss, (z, prototypes)), *find_bmu(z, prototypes, backend=any_backend)
 
     expected = step()

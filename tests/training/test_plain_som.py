@@ -72,3 +72,10 @@ assert torch.isfinite(fit_plain_som(x, Grid(3, 3), epochs=3)).all()
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory through Linux")
 def test_memory_is_not_dim_squared() -> None:
     subprocess.run([sys.executable, "-c", LARGE], check=True)
+
+
+def test_another_device_may_be_the_default() -> None:
+    x, grid = torch.randn(30, 5, device="cpu"), Grid(3, 4)
+    expected = fit_plain_som(x, grid, epochs=2)
+    with torch.device("meta"):
+        assert torch.equal(fit_plain_som(x, grid, epochs=2), expected)

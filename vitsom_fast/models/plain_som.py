@@ -56,9 +56,9 @@ def _principal_plane(x: Tensor, grid: Grid) -> Tensor:
     if grid.rows < grid.cols:
         axes = axes.flip(0)
     row, col = torch.meshgrid(
-        torch.linspace(-1, 1, grid.rows, dtype=x.dtype), torch.linspace(-1, 1, grid.cols, dtype=x.dtype), indexing="ij"
+        *(torch.linspace(-1, 1, size, dtype=x.dtype, device=x.device) for size in (grid.rows, grid.cols)), indexing="ij"
     )
-    return torch.stack([row.flatten(), col.flatten()], dim=1).to(x.device) @ axes
+    return torch.stack([row.flatten(), col.flatten()], dim=1) @ axes
 
 
 def _principal_axes(x: Tensor) -> Tensor:
