@@ -166,7 +166,7 @@ def test_both_forms(form: str, grid: Grid, batch: int, dim: int, data: str, dtyp
 def test_a_short_prototype_far_away_has_the_largest_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its weight is 1e-31 and less, too far away for a block of columns that leaves out what is nothing beside 1; and its
     gradient is divided by its length."""
-    configs = kernels("configs")
+    configs = kernels("launch.configs")
     blocks = configs.Config({"BLOCK_OUT": 16, "BLOCK_IN": 16, "BLOCK_D": 64})
     monkeypatch.setattr(configs, "project", lambda family: blocks)
     monkeypatch.setattr(importlib.import_module("vitsom_fast.backends.triton"), "_MOST_WEIGHTS", 0)
