@@ -117,7 +117,7 @@ def batch_update(
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One step of a batch SOM (Kohonen 2001, section 3.6): each prototype becomes the mean of all latents, weighted with the
-    neighborhood of their BMUs.
+    neighborhood of their BMUs. Memory: O(B D + K D), and the square of each axis of the grid.
 
     Args:
         z: (B, D) or (B, ...) flattened from dim 1. Under the cosine distance their directions are averaged.
