@@ -68,8 +68,8 @@ Problem problem(
     threads = 1;
 #endif
     const auto type = static_cast<DType>(dtype);
-    return {{address<void>(z), z_stride, type}, {address<void>(prototypes), prototype_stride, type}, batch, num_prototypes, dim, map_rows,
-            map_cols, threads, vitsom::select_pruning(), SignalWatch::has_seen_one};
+    return {{address<void>(z), z_stride, type}, {address<void>(prototypes), prototype_stride, type}, batch, num_prototypes, dim,
+            map_rows, map_cols, threads, vitsom::select_pruning(), SignalWatch::has_seen_one};
 }
 
 Neighborhood neighborhood(

@@ -64,33 +64,41 @@ SearchPass search_bf16;
 
 inline const Kernels* kernels_baseline() {
     using namespace baseline;
-    static constexpr Kernels table{"baseline", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
+    static constexpr Kernels table{
+        "baseline", nullptr, nullptr, nullptr,
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
     return &table;
 }
 
 inline const Kernels* kernels_avx2() {
     using namespace avx2;
-    static constexpr Kernels table{"avx2", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
+    static constexpr Kernels table{
+        "avx2", nullptr, nullptr, nullptr,
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
     return &table;
 }
 
 inline const Kernels* kernels_avx512() {
     using namespace avx512;
-    static constexpr Kernels table{"avx512", nullptr, nullptr, nullptr, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
+    static constexpr Kernels table{
+        "avx512", nullptr, nullptr, nullptr,
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
     return &table;
 }
 
 inline const Kernels* kernels_avx512vnni() {
     using namespace avx512;
-    static constexpr Kernels table{"avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr, search_fp32, search_fp64,
-                                   attract, backward, sum_by_bmu, smooth};
+    static constexpr Kernels table{
+        "avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr,
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
     return &table;
 }
 
 inline const Kernels* kernels_avx512bf16() {
     using namespace avx512;
-    static constexpr Kernels table{"avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16, search_fp32, search_fp64,
-                                   attract, backward, sum_by_bmu, smooth};
+    static constexpr Kernels table{
+        "avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16,
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
     return &table;
 }
 

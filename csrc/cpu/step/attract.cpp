@@ -124,7 +124,9 @@ inline void smooth_along_columns(
     };
     float* out = (term.is_thin ? workspace.reduced : workspace.smoothed) + in * TILE_COLS;
     const std::int64_t stride = term.entering * TILE_COLS;
-    const auto output_of = [&](std::int64_t chunk) { return OutputRows{out + (chunk - slice.first) * term.col_outs() * stride, stride}; };
+    const auto output_of = [&](std::int64_t chunk) {
+        return OutputRows{out + (chunk - slice.first) * term.col_outs() * stride, stride};
+    };
     if (term.is_thin) reduce_row(grid_row, term.cols_to_ranks, first_chunk, last_chunk, packed, fetch, output_of);
     else smooth_row(grid_row, term.cols, first_chunk, last_chunk, packed, fetch, output_of);
 }

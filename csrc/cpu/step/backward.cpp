@@ -163,7 +163,8 @@ inline void smooth_along_columns(
 
 // out = factor * (grad - w^ (w^ . grad)) / max(|w|, eps); below eps the normalisation is linear and nothing is projected away.
 template <class T>
-__attribute__((noinline)) void project(const T* w, const float* grad, double inverse, double factor, T* out, std::int64_t n, bool streamed) {
+__attribute__((noinline)) void project(
+    const T* w, const float* grad, double inverse, double factor, T* out, std::int64_t n, bool streamed) {
     // A row whose products are near the ends of fp32 takes the long way.
     const bool is_ordinary = inverse > 0x1p-64 && inverse < 0x1p64;
     const double product = is_ordinary ? quick_dot(w, grad, n) : dot(w, grad, n);

@@ -8,6 +8,8 @@ namespace vitsom {
 // Doubles of each sample, and of each prototype.
 constexpr std::int64_t SAVED_PER_SAMPLE = 2, SAVED_PER_PROTOTYPE = 1;
 
+namespace VITSOM_ISA {
+
 // Of const doubles where they are only read.
 template <class Double>
 struct SavedForBackward {
@@ -20,4 +22,5 @@ struct SavedForBackward {
 
 };
 
+}  // namespace VITSOM_ISA
 }  // namespace vitsom

@@ -5,6 +5,8 @@
 
 namespace vitsom {
 
+using namespace VITSOM_ISA;
+
 void som_forward(
     const Kernels& kernels, const Problem& p, const Neighborhood& h, double scale, float* loss, std::int64_t* bmu,
     float* attraction, double* context) {
