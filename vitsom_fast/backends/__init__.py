@@ -114,8 +114,8 @@ def resolve(name: str, spec: Spec) -> str:
         name: "auto" (the environment variable VITSOM_BACKEND, or else the fastest that can) or a name of ``NAMES``.
 
     Raises:
-        ValueError: an unknown name, or a named backend that cannot run here or serve such problems; who named it, the argument or
-            the variable, is in the message.
+        ValueError: an unknown name, or a named backend that cannot run here or serve such problems; who named it, the argument
+            or the variable, is in the message.
     """
     named_by = "backend"
     if name == "auto":

@@ -67,9 +67,9 @@ def som_forward(
     bmu, _ = own.search(z, prototypes, row_factors.shape[1], col_factors.shape[1])
     z, prototypes = z.to(dtype), prototypes.to(dtype)
     centre = prototype_centre(prototypes)
-    delta, _ = deltas(prototypes, centre)
+    delta, norm = deltas(prototypes, centre)
     unit, along = centred_units(z, centre)
-    total, attraction = attract(own.smooth, unit, along, delta, centre, bmu, row_factors, col_factors)
+    total, attraction = attract(own.smooth, unit, along, delta, norm, centre, bmu, row_factors, col_factors)
     scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0])
     return total * scale, bmu, attraction, z.new_empty(0, dtype=CONTEXT_DTYPE)
 
@@ -79,21 +79,22 @@ def attract(
     unit: Tensor,
     along: Tensor,
     delta: Tensor,
+    norm: Tensor,
     centre: Tensor,
     bmu: Tensor,
     row_factors: Tensor,
     col_factors: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The sum of the loss over samples and prototypes, and the attraction (B + 1, D): of unit latents (B, D) with their
-    products with the centre (B,), and of unit prototypes less the centre (K, D)."""
+    products with the centre (B,), and of unit prototypes less the centre (K, D) and their norms (K, 1)."""
     # 0 unless a prototype is not finite: be its weight 0, which a smoothing may skip, 0 * NaN is NaN.
-    poison = 0 * delta.sum()
-    smoothed = smooth(delta, row_factors, col_factors).add_(poison)  # [K, D]
+    poison = (0 * norm).sum()
+    smoothed = smooth(delta, row_factors, col_factors)  # [K, D]
     attraction = torch.empty(unit.shape[0] + 1, unit.shape[1], dtype=unit.dtype, device=unit.device)
     torch.index_select(smoothed, 0, bmu, out=attraction[:-1])
-    attraction[-1] = centre
+    attraction[-1] = centre + poison  # which every gradient takes a share of
     weight = total_weight(row_factors, col_factors)[bmu]  # [B]
-    total = (weight * (1 - along) - row_products(unit, smoothed, bmu)).sum()
+    total = (weight * (1 - along) - row_products(unit, smoothed, bmu)).sum() + poison
     return total.to(unit.dtype), attraction
 
 
@@ -127,9 +128,9 @@ def som_backward(
         centre = centre_of(latents.unit)  # of the latents, whose pulls are what is smoothed
         near, rest = near_centre(latents, centre)  # [B], [B, D]
         sums, _ = own.sum_by_bmu(rest.to(dtype), bmu, prototypes.shape[0])
-        spread = own.smooth(sums, row_factors, col_factors) + 0 * sums.sum()  # [K, D], NaN where a latent is not finite
+        spread = own.smooth(sums, row_factors, col_factors)  # [K, D]
         hits = centre.new_zeros(prototypes.shape[0]).index_add_(0, bmu, near)  # whole numbers, in any order
-        weight = smooth_widely(hits, row_factors, col_factors)  # [K]
+        weight = smooth_widely(hits, row_factors, col_factors) + (0 * latents.norm).sum()  # [K], NaN if a latent is not finite
         grad_prototypes = gradient_through(prototypes, spread, weight, centre, factor)
     return grad_z, grad_prototypes
 

@@ -70,7 +70,7 @@ def som_forward(
         for rows in _chunks(z, prototypes):
             bmu[rows] = product(unit[rows], delta.T).argmax(dim=1)  # from [rows, K]
         bmu = lowest_equal(prototypes, norm, bmu)
-        total, attraction = attract(smooth, unit, along, delta, centre, bmu, row_factors, col_factors)
+        total, attraction = attract(smooth, unit, along, delta, norm, centre, bmu, row_factors, col_factors)
     scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0])
     return total * scale, bmu, attraction, z.new_empty(0, dtype=CONTEXT_DTYPE)
 
