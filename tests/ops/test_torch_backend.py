@@ -283,6 +283,15 @@ def test_equal_rows_are_found_whatever_their_zeros() -> None:
     assert _first_of(x).tolist() == [0, 0, 0, 3]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_hashes_of_small_integers_differ(dtype: torch.dtype) -> None:
+    """Only the highest of their bits are set; where hashes are equal, the lowest of the equal rows can be overlooked."""
+    x = torch.cartesian_prod(*[torch.arange(-2.0, 3.0, dtype=dtype)] * 5)
+    x = x[x.square().sum(dim=1) == 12]  # of one length: that is in the hash, too
+    assert len(x) > 100
+    assert len(ties._hash(x, x.norm(dim=1, keepdim=True)).unique()) == len(x)
+
+
 def test_equal_hashes_are_no_equal_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ties, "_hash", lambda rows, norm: torch.zeros(len(rows), dtype=torch.int64))
     x = torch.randn(4, 6)

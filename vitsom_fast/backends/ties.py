@@ -33,10 +33,10 @@ def _hash(rows: Tensor, norm: Tensor) -> Tensor:
     place = torch.arange(1, words + 1, device=rows.device, dtype=torch.int64)
     multiplier = ((place * 0x9E3779B1) % 0x7FFFFFFF | 1).to(torch.int32)  # [words], odd
     step = max(1, (_PIECE if rows.device.type == "cpu" else _PIECE_ELSEWHERE) // rows.shape[1])
-    sums = [
-        # + 0.0: -0 equals 0
-        (without_length(piece, norms).add_(0.0).contiguous().view(torch.int32).mul_(multiplier)).sum(dim=1, dtype=torch.int32)
-        for piece, norms in zip(rows.split(step), norm.split(step), strict=True)
-    ]
+    sums = []
+    for piece, norms in zip(rows.split(step), norm.split(step), strict=True):
+        bits = without_length(piece, norms).add_(0.0).contiguous().view(torch.int32)  # + 0.0: -0 equals 0
+        # Upper halves into the lower ones: of small integers only those are set, and a product would leave 12 bits of them.
+        sums.append(bits.bitwise_xor_(bits >> 16).mul_(multiplier).sum(dim=1, dtype=torch.int32))
     size = without_length(norm, norm)[:, 0].double().view(torch.int64)  # [K]
     return size * 0x9E3779B1 + torch.cat(sums)
