@@ -13,8 +13,9 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from vitsom_fast.kernels.context import keeps_weights
+
 from benchmarks.workloads import WORKLOADS, Workload
-from vitsom_fast.backends.triton import keeps_weights
 
 TERMS = {"rectangular": 1, "hexagonal": 3}  # separable terms of a Gaussian neighborhood
 INPUT_BYTES = {"fp32": 4, "bf16": 2}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common import loss as losses
 from vitsom_fast.kernels.common.product import ROWS_A_SUM, UNITS_BACK, add_short, from_centre, weigh
 from vitsom_fast.kernels.common.survey import total_weight
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks, family
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 
 
 @triton.jit(do_not_specialize=["batch", "terms"])
@@ -107,27 +107,31 @@ def dense_attraction_kernel(
 
 
 def attraction_and_loss(
-    z: Tensor,
-    inverse_z: Tensor,
-    rest_z: Tensor,
-    prototypes: Tensor,
-    inverse_prototypes: Tensor,
-    rest_prototypes: Tensor,
-    factor_sums: Tensor,
-    centre: Tensor,
-    bmu: Tensor,
-    weights: Tensor,
-    ticket: Tensor,
+    recording: Recording,
+    z: Buffer,
+    inverse_z: Buffer,
+    rest_z: Buffer,
+    prototypes: Buffer,
+    inverse_prototypes: Buffer,
+    rest_prototypes: Buffer,
+    factor_sums: Buffer,
+    centre: Buffer,
+    bmu: Buffer,
+    weights: Buffer,
+    ticket: Buffer,
+    attraction: Buffer,
+    loss: Buffer,
     scale: float,
     shape: tuple[int, int, int],
-) -> tuple[Tensor, Tensor]:
-    """Attraction (B, D) fp32 and loss () fp32; the ticket is an int32 that is zero, the shape terms, rows and columns."""
+) -> None:
+    """Fills in the attraction (B, D) and the loss (), both fp32; the ticket is an int32 that is zero, the shape terms, rows and
+    columns."""
     (batch, dim), (terms, rows, cols) = z.shape, shape
-    attraction = torch.empty((batch, dim), dtype=torch.float32, device=z.device)
-    loss = torch.empty((), dtype=torch.float32, device=z.device)
     config = configs.dense_attraction(family(z.device), dim)
     programs = blocks(batch, config["BLOCK_B"]) * blocks(dim, config["BLOCK_D"])
-    dense_attraction_kernel[programs,](
+    recording.launch(
+        dense_attraction_kernel,
+        programs,
         z,
         inverse_z,
         rest_z,
@@ -139,7 +143,7 @@ def attraction_and_loss(
         bmu,
         weights,
         attraction,
-        torch.empty(programs, dtype=torch.float64, device=z.device),
+        recording.temporary((programs,), torch.float64),
         ticket,
         loss,
         scale,
@@ -153,4 +157,3 @@ def attraction_and_loss(
         terms,
         **config.options(),
     )
-    return attraction, loss

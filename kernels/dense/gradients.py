@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common.latent_gradient import latent_gradient
 from vitsom_fast.kernels.common.product import ROWS_A_SUM, UNITS_BACK, add_short, weigh
 from vitsom_fast.kernels.common.unit import DROP, is_short, power_of_two, two_factors
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks, family
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 from vitsom_fast.kernels.search.prepare import UNIT
 
 
@@ -162,28 +162,31 @@ def dense_project_kernel(
 
 
 def gradients(
-    grad_loss: Tensor,
-    z: Tensor,
-    prototypes: Tensor,
-    inverse_z: Tensor,
-    inverse_prototypes: Tensor,
-    weights: Tensor,
-    attraction: Tensor,
+    recording: Recording,
+    grad_loss: Buffer,
+    z: Buffer,
+    prototypes: Buffer,
+    inverse_z: Buffer,
+    inverse_prototypes: Buffer,
+    weights: Buffer,
+    attraction: Buffer,
     scale: float,
     for_z: bool,
     for_prototypes: bool,
-) -> tuple[Tensor, Tensor]:
-    """Gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for."""
+) -> None:
+    """Results: gradients (B, D) and (K, D) in the dtype of their input; an empty tensor for one that is not asked for."""
     (batch, dim), count, device = z.shape, prototypes.shape[0], z.device
-    grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=device)
-    grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=device)
+    grad_z = recording.result(z.shape if for_z else (0,), z.dtype)
+    grad_prototypes = recording.result(prototypes.shape if for_prototypes else (0,), prototypes.dtype)
     in_place = prototypes.dtype == torch.float32 or not for_prototypes
-    pulled = grad_prototypes if in_place else torch.empty(prototypes.shape, dtype=torch.float32, device=device)
+    pulled = grad_prototypes if in_place else recording.temporary(prototypes.shape, torch.float32)
     config = configs.dense_pull(family(device), dim)
     dim_blocks = blocks(dim, config["BLOCK_D"]) if for_prototypes else 0
-    along = torch.empty((dim_blocks, count), dtype=torch.float32, device=device)
+    along = recording.temporary((dim_blocks, count), torch.float32)
     latent_programs = blocks(batch, config["LATENTS"]) if for_z else 0
-    dense_pull_kernel[latent_programs + dim_blocks * blocks(count, config["BLOCK_K"]),](
+    recording.launch(
+        dense_pull_kernel,
+        latent_programs + dim_blocks * blocks(count, config["BLOCK_K"]),
         grad_loss,
         z,
         inverse_z,
@@ -206,7 +209,9 @@ def gradients(
     )
     if for_prototypes:
         config = configs.dense_project(dim)
-        dense_project_kernel[blocks(count, config["ROWS"]) * blocks(dim, config["BLOCK_D"]),](
+        recording.launch(
+            dense_project_kernel,
+            blocks(count, config["ROWS"]) * blocks(dim, config["BLOCK_D"]),
             grad_loss,
             prototypes,
             inverse_prototypes,
@@ -220,4 +225,3 @@ def gradients(
             *prototypes.stride(),
             **config.options(),
         )
-    return grad_z, grad_prototypes

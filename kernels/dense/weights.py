@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common import keys
 from vitsom_fast.kernels.common import survey as surveys
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 
 
 @triton.jit(do_not_specialize=["batch", "terms"])
@@ -113,22 +113,25 @@ def _weigh(
 
 
 def weigh_units(
-    row_keys: Tensor,
-    prototypes: Tensor,
-    inverse_prototypes: Tensor,
-    row_factors: Tensor,
-    col_factors: Tensor,
-    bmu: Tensor,
-    weights: Tensor,
-    factor_sums: Tensor,
-    centre: Tensor,
+    recording: Recording,
+    row_keys: Buffer,
+    prototypes: Buffer,
+    inverse_prototypes: Buffer,
+    row_factors: Buffer,
+    col_factors: Buffer,
+    bmu: Buffer,
+    weights: Buffer,
+    factor_sums: Buffer,
+    centre: Buffer,
 ) -> None:
     """Fills in the BMUs (B,) of the keys (B,), the weights (B, pitch) fp32 of factors (terms, R, R) and (terms, C, C), the sums
     (terms * R + terms * C,) fp64 of these, and the centre (D,) fp32."""
     (terms, rows, _), cols, batch, dim = row_factors.shape, col_factors.shape[1], bmu.shape[0], prototypes.shape[1]
     config = configs.weights()
     pairs = blocks(batch, config["BLOCK_B"]) * blocks(rows * cols, config["BLOCK_K"])
-    weights_kernel[pairs + surveys.programs(terms, rows, cols, dim),](
+    recording.launch(
+        weights_kernel,
+        pairs + surveys.programs(terms, rows, cols, dim),
         row_keys,
         row_factors,
         col_factors,

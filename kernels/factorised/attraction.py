@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common import loss as losses
 from vitsom_fast.kernels.common.survey import total_weight
 from vitsom_fast.kernels.factorised.smooth import BESIDE_ONE, band
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks, family
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 
 
 @triton.jit(do_not_specialize=["batch", "terms"])
@@ -106,27 +106,30 @@ def attraction_kernel(
 
 
 def attraction_and_loss(
-    z: Tensor,
-    inverse_z: Tensor,
-    rest_z: Tensor,
-    inverse_prototypes: Tensor,
-    row_factors: Tensor,
-    factor_sums: Tensor,
-    centre: Tensor,
-    smoothed: Tensor,
-    bmu: Tensor,
-    order: Tensor,
-    ticket: Tensor,
+    recording: Recording,
+    z: Buffer,
+    inverse_z: Buffer,
+    rest_z: Buffer,
+    inverse_prototypes: Buffer,
+    row_factors: Buffer,
+    factor_sums: Buffer,
+    centre: Buffer,
+    smoothed: Buffer,
+    bmu: Buffer,
+    order: Buffer,
+    ticket: Buffer,
+    attraction: Buffer,
+    loss: Buffer,
     scale: float,
-) -> tuple[Tensor, Tensor]:
-    """Attraction (B, D) fp32 and loss () fp32; the ticket is an int32 that is zero."""
+) -> None:
+    """Fills in the attraction (B, D) fp32 and the loss () fp32; the ticket is an int32 that is zero."""
     (batch, dim), (terms, rows, _) = z.shape, row_factors.shape
     cols = inverse_prototypes.shape[0] // rows
-    attraction = torch.empty((batch, dim), dtype=torch.float32, device=z.device)
-    loss = torch.empty((), dtype=torch.float32, device=z.device)
     config = configs.attraction(family(z.device), dim)
     programs = blocks(batch, config["BLOCK_B"]) * blocks(dim, config["BLOCK_D"])
-    attraction_kernel[programs,](
+    recording.launch(
+        attraction_kernel,
+        programs,
         z,
         inverse_z,
         rest_z,
@@ -138,7 +141,7 @@ def attraction_and_loss(
         bmu,
         order,
         attraction,
-        torch.empty(programs, dtype=torch.float64, device=z.device),
+        recording.temporary((programs,), torch.float64),
         ticket,
         loss,
         scale,
@@ -150,4 +153,3 @@ def attraction_and_loss(
         terms,
         **config.options(),
     )
-    return attraction, loss

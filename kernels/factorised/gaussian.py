@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import struct
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common.unit import power_of_two
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks
+from vitsom_fast.kernels.launch.plan import Buffer, Number, Recording
 
 # 1 / T^2 stays finite in fp32; so narrow or wide a Gaussian is a delta or a constant already.
 SMALLEST_TEMPERATURE = tl.constexpr(1e-18)
@@ -44,15 +43,24 @@ def gaussian_kernel(
     tl.store(factors + at, tl.where(radius > 0, weight, float("nan")), mask=at < count)
 
 
-def gaussian_weights(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
-    """``exp(-offset^2 / (2 T^2))``, flat fp32, for T a number or a 0-dim tensor on the device."""
-    rest = 0.0
-    if not isinstance(temperature, Tensor):  # which as an argument of a kernel becomes an fp32 number
-        temperature = min(max(temperature, SMALLEST_TEMPERATURE.value), LARGEST_TEMPERATURE.value)
-        rest = temperature - struct.unpack("f", struct.pack("f", temperature))[0]
-    factors = torch.empty_like(squared_offsets)
+def as_two_numbers(temperature: float) -> tuple[float, float]:
+    """A temperature within bounds, and what is left of it where it becomes an fp32 number, as an argument of a kernel does."""
+    temperature = min(max(temperature, SMALLEST_TEMPERATURE.value), LARGEST_TEMPERATURE.value)
+    return temperature, temperature - struct.unpack("f", struct.pack("f", temperature))[0]
+
+
+def gaussian_weights(recording: Recording, squared_offsets: Buffer, temperature: Buffer | Number, *rest: Number) -> None:
+    """``exp(-offset^2 / (2 T^2))``, flat fp32, for T in a 0-dim tensor on the device or as two numbers."""
+    factors = recording.result(squared_offsets.shape, squared_offsets.dtype)
     config, count = configs.gaussian(), squared_offsets.numel()
-    gaussian_kernel[blocks(count, config["BLOCK"]),](
-        squared_offsets, temperature, rest, factors, count, ON_DEVICE=isinstance(temperature, Tensor), **config.options()
+    recording.launch(
+        gaussian_kernel,
+        blocks(count, config["BLOCK"]),
+        squared_offsets,
+        temperature,
+        *(rest or (0.0,)),
+        factors,
+        count,
+        ON_DEVICE=not rest,
+        **config.options(),
     )
-    return factors

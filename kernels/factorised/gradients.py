@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common.latent_gradient import latent_gradient
 from vitsom_fast.kernels.common.unit import DROP, is_short, two_factors
 from vitsom_fast.kernels.factorised.smooth import band
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks, family, multiprocessors, precision
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 
 
 @triton.jit(do_not_specialize=["batch", "num_tickets", "latent_programs"])
@@ -245,25 +245,27 @@ def project_kernel(
 
 
 def gradients(
-    grad_loss: Tensor,
-    z: Tensor,
-    prototypes: Tensor,
-    inverse_z: Tensor,
-    inverse_prototypes: Tensor,
-    row_factors: Tensor,
-    col_factors: Tensor,
-    bmu: Tensor,
-    order: Tensor,
-    starts: Tensor,
-    attraction: Tensor,
+    recording: Recording,
+    grad_loss: Buffer,
+    z: Buffer,
+    prototypes: Buffer,
+    inverse_z: Buffer,
+    inverse_prototypes: Buffer,
+    row_factors: Buffer,
+    col_factors: Buffer,
+    bmu: Buffer,
+    order: Buffer,
+    starts: Buffer,
+    attraction: Buffer,
     scale: float,
     for_z: bool,
     for_prototypes: bool,
-) -> tuple[Tensor, Tensor]:
-    """Gradients (B, D) and (K, D) in the dtype of their input, empty where not asked for; ``scale`` is the reduction's."""
+) -> None:
+    """Results: gradients (B, D) and (K, D) in the dtype of their input, empty where not asked for; ``scale`` is that of the
+    reduction."""
     (batch, dim), (terms, rows, _), cols, device = z.shape, row_factors.shape, col_factors.shape[1], z.device
-    grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=device)
-    grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=device)
+    grad_z = recording.result(z.shape if for_z else (0,), z.dtype)
+    grad_prototypes = recording.result(prototypes.shape if for_prototypes else (0,), prototypes.dtype)
 
     projection = configs.project(family(device))
     unit_blocks = rows * blocks(cols, projection["BLOCK_OUT"])
@@ -271,13 +273,15 @@ def gradients(
     dim_blocks = blocks(dim, projection["BLOCK_D"])
     blocks_a_split = blocks(dim_blocks, min(dim_blocks, max(1, 2 * multiprocessors(device) // unit_blocks)))
     dim_splits = blocks(dim_blocks, blocks_a_split)
-    tickets = torch.empty(unit_blocks, dtype=torch.int32, device=device)
+    tickets = recording.temporary((unit_blocks,), torch.int32)
 
     config = configs.spread(family(device), rows, dim)
     latent_programs = blocks(batch, config["LATENTS"]) if for_z else 0
-    spread = torch.empty((terms if for_prototypes else 0, rows * cols, dim), dtype=torch.float32, device=device)
+    spread = recording.temporary((terms if for_prototypes else 0, rows * cols, dim), torch.float32)
     spread_programs = spread.shape[0] * cols * blocks(rows, config["BLOCK_R"]) * blocks(dim, config["BLOCK_D"])
-    spread_kernel[latent_programs + spread_programs,](
+    recording.launch(
+        spread_kernel,
+        latent_programs + spread_programs,
         grad_loss,
         z,
         inverse_z,
@@ -302,15 +306,17 @@ def gradients(
     )
     if for_prototypes:
         in_place = prototypes.dtype == torch.float32
-        project_kernel[unit_blocks * dim_splits,](
+        recording.launch(
+            project_kernel,
+            unit_blocks * dim_splits,
             grad_loss,
             prototypes,
             inverse_prototypes,
             col_factors,
             spread,
-            grad_prototypes if in_place else torch.empty(prototypes.shape, dtype=torch.float32, device=device),
+            grad_prototypes if in_place else recording.temporary(prototypes.shape, torch.float32),
             grad_prototypes,
-            torch.empty((dim_splits if dim_splits > 1 else 0, rows * cols), dtype=torch.float32, device=device),
+            recording.temporary((dim_splits if dim_splits > 1 else 0, rows * cols), torch.float32),
             tickets,
             -scale,
             rows,
@@ -323,4 +329,3 @@ def gradients(
             PRECISION=precision(device),
             **projection.options(),
         )
-    return grad_z, grad_prototypes

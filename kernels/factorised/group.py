@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common import keys
 from vitsom_fast.kernels.common import survey as surveys
 from vitsom_fast.kernels.launch import configs
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 
 
 @triton.jit(do_not_specialize=["batch", "terms"])
@@ -77,21 +77,24 @@ def _group(column, row_keys, bmu, order, starts, batch, cols, BLOCK: tl.constexp
 
 
 def group(
-    row_keys: Tensor,
-    prototypes: Tensor,
-    inverse_prototypes: Tensor,
-    row_factors: Tensor,
-    col_factors: Tensor,
-    bmu: Tensor,
-    order: Tensor,
-    starts: Tensor,
-    factor_sums: Tensor,
-    centre: Tensor,
+    recording: Recording,
+    row_keys: Buffer,
+    prototypes: Buffer,
+    inverse_prototypes: Buffer,
+    row_factors: Buffer,
+    col_factors: Buffer,
+    bmu: Buffer,
+    order: Buffer,
+    starts: Buffer,
+    factor_sums: Buffer,
+    centre: Buffer,
 ) -> None:
     """Fills in the BMUs (B,) int64 of the keys (B,), their order (B,) int32, the starts (C + 1,) int32 of the columns, the sums
     (terms * R + terms * C,) fp64 of the factors (terms, R, R) and (terms, C, C), and the centre (D,) fp32."""
     (terms, rows, _), cols, dim = row_factors.shape, col_factors.shape[1], prototypes.shape[1]
-    group_kernel[cols + surveys.programs(terms, rows, cols, dim),](
+    recording.launch(
+        group_kernel,
+        cols + surveys.programs(terms, rows, cols, dim),
         row_keys,
         bmu,
         order,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common.product import ROWS_A_SUM, UNITS_BACK, add_short, from_centre, weigh
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks, family
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 
 BESIDE_ONE = tl.constexpr(2.0**-24)
 
@@ -101,16 +101,23 @@ def smooth_columns_kernel(
 
 
 def smooth_columns(
-    prototypes: Tensor, inverse_prototypes: Tensor, rest_prototypes: Tensor, centre: Tensor, col_factors: Tensor
-) -> Tensor:
+    recording: Recording,
+    prototypes: Buffer,
+    inverse_prototypes: Buffer,
+    rest_prototypes: Buffer,
+    centre: Buffer,
+    col_factors: Buffer,
+) -> Buffer:
     """The normalised prototypes (R C, D) as seen from the centre (D,), smoothed by each term of the column factors (terms, C,
     C): (terms, R C, D) fp32."""
     (count, dim), (terms, cols, _) = prototypes.shape, col_factors.shape
     rows = count // cols
-    smoothed = torch.empty((terms, count, dim), dtype=torch.float32, device=col_factors.device)
+    smoothed = recording.temporary((terms, count, dim), torch.float32)
     config = configs.smooth(family(prototypes.device), cols, dim)
     programs = terms * rows * blocks(cols, config["BLOCK_OUT"]) * blocks(dim, config["BLOCK_D"])
-    smooth_columns_kernel[programs,](
+    recording.launch(
+        smooth_columns_kernel,
+        programs,
         prototypes,
         inverse_prototypes,
         rest_prototypes,

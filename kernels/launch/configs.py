@@ -18,6 +18,9 @@ class Config:
     num_stages: int = 2
     max_registers: int = 0  # a thread; 0 leaves it to the compiler
 
+    def __hash__(self) -> int:
+        return hash((*self.blocks.items(), self.num_warps, self.num_stages, self.max_registers))
+
     def __getitem__(self, block: str) -> int:
         return self.blocks[block]
 

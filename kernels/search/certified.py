@@ -11,13 +11,11 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common import keys
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks, family
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 from vitsom_fast.kernels.search.prepare import UNIT, Operands
-
-from vitsom_fast import settings
 
 # Sums of this many features start from zero before they are added up in fp32: tensor cores cut off low bits of long sums.
 FEATURES_A_SUM = tl.constexpr(512)
@@ -114,20 +112,28 @@ def rescore_kernel(
     tl.store(row_keys + row, key)
 
 
-def is_chosen(batch: int, count: int, dim: int) -> bool:
-    """Whether VITSOM_TRITON_SEARCH=certified asks for it and the maxima take no more memory than the inputs."""
-    wanted = settings.searches_certified()
-    return wanted and batch * blocks(count, GROUP.value) <= (batch + count) * dim
+def is_affordable(batch: int, count: int, dim: int) -> bool:
+    """Whether the maxima take no more memory than the inputs."""
+    return batch * blocks(count, GROUP.value) <= (batch + count) * dim
 
 
-def search_certified(operands: Operands, row_keys: Tensor) -> None:
+def search_certified(recording: Recording, operands: Operands, row_keys: Buffer) -> None:
     """Sets the keys (B,) to those of the BMUs; the operands are split."""
     (batch, padded_dim), count = operands.z_high.shape, operands.prototypes_high.shape[0]
     groups = blocks(count, GROUP.value)
-    maxima = torch.empty((batch, groups), dtype=torch.float32, device=row_keys.device)
+    maxima = recording.temporary((batch, groups), torch.float32)
     config = configs.group_maxima(family(row_keys.device), padded_dim)
-    group_maxima_kernel[blocks(batch, config["BLOCK_B"]) * blocks(count, config["BLOCK_K"]),](
-        operands.z_high, operands.prototypes_high, maxima, batch, count, padded_dim, groups, **config.options()
+    recording.launch(
+        group_maxima_kernel,
+        blocks(batch, config["BLOCK_B"]) * blocks(count, config["BLOCK_K"]),
+        operands.z_high,
+        operands.prototypes_high,
+        maxima,
+        batch,
+        count,
+        padded_dim,
+        groups,
+        **config.options(),
     )
     config = configs.rescore()
-    rescore_kernel[batch,](*operands[:4], maxima, row_keys, count, padded_dim, groups, **config.options())
+    recording.launch(rescore_kernel, batch, *operands[:4], maxima, row_keys, count, padded_dim, groups, **config.options())

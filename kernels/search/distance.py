@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common import keys
 from vitsom_fast.kernels.common.unit import DROP
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -52,14 +52,21 @@ def distance_kernel(
 
 
 def distance(
-    z: Tensor, prototypes: Tensor, inverse_z: Tensor, inverse_prototypes: Tensor, row_keys: Tensor
-) -> tuple[Tensor, Tensor]:
-    """BMU (B,) int64 and distance (B,) fp32 of z (B, D), for the keys (B,) that a search left."""
+    recording: Recording,
+    z: Buffer,
+    prototypes: Buffer,
+    inverse_z: Buffer,
+    inverse_prototypes: Buffer,
+    row_keys: Buffer,
+) -> None:
+    """Results: BMU (B,) int64 and distance (B,) fp32 of z (B, D), for the keys (B,) that a search left."""
     batch, dim = z.shape
-    bmu = torch.empty(batch, dtype=torch.int64, device=z.device)
-    nearest = torch.empty(batch, dtype=torch.float32, device=z.device)
+    bmu = recording.result((batch,), torch.int64)
+    nearest = recording.result((batch,), torch.float32)
     config = configs.distance(dim)
-    distance_kernel[blocks(batch, config["ROWS"]),](
+    recording.launch(
+        distance_kernel,
+        blocks(batch, config["ROWS"]),
         z,
         prototypes,
         inverse_z,
@@ -73,4 +80,3 @@ def distance(
         *prototypes.stride(),
         **config.options(),
     )
-    return bmu, nearest

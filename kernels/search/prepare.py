@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common import keys
 from vitsom_fast.kernels.common.unit import DROP, lifted_inverse, power_of_two
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 
 # fp16 keeps 11 bits of what is at least 2^-14: of an element 2^-13 times its row's norm both halves keep theirs.
 UNIT = tl.constexpr(4096.0)
@@ -121,13 +121,13 @@ def _prepare_rows(
 class Operands(NamedTuple):
     """Latents and prototypes as the search multiplies them."""
 
-    z_high: Tensor  # [B, padded D]
-    z_low: Tensor  # that of fp32 latents; else z_high once more, not to be used
-    prototypes_high: Tensor  # [K, padded D]
-    prototypes_low: Tensor
-    prototype_scale: Tensor  # [K] fp32, empty for fp32 prototypes
-    rest_z: Tensor  # [B] fp32, what the inverses of the lengths were rounded by
-    rest_prototypes: Tensor  # [K]
+    z_high: Buffer  # [B, padded D]
+    z_low: Buffer  # that of fp32 latents; else z_high once more, not to be used
+    prototypes_high: Buffer  # [K, padded D]
+    prototypes_low: Buffer
+    prototype_scale: Buffer  # [K] fp32, empty for fp32 prototypes
+    rest_z: Buffer  # [B] fp32, what the inverses of the lengths were rounded by
+    rest_prototypes: Buffer  # [K]
 
     @property
     def is_split(self) -> bool:
@@ -136,21 +136,31 @@ class Operands(NamedTuple):
 
 
 def prepare(
-    z: Tensor, prototypes: Tensor, inverse_z: Tensor, inverse_prototypes: Tensor, row_keys: Tensor, tickets: Tensor
+    recording: Recording,
+    z: Buffer,
+    prototypes: Buffer,
+    inverse_z: Buffer,
+    inverse_prototypes: Buffer,
+    row_keys: Buffer,
+    tickets: Buffer,
 ) -> Operands:
     """Operands for z (B, D) and prototypes (K, D); fills in the lifted inverses of their lengths (B,) and (K,) fp32, the keys
     (B,) and the tickets."""
-    (batch, dim), count, device = z.shape, prototypes.shape[0], z.device
+    (batch, dim), count = z.shape, prototypes.shape[0]
     split = z.dtype == torch.float32
-    shape = batch + count, configs.padded_dim(dim)
-    z_high, prototypes_high = torch.empty(shape, dtype=torch.float16, device=device).split([batch, count])
-    z_low, prototypes_low = z_high, prototypes_high
+    padded_dim = configs.padded_dim(dim)
+    z_high = z_low = recording.temporary((batch, padded_dim), torch.float16)
+    prototypes_high = prototypes_low = recording.temporary((count, padded_dim), torch.float16)
     if split:
-        z_low, prototypes_low = torch.empty(shape, dtype=torch.float16, device=device).split([batch, count])
-    prototype_scale = torch.empty(0 if split else count, dtype=torch.float32, device=device)
-    rest_z, rest_prototypes = torch.empty(batch + count, dtype=torch.float32, device=device).split([batch, count])
+        z_low = recording.temporary((batch, padded_dim), torch.float16)
+        prototypes_low = recording.temporary((count, padded_dim), torch.float16)
+    prototype_scale = recording.temporary((0 if split else count,), torch.float32)
+    rest_z = recording.temporary((batch,), torch.float32)
+    rest_prototypes = recording.temporary((count,), torch.float32)
     config = configs.prepare(dim)
-    prepare_kernel[blocks(batch, config["ROWS"]) + blocks(count, config["ROWS"]),](
+    recording.launch(
+        prepare_kernel,
+        blocks(batch, config["ROWS"]) + blocks(count, config["ROWS"]),
         z,
         prototypes,
         inverse_z,
@@ -167,7 +177,7 @@ def prepare(
         batch,
         count,
         dim,
-        shape[1],
+        padded_dim,
         tickets.numel(),
         *z.stride(),
         *prototypes.stride(),

@@ -21,11 +21,11 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from vitsom_fast.kernels.common import keys
 from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.configs import Config
 from vitsom_fast.kernels.launch.device import blocks, multiprocessors
+from vitsom_fast.kernels.launch.plan import Buffer, Recording
 from vitsom_fast.kernels.search.prepare import Operands
 
 # Features are split across programs in whole multiples of this.
@@ -213,18 +213,29 @@ def _even_splits(batch_tiles: int, tiles: int, multiprocessors: int) -> int:
     return min(range(1, most + 1), key=lambda splits: (blocks(batch_tiles * splits, multiprocessors) / splits, splits))
 
 
-def search(plan: Plan, operands: Operands, row_keys: Tensor, tickets: Tensor) -> None:
+def search(recording: Recording, plan: Plan, operands: Operands, row_keys: Buffer, tickets: Buffer) -> None:
     """Raises the keys (B,) to those of the BMUs. The tickets are zeros and are used up."""
     batch, padded_dim = operands.z_high.shape
     count, split, config = operands.prototypes_high.shape[0], operands.is_split, plan.config
     if config.is_resident:
-        search_resident_kernel[plan.batch_tiles * blocks(plan.tiles, plan.tiles_a_split),](
-            *operands[:5], row_keys, batch, count, padded_dim, plan.tiles_a_split, SPLIT=split, **config.options()
+        recording.launch(
+            search_resident_kernel,
+            plan.batch_tiles * blocks(plan.tiles, plan.tiles_a_split),
+            *operands[:5],
+            row_keys,
+            batch,
+            count,
+            padded_dim,
+            plan.tiles_a_split,
+            SPLIT=split,
+            **config.options(),
         )
         return
     scores = plan.batch_tiles * plan.tiles * config["BLOCK_B"] * config["BLOCK_K"]
-    partial = torch.empty((plan.dim_splits if plan.dim_splits > 1 else 0, scores), dtype=torch.float32, device=row_keys.device)
-    search_streaming_kernel[plan.batch_tiles * plan.tiles * plan.dim_splits,](
+    partial = recording.temporary((plan.dim_splits if plan.dim_splits > 1 else 0, scores), torch.float32)
+    recording.launch(
+        search_streaming_kernel,
+        plan.batch_tiles * plan.tiles * plan.dim_splits,
         *operands[:5],
         row_keys,
         tickets,

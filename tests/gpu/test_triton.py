@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,19 @@ def kernels(name: str) -> Any:
 
 def search_with(config: Any, z: Tensor, prototypes: Tensor) -> Tensor:
     """BMUs as one configuration of the search finds them."""
-    (batch, dim), count = z.shape, prototypes.shape[0]
-    plan = kernels("search.search").plan_search(config, batch, count, dim, z.device)
-    row_keys = torch.empty(batch, dtype=torch.int64, device=z.device)
-    tickets = torch.empty(1 + plan.num_tickets, dtype=torch.int32, device=z.device)
-    inverses = torch.empty(batch, device=z.device), torch.empty(count, device=z.device)
-    operands = kernels("search.prepare").prepare(z, prototypes, *inverses, row_keys, tickets)
-    kernels("search.search").search(plan, operands, row_keys, tickets[1:])
-    bmu, _ = kernels("search.distance").distance(z, prototypes, *inverses, row_keys)
+    passes = kernels("passes")
+    bmu, _ = kernels("launch.plan").planned(passes.find_bmu, (z, prototypes), passes.Choice(config=config))(z, prototypes)
     return bmu
+
+
+@pytest.fixture
+def along_axes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """However small batch and map are, the neighborhood is applied along one axis of the grid after the other."""
+    plan = kernels("launch.plan")
+    plan.forget()
+    monkeypatch.setattr(kernels("context"), "_MOST_WEIGHTS", 0)
+    yield
+    plan.forget()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -75,7 +80,7 @@ def test_features_split_across_programs(batch: int, count: int, dim: int) -> Non
 def test_certified_search(monkeypatch: pytest.MonkeyPatch, dim: int, near: float) -> None:
     """Prototypes so close that the upper halves alone cannot tell which is nearest."""
     monkeypatch.setenv("VITSOM_TRITON_SEARCH", "certified")
-    assert kernels("search.certified").is_chosen(40, 300, dim)
+    assert kernels("search.certified").is_affordable(40, 300, dim)
     centre = torch.randn(1, dim)
     z = (centre + near * torch.randn(40, dim)).to(GPU)
     prototypes = (centre + near * torch.randn(150, dim)).repeat(2, 1).to(GPU)
@@ -93,19 +98,18 @@ def test_certified_search(monkeypatch: pytest.MonkeyPatch, dim: int, near: float
 
 
 @pytest.fixture(params=["dense", "factorised"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def form(request: pytest.FixtureRequest) -> str:
     """How the neighborhood is applied: by the weights of all pairs, or along one axis of the grid after the other."""
     if request.param == "factorised":
-        monkeypatch.setattr(importlib.import_module("vitsom_fast.backends.triton"), "_MOST_WEIGHTS", 0)
+        request.getfixturevalue("along_axes")
     return request.param
 
 
 @pytest.mark.parametrize("count", [1, 3, 16, 1600])
 def test_kept_weights_are_bounded(count: int) -> None:
     """4 MB, padding included, however many samples there are."""
-    backend = importlib.import_module("vitsom_fast.backends.triton")
     for batch in (1 << power for power in range(24)):
-        assert backend.context_size(batch, 1, count) <= (1 << 20) + 2 * (batch + count) + 1
+        assert kernels("context").size(batch, 1, count) <= (1 << 20) + 2 * (batch + count) + 12
 
 
 LAUNCHES = {"dense": 7, "factorised": 8}
@@ -123,6 +127,7 @@ def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch, form: str, temperat
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(kernel_type, "run", counting)
+    kernels("launch.plan").forget()
     run("triton", torch.randn(9, 8), torch.randn(12, 8), Grid(3, 4, topology), temperature)
     assert len(launched) == LAUNCHES[form], launched
 
@@ -163,13 +168,13 @@ def test_both_forms(form: str, grid: Grid, batch: int, dim: int, data: str, dtyp
             check(result, z, prototypes, grid, temperature, reduction="sum", cancels=True)
 
 
+@pytest.mark.usefixtures("along_axes")
 def test_a_short_prototype_far_away_has_the_largest_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its weight is 1e-31 and less, too far away for a block of columns that leaves out what is nothing beside 1; and its
     gradient is divided by its length."""
     configs = kernels("launch.configs")
     blocks = configs.Config({"BLOCK_OUT": 16, "BLOCK_IN": 16, "BLOCK_D": 64})
     monkeypatch.setattr(configs, "project", lambda family: blocks)
-    monkeypatch.setattr(importlib.import_module("vitsom_fast.backends.triton"), "_MOST_WEIGHTS", 0)
     grid = Grid(1, 129)  # the shortest axis of which blocks of this size are left out
     prototypes = torch.randn(129, 16)
     z = prototypes[:1].clone()

@@ -10,6 +10,8 @@ from vitsom_fast.backends.unit_rows import without_length
 # Elements hashed at a time: 1 MB stays in a CPU's cache; on a GPU launches count, and 64 MB are little.
 _PIECE, _PIECE_ELSEWHERE = 1 << 18, 1 << 24
 
+_ODD = 0x2545F491
+
 
 def lowest_equal(rows: Tensor, norm: Tensor, index: Tensor) -> Tensor:
     """(B,): the lowest index of a row that is the same as ``rows[index]``, for rows (K, D), their norms (K, 1) and index (B,).
@@ -30,13 +32,22 @@ def lowest_equal(rows: Tensor, norm: Tensor, index: Tensor) -> Tensor:
 def _hash(rows: Tensor, norm: Tensor) -> Tensor:
     """(K,) int64, the same for rows that are the same wherever they are: integer sums do not depend on their order."""
     words = rows.shape[1] * rows.element_size() // 4
-    place = torch.arange(1, words + 1, device=rows.device, dtype=torch.int64)
-    multiplier = ((place * 0x9E3779B1) % 0x7FFFFFFF | 1).to(torch.int32)  # [words], odd
+    multiplier = (_scattered(torch.arange(1, words + 1, device=rows.device)) | 1).to(torch.int32)  # [words], odd
     step = max(1, (_PIECE if rows.device.type == "cpu" else _PIECE_ELSEWHERE) // rows.shape[1])
     sums = []
     for piece, norms in zip(rows.split(step), norm.split(step), strict=True):
         bits = without_length(piece, norms).add_(0.0).contiguous().view(torch.int32)  # + 0.0: -0 equals 0
-        # Upper halves into the lower ones: of small integers only those are set, and a product would leave 12 bits of them.
-        sums.append(bits.bitwise_xor_(bits >> 16).mul_(multiplier).sum(dim=1, dtype=torch.int32))
+        # Upper bits into the lower ones, twice: small integers have no others, and differ in multiples of a power of two.
+        bits.bitwise_xor_(bits >> 16).mul_(_ODD)
+        sums.append(bits.bitwise_xor_(bits >> 15).mul_(multiplier).sum(dim=1, dtype=torch.int32))
     size = without_length(norm, norm)[:, 0].double().view(torch.int64)  # [K]
     return size * 0x9E3779B1 + torch.cat(sums)
+
+
+def _scattered(place: Tensor) -> Tensor:
+    """Numbers below 2^31 without a pattern: were they in proportion to the place, rows with two elements exchanged for two
+    others would have one sum."""
+    x = place * 0x9E3779B1
+    for factor in (0x85EBCA6B, 0xC2B2AE35):
+        x = ((x ^ (x >> 15)) & 0x7FFFFFFF) * factor
+    return (x ^ (x >> 16)) & 0x7FFFFFFF

@@ -1,0 +1,187 @@
+"""Plans of launches: every call has its own addresses and numbers, and a plan serves no other kind of tensors.
+
+Where Triton interprets there is no compiled kernel to repeat; a stand-in takes the addresses as one would, and hands tensors of
+what lies there to the interpreter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from helpers import BACKENDS, GPU, check, check_bmu, run
+from torch import Tensor
+
+from vitsom_fast import Grid, available_backends, find_bmu
+
+REASON = available_backends()["triton"]
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+INTERPRETED = BACKENDS["triton"] == "cpu"
+
+
+def _plan() -> Any:
+    """The module; imported late, as Triton may be absent."""
+    return importlib.import_module("vitsom_fast.kernels.launch.plan")
+
+
+class Repeated:
+    """How often compiled kernels were launched by their addresses."""
+
+    count = 0
+
+
+@pytest.fixture
+def repeated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Repeated]:
+    """No plan is there yet; from its second call on, each repeats its launches."""
+    plan, counter = _plan(), Repeated()
+    plan.forget()
+    first = plan.first_launch
+
+    def counting(kernel: Any, programs: int, arguments: list[Any], options: dict[str, Any]) -> Callable[..., None]:
+        runner = first(kernel, programs, arguments, options) or _by_address(kernel, programs, arguments, options)
+
+        def run(*repeated_arguments: Any, stream: int) -> None:
+            counter.count += 1
+            runner(*repeated_arguments, stream=stream)
+
+        return run
+
+    monkeypatch.setattr(plan, "first_launch", counting)
+    if INTERPRETED:
+        monkeypatch.setattr(plan, "current_stream", lambda device: 0)
+    yield counter
+    plan.forget()
+
+
+def _by_address(kernel: Any, programs: int, arguments: list[Any], options: dict[str, Any]) -> Callable[..., None]:
+    """A compiled kernel's stand-in: what it was first launched with says of what kind the tensors at the addresses are."""
+    likes = [(x.dtype, x.shape, x.stride()) if isinstance(x, Tensor) else None for x in arguments]
+
+    def run(*repeated_arguments: Any, stream: int) -> None:
+        tensors = [_at(x, *like) if like else x for x, like in zip(repeated_arguments, likes, strict=True)]
+        kernel[programs,](*tensors, **options)
+
+    return run
+
+
+def _at(address: int, dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
+    assert isinstance(address, int)
+    if 0 in shape:
+        return torch.empty(shape, dtype=dtype)
+    length = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    memory = (ctypes.c_char * (length * dtype.itemsize)).from_address(address)
+    return torch.frombuffer(memory, dtype=dtype).as_strided(shape, strides)
+
+
+def step(z: Tensor, prototypes: Tensor, grid: Grid, temperature: float | Tensor) -> None:
+    check(run("triton", z, prototypes, grid, temperature), z, prototypes, grid, temperature)
+
+
+@pytest.mark.parametrize("grid", [Grid(3, 4), Grid(5, 3, "hexagonal")], ids=str)
+@pytest.mark.parametrize("batch", [9, 700])  # by weights, and along axes
+def test_repeated_launches_see_new_addresses(
+    repeated: Repeated, monkeypatch: pytest.MonkeyPatch, grid: Grid, batch: int
+) -> None:
+    if batch == 700:
+        monkeypatch.setattr(importlib.import_module("vitsom_fast.kernels.context"), "_MOST_WEIGHTS", 0)
+    kept = []  # so that no call gets the memory of the last
+    for call in range(3):
+        z, prototypes = torch.randn(batch % 100 + 20, 17), torch.randn(grid.num_prototypes, 17)
+        step(z, prototypes, grid, 1.0 + call)
+        kept += [z, prototypes]
+        assert (repeated.count > 0) == (call > 0)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 0.7, 1e4, torch.tensor(0.7), torch.tensor(2.0, dtype=torch.float64)])
+def test_the_temperature_is_that_of_the_call(repeated: Repeated, temperature: float | Tensor) -> None:
+    z, prototypes, grid = torch.randn(8, 5), torch.randn(12, 5), Grid(3, 4)
+    other = torch.full_like(temperature, 1.3) if isinstance(temperature, Tensor) else 1.3
+    for each in (other, temperature, other):
+        step(z, prototypes, grid, each)
+    assert repeated.count
+
+
+def test_no_plan_serves_another_kind(repeated: Repeated) -> None:
+    """Other dtypes, sizes, strides, alignment and grids of as many units each get a plan of their own."""
+    plans = _plan()._plans
+    grid = Grid(3, 4)
+    z, prototypes = torch.randn(8, 16), torch.randn(12, 16)
+    aligned = torch.randn(8 * 16 + 1)
+    kinds: dict[str, Callable[[], None]] = {
+        "plain": lambda: step(z, prototypes, grid, 1.0),
+        "dtype": lambda: step(z.bfloat16(), prototypes.bfloat16(), grid, 1.0),
+        "batch": lambda: step(z[:7], prototypes, grid, 1.0),
+        "features": lambda: step(z[:, :9], prototypes[:, :9], grid, 1.0),
+        "strides": lambda: step(z.T.contiguous().T, prototypes, grid, 1.0),
+        "alignment": lambda: step(aligned[1:].view(8, 16), prototypes, grid, 1.0),
+        "grid": lambda: step(z, prototypes, Grid(4, 3), 1.0),
+        "hexagonal": lambda: step(z, prototypes, Grid(4, 3, "hexagonal"), 1.0),
+        "sum": lambda: check(
+            run("triton", z, prototypes, grid, 1.0, reduction="sum"), z, prototypes, grid, 1.0, reduction="sum"
+        ),
+    }
+    for kind, call in kinds.items():
+        before = len(plans)
+        call()
+        assert len(plans) > before or (kind == "alignment" and not INTERPRETED), kind
+    before, count = len(plans), repeated.count
+    for call in kinds.values():
+        call()
+    assert len(plans) == before
+    assert repeated.count > count
+
+
+def test_other_rows_and_columns_of_as_many_units_are_another_kind(repeated: Repeated) -> None:
+    z, prototypes = torch.randn(8, 16), torch.randn(12, 16)
+    for _ in range(2):
+        for grid in (Grid(3, 4), Grid(4, 3), Grid(2, 6), Grid(12, 1)):
+            step(z, prototypes, grid, 1.0)
+
+
+def test_kept_results_are_not_written_again(repeated: Repeated) -> None:
+    """Of a call that comes after: results are the caller's."""
+    prototypes = torch.randn(12, 16, device=GPU)
+    first, second = torch.randn(8, 16, device=GPU), torch.randn(8, 16, device=GPU)
+    find_bmu(first, prototypes, backend="triton")
+    bmu, distance = find_bmu(first, prototypes, backend="triton")
+    kept = bmu.clone(), distance.clone()
+    find_bmu(second, prototypes, backend="triton")
+    assert torch.equal(bmu, kept[0])
+    assert torch.equal(distance, kept[1])
+    check_bmu(bmu.cpu(), first.cpu(), prototypes.cpu())
+
+
+def test_plans_are_bounded(monkeypatch: pytest.MonkeyPatch, repeated: Repeated) -> None:
+    plan = _plan()
+    monkeypatch.setattr(plan, "_MOST_PLANS", 3)
+    for batch in range(1, 8):
+        z, prototypes = torch.randn(batch, 4, device=GPU), torch.randn(5, 4, device=GPU)
+        bmu, _ = find_bmu(z, prototypes, backend="triton")
+        check_bmu(bmu.cpu(), z.cpu(), prototypes.cpu())
+        assert len(plan._plans) <= 3
+
+
+def test_arguments_are_in_the_kernels_order() -> None:
+    """Whatever is given by name goes to its place, and a name that is none to the compiler."""
+    plan = _plan()
+
+    class Kernel:
+        arg_names = ("x", "out", "count", "WIDE", "BLOCK")
+
+    recording = plan.Recording(torch.device("cpu"))
+    x = recording.given(plan.Kind(torch.float32, (4,), (1,), True))
+    number = recording.given(None)
+    out = recording.result((4,), torch.float32)
+    _, scratch = recording.temporary((3,), torch.float32), recording.temporary((2, 2), torch.int32)
+    recording.launch(Kernel, 7, x, scratch.part(1, (2,), torch.int32), number, BLOCK=64, num_warps=8, WIDE=True)
+    (launch,) = recording.launches
+    assert launch.programs == 7
+    assert launch.arguments[3:] == (True, 64)
+    assert launch.options == {"num_warps": 8}
+    assert launch.places == ((0, 0, 0), (1, -1, 256 + 4), (2, 1, 0))
+    assert out.owner == 2
+    assert recording.bytes == 512
