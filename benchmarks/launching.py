@@ -79,7 +79,7 @@ def passes(workload: Workload, backend: str) -> dict[str, Callable[[], Any]]:
     one = torch.ones(())
     at_temperature = torch.tensor(temperature)
     detached = z.detach(), prototypes.detach()
-    _, bmu, *kept = own.som_forward(*detached, *factors, "mean")
+    _, bmu, attraction, context = own.som_forward(*detached, *factors, "mean")
 
     def step() -> tuple[Tensor, ...]:
         loss, _ = som_loss(z, prototypes, grid, at_temperature, backend=backend)
@@ -87,7 +87,7 @@ def passes(workload: Workload, backend: str) -> dict[str, Callable[[], Any]]:
 
     return {
         "forward": lambda: own.som_forward(*detached, *factors, "mean"),
-        "backward": lambda: own.som_backward(one, *detached, *factors, bmu, *kept, "mean", True, True),
+        "backward": lambda: own.som_backward(one, *detached, *factors, bmu, attraction, context, "mean", True, True),
         "search": lambda: find_bmu(*detached, backend=backend),
         "step": step,
     }
