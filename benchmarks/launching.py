@@ -36,6 +36,17 @@ class Counter:
         self.count += 1
 
 
+def _first_launch(counter: Counter) -> Callable[..., Counter]:
+    def launch(*_: Any) -> Counter:
+        return counter
+
+    return launch
+
+
+def _current_stream(device: torch.device) -> int:  # a mock's call would take longer than a launch
+    return 0
+
+
 @contextmanager
 def no_device(counter: Counter) -> Iterator[None]:
     """Both GPU backends serve CPU tensors, and do nothing with them."""
@@ -59,8 +70,8 @@ def no_device(counter: Counter) -> Iterator[None]:
     with (
         mock.patch.object(cuda, "_cuda", module),
         mock.patch.object(cuda, "_reason", None),
-        mock.patch.object(plan, "first_launch", return_value=counter),
-        mock.patch.object(plan, "current_stream", return_value=0),
+        mock.patch.object(plan, "first_launch", _first_launch(counter)),
+        mock.patch.object(plan, "current_stream", _current_stream),
     ):
         try:
             yield
