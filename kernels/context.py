@@ -1,4 +1,4 @@
-"""What a forward pass keeps for the backward: one tensor of fp32, whose parts begin at whole 16 bytes."""
+"""What a forward pass keeps for the backward: one tensor of fp32, in parts without gaps, the largest first and so aligned."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ def weights_pitch(count: int) -> int:
 def size(batch: int, rows: int, cols: int) -> int:
     """Of the tensor, for so many samples and a grid of so many rows and columns."""
     count = rows * cols
-    rest = batch * weights_pitch(count) if keeps_weights(batch, count) else _whole(batch) + cols + 1
-    return _whole(batch) + _whole(count) + rest
+    return _first_size(batch, count, cols) + batch + count
+
+
+def _first_size(batch: int, count: int, cols: int) -> int:
+    return batch * weights_pitch(count) if keeps_weights(batch, count) else batch + cols + 1
 
 
 class Context(NamedTuple):
@@ -43,17 +46,10 @@ class Context(NamedTuple):
 def parts(context: Buffer, batch: int, rows: int, cols: int) -> Context:
     """The parts of a tensor of that size."""
     count = rows * cols
-    inverse_z = context.part(0, (batch,), torch.float32)
-    inverse_prototypes = context.part(_whole(batch), (count,), torch.float32)
-    rest = _whole(batch) + _whole(count)
-    weights = None
-    if keeps_weights(batch, count):
-        weights = context.part(rest, (batch, weights_pitch(count)), torch.float32)
-    order = context.part(rest, (batch,), torch.int32)
-    starts = context.part(rest + _whole(batch), (cols + 1,), torch.int32)
+    weights = context.part(0, (batch, weights_pitch(count)), torch.float32) if keeps_weights(batch, count) else None
+    order = context.part(0, (batch,), torch.int32)
+    starts = context.part(batch, (cols + 1,), torch.int32)
+    first = _first_size(batch, count, cols)
+    inverse_z = context.part(first, (batch,), torch.float32)
+    inverse_prototypes = context.part(first + batch, (count,), torch.float32)
     return Context(inverse_z, inverse_prototypes, weights, order, starts)
-
-
-def _whole(count: int) -> int:
-    """So many numbers and what fills them up to 16 bytes."""
-    return -(-count // 4) * 4

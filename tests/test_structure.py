@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import platform
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -121,3 +122,12 @@ def test_every_header_stands_by_itself(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         for header, said in zip(headers, pool.map(errors, headers), strict=True):
             assert "error" not in said, f"{header}:\n{said}"
+
+
+def test_types_of_one_module_are_its_own() -> None:
+    """Both modules bind a ``Neighborhood``: of two for all, whichever is loaded last could not be."""
+    bindings = [ROOT / "csrc" / "cpu" / "module" / "bindings.cpp", ROOT / "csrc" / "cuda" / "bindings.cpp"]
+    for path in bindings:
+        bound = re.findall(r"py::class_<[^;]*?\(m,[^;]*?\)", path.read_text())
+        assert bound
+        assert all("py::module_local()" in each for each in bound), path

@@ -132,20 +132,20 @@ def _refusal(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class PlacedGrid(Grid):
-    """A grid whose positions are on the device already, as an eager module keeps them: none is copied in a step."""
+    """A grid whose lattice is on the device already, as an eager module keeps it: none is copied in a step."""
 
     placed: Tensor | None = None
 
     @property
-    def positions(self) -> Tensor:
+    def lattice(self) -> Tensor:
         assert self.placed is not None
         return self.placed
 
 
 def _placed(inputs: Inputs) -> Inputs:
     grid = inputs.grid
-    positions = grid.positions.to(inputs.z.device, torch.float32)
-    return inputs._replace(grid=PlacedGrid(grid.rows, grid.cols, grid.topology, grid.periodic, positions))
+    lattice = grid.lattice.to(inputs.z.device, torch.float32)
+    return inputs._replace(grid=PlacedGrid(grid.rows, grid.cols, grid.topology, grid.periodic, lattice))
 
 
 def _eager_step(z: Tensor, prototypes: Tensor, grid: Grid, temperature: Tensor) -> tuple[Tensor, Tensor]:

@@ -76,9 +76,9 @@ void som_backward(
 
 PYBIND11_MODULE(_cuda, m) {
     m.doc() = "CUDA kernels of vitsom_fast; the caller guarantees addresses, sizes and dtypes.";
-    py::class_<Problem>(m, "Problem").def(py::init(&problem));
-    py::class_<Neighborhood>(m, "Neighborhood").def(py::init(&neighborhood));
-    py::class_<Execution>(m, "Execution").def(py::init(&execution));
+    py::class_<Problem>(m, "Problem", py::module_local()).def(py::init(&problem));
+    py::class_<Neighborhood>(m, "Neighborhood", py::module_local()).def(py::init(&neighborhood));
+    py::class_<Execution>(m, "Execution", py::module_local()).def(py::init(&execution));
     m.def("find_bmu_workspace", &vitsom::cuda::find_bmu_workspace, "Bytes of workspace.");
     m.def("som_forward_workspace", &vitsom::cuda::som_forward_workspace, "Bytes of workspace.");
     m.def("som_backward_workspace", &vitsom::cuda::som_backward_workspace, "Bytes of workspace.");

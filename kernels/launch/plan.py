@@ -183,9 +183,14 @@ def first_launch(kernel: Any, programs: int, arguments: list[Any], options: dict
 
 def current_stream(device: torch.device) -> int:
     """As the compiled kernels take it."""
-    from triton.runtime import driver
+    return _driver().get_current_stream(device.index)
 
-    return driver.active.get_current_stream(device.index)
+
+@functools.cache
+def _driver() -> Any:
+    from triton.runtime import driver  # late, as Triton may be absent
+
+    return driver.active
 
 
 def _real(argument: Any, owners: list[Tensor | float]) -> Any:

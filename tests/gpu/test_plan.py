@@ -155,6 +155,25 @@ def test_kept_results_are_not_written_again(repeated: Repeated) -> None:
     check_bmu(bmu.cpu(), first.cpu(), prototypes.cpu())
 
 
+@pytest.mark.parametrize("batch", [5, 700])  # by weights, and along axes
+def test_every_number_of_the_results_is_written(repeated: Repeated, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """What a graph's outputs are compared by. Deterministic algorithms fill new memory with NaN."""
+    if batch == 700:
+        monkeypatch.setattr(importlib.import_module("vitsom_fast.kernels.context"), "_MOST_WEIGHTS", 0)
+    z, prototypes = torch.randn(batch % 100 + 5, 7, device=GPU), torch.randn(15, 7, device=GPU)
+    factors = Grid(3, 5).neighborhood(1.0, device=GPU)
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            results = torch.ops.vitsom.som_forward(z, prototypes, *factors, "mean", "triton")
+            one = torch.ones((), device=GPU)
+            grads = torch.ops.vitsom.som_backward(one, z, prototypes, *factors, *results[1:], "mean", True, True, "triton")
+            assert not any(x.is_floating_point() and x.isnan().any() for x in (*results, *grads))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert repeated.count
+
+
 def test_plans_are_bounded(monkeypatch: pytest.MonkeyPatch, repeated: Repeated) -> None:
     plan = _plan()
     monkeypatch.setattr(plan, "_MOST_PLANS", 3)

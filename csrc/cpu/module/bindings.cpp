@@ -136,9 +136,9 @@ std::vector<std::string> instruction_sets() {
 
 PYBIND11_MODULE(_cpu, m) {
     m.doc() = "CPU kernels of vitsom_fast; the caller guarantees addresses, sizes and dtypes.";
-    py::class_<Problem>(m, "Problem").def(py::init(&problem));
-    py::class_<Neighborhood>(m, "Neighborhood").def(py::init(&neighborhood));
-    py::class_<SearchCounts>(m, "SearchCounts")
+    py::class_<Problem>(m, "Problem", py::module_local()).def(py::init(&problem));
+    py::class_<Neighborhood>(m, "Neighborhood", py::module_local()).def(py::init(&neighborhood));
+    py::class_<SearchCounts>(m, "SearchCounts", py::module_local())
         .def_readonly("pruned", &SearchCounts::pruned)
         .def_readonly("int8", &SearchCounts::int8)
         .def_readonly("bf16", &SearchCounts::bf16)
