@@ -147,7 +147,7 @@ class Plan:
             with torch.cuda.device(device):
                 return self(*inputs)
         results = tuple(torch.empty(shape, dtype=dtype, device=device) for shape, dtype in self._results)
-        temporaries = torch.empty(self._bytes, dtype=torch.uint8, device=device)
+        temporaries = torch.empty(self._bytes, dtype=torch.uint8, device=device) if self._bytes else None
         owners = [*inputs, *results, temporaries]
         if self._runners is None:
             self._first_call(owners)
@@ -161,7 +161,7 @@ class Plan:
             runner(*arguments, stream=stream)
         return results
 
-    def _first_call(self, owners: list[Tensor | float]) -> None:
+    def _first_call(self, owners: list[Tensor | float | None]) -> None:
         """Launches tensors, and keeps what launches the compiled kernels: interpreted ones there is nothing to keep of."""
         runners = [
             first_launch(kernel, programs, [_real(x, owners) for x in arguments], options)
@@ -193,7 +193,7 @@ def _driver() -> Any:
     return driver.active
 
 
-def _real(argument: Any, owners: list[Tensor | float]) -> Any:
+def _real(argument: Any, owners: list[Tensor | float | None]) -> Any:
     """A buffer's tensor, a number's value, and everything else as it is."""
     if isinstance(argument, Buffer):
         owner = owners[argument.owner]
