@@ -240,9 +240,12 @@ def gaussian_weights_of(backend: str) -> Callable[[Tensor, float | Tensor], Tens
         return None
 
     def weigh(squared_offsets: Tensor, temperature: float | Tensor) -> Tensor:
-        if isinstance(temperature, Tensor):
-            return gaussian_weights(squared_offsets, temperature.detach(), 0.0, backend)
-        return gaussian_weights(squared_offsets, None, temperature, backend)
+        if not isinstance(temperature, Tensor):
+            run = _gaussian_weights if _is_unobserved(squared_offsets) else gaussian_weights
+            return run(squared_offsets, None, temperature, backend)
+        temperature = temperature.detach()
+        run = _gaussian_weights if _is_unobserved(squared_offsets, temperature) else gaussian_weights
+        return run(squared_offsets, temperature, 0.0, backend)
 
     return weigh
 

@@ -31,8 +31,9 @@ def neighborhood_weights(bmu: Tensor, grid: Grid, temperature: float | Tensor, d
     offset = lattice[None, :, :] - lattice[bmu][:, None, :]  # [B, K, 2]
     if grid.periodic:
         offset = torch.stack([wrap(offset[..., axis], extent) for axis, extent in enumerate((grid.rows, grid.cols))], dim=-1)
-    squared = (offset[..., 0] * grid.row_pitch).square() + offset[..., 1].square()  # [B, K]
-    return torch.exp(-squared / (2 * temperature**2))
+    if grid.row_pitch != 1:
+        offset = torch.stack([offset[..., 0] * grid.row_pitch, offset[..., 1]], dim=-1)
+    return torch.exp(-offset.square().sum(-1) / (2 * temperature**2))
 
 
 def som_loss(
