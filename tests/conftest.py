@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -23,7 +24,7 @@ if INTERPRETED:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
 
 # Of the cases of one test, what an interpreted backend runs unless --all-cases asks for more: 10 ms a program add up.
-CASES_INTERPRETED = 2
+CASES_INTERPRETED = 1
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,12 +45,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cases: dict[tuple[str, str], list[pytest.Item]] = {}
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            cases.setdefault((f"{item.path}::{item.originalname}", _backend_of(item.callspec.params)), []).append(item)
+            cases.setdefault((f"{item.path.name}::{item.originalname}", _backend_of(item.callspec.params)), []).append(item)
     dropped: set[pytest.Item] = set()
-    for (_, name), every in cases.items():
+    for (test, name), every in cases.items():
         few = interpreted if name == "triton" and interpreted else most
         if few:
-            kept = {every[place * len(every) // few] for place in range(few)}
+            first = zlib.crc32(test.encode())  # of each test another, so that all kinds of cases are among them
+            kept = {every[(first + place * len(every) // few) % len(every)] for place in range(min(few, len(every)))}
             dropped |= set(every) - kept
     items[:] = [item for item in items if item not in dropped]
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # so that no worker is left with them in the end

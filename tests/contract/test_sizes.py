@@ -167,7 +167,7 @@ def test_any_small_case(backend: str, **case: Any) -> None:
     _check_small_case(backend, **case)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
 @_small_cases
 def test_some_small_case(backend: str, **case: Any) -> None:
     """For kernels of a GPU that run without one, a thousand times as long."""

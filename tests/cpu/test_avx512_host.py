@@ -63,6 +63,8 @@ def run_tests(module: Path, instruction_set: str) -> subprocess.CompletedProcess
         "no:cacheprovider",
         "-k",
         "cpu or pruning or exactness",
+        "-m",
+        "not slow",
         "--cases=3",
     ]
     command += [f"--deselect=tests/{name}" for name in TOO_LARGE[instruction_set]]

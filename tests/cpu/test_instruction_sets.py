@@ -26,7 +26,7 @@ def test_contract(name: str, pruning: str) -> None:
     tests = ("contract", "ops/test_adversarial.py") if pruning == "auto" else ("contract",)
     # The widest of this processor runs every case as the default.
     few = ["--cases=6" if name == "baseline" else "--cases=3"]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cpu", *few]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cpu", "-m", "not slow", *few]
     # glibc fills what it allocates with 0xfe: about -1.7e38 as a float, far out of range as an index.
     environment = {**os.environ, "VITSOM_CPU_ISA": name, "MALLOC_PERTURB_": "1"}
     # Each with another number of threads, the widest with more than most machines have cores to spare: they must not spin.
