@@ -64,8 +64,8 @@ def test_training_fits_the_map_to_its_data(any_backend: str) -> None:
     count = 15 if is_emulated(any_backend) else 60
     z = torch.eye(3, 8)[torch.arange(count) % 3] + 0.01 * torch.randn(count, 8)
     before = module.find_bmu(z)[1].mean()
-    steps = 20 if is_emulated(any_backend) else 60
-    optimizer = torch.optim.Adam(module.parameters(), lr=3 / steps)
+    steps, lr = (24, 0.25) if is_emulated(any_backend) else (60, 0.05)
+    optimizer = torch.optim.Adam(module.parameters(), lr=lr)
     for step in range(steps):
         optimizer.zero_grad()
         module(z, 2.0 * 0.05 ** (step / steps)).backward()
