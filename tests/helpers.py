@@ -85,6 +85,7 @@ def run(
     grid: Grid,
     temperature: float | Tensor,
     *,
+    distance: str = "cosine",
     reduction: str = "mean",
     grad_output: float = 1.0,
     needs_grad: tuple[bool, bool] = (True, True),
@@ -96,18 +97,18 @@ def run(
         temperature = temperature.to(device)
     z = z.detach().to(device).requires_grad_(needs_grad[0])
     prototypes = prototypes.detach().to(device).requires_grad_(needs_grad[1])
-    loss, bmu = som_loss(z, prototypes, grid, temperature, reduction=reduction, backend=backend)
+    loss, bmu = som_loss(z, prototypes, grid, temperature, distance=distance, reduction=reduction, backend=backend)
     if any(needs_grad):
         (loss * grad_output).backward()
     grads = [torch.empty(0) if x.grad is None else x.grad.cpu() for x in (z, prototypes)]
     return Result(loss.detach().cpu(), bmu.cpu(), *grads)
 
 
-def search(backend: str, z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def search(backend: str, z: Tensor, prototypes: Tensor, *, distance: str = "cosine", k: int = 1) -> tuple[Tensor, Tensor]:
     """``find_bmu`` on a backend's device; results on the CPU."""
     device = BACKENDS[backend]
-    bmu, distance = find_bmu(z.to(device), prototypes.to(device), backend=backend)
-    return bmu.cpu(), distance.cpu()
+    bmu, nearest = find_bmu(z.to(device), prototypes.to(device), distance=distance, k=k, backend=backend)
+    return bmu.cpu(), nearest.cpu()
 
 
 def truth(

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from vitsom_fast import backends, long_axis, ops, reference
 from vitsom_fast.backends import compose
+from vitsom_fast.backends.distances.losses import sample_losses
 from vitsom_fast.backends.spec import Spec, accumulation_dtype
 from vitsom_fast.backends.unit_rows import unit_rows
 from vitsom_fast.grid import NEIGHBORHOODS, Grid
 
-DISTANCES = ("cosine",)
-REDUCTIONS = ("mean", "batchmean", "sum")
+DISTANCES = ("cosine", "sqeuclidean", "euclidean", "manhattan")
+REDUCTIONS = ("mean", "batchmean", "sum", "none")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -28,6 +29,7 @@ def som_loss(
     distance: str = "cosine",
     neighborhood: str = "gaussian",
     reduction: str = "mean",
+    sample_weight: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The SOM loss of ViT-SOM (Luo & Yuan 2025): ``mean_ik h_ik d_ik`` with ``h_ik = exp(-|r_k - r_b|^2 / (2 T^2))``.
@@ -41,14 +43,20 @@ def som_loss(
         temperature: T > 0 in units of the grid: a float, or a 0-dim tensor on z's device, which a captured graph or a compiled
             step can change without being built anew. A tensor's value is not checked (that would wait for the device); where
             it is not positive the loss is NaN.
-        distance: "cosine", ``1 - z.w / (|z| |w|)``; a row of zeros has distance 1 to everything.
+        distance: "cosine", ``1 - z.w / (|z| |w|)``, a row of zeros has distance 1 to everything; "sqeuclidean",
+            ``|z - w|^2``; "euclidean", its root, and "manhattan", the sum of absolute differences, without a gradient where the
+            distance is 0. The kernels compute the cosine; all others are PyTorch operations, and of the last two each pair is
+            computed, in O(B D + K D) memory.
         neighborhood: "gaussian".
-        reduction: "mean" over B and K (ViT-SOM), "batchmean" (sum over K, mean over B: DESOM) or "sum".
+        reduction: "mean" over B and K (ViT-SOM), "batchmean" (sum over K, mean over B: DESOM), "sum", or "none": the mean over
+            K of each sample.
+        sample_weight: (B,), not negative: a sample of weight 2 counts as one that is there twice, in means too. Its values are
+            not checked (that would wait for the device).
         backend: "auto", "reference", "torch", "cpu", "triton" or "cuda".
 
     Returns:
-        The loss, 0-dim, fp32 (fp64 for fp64 inputs), and the BMU of every row, (B,) int64, the lowest index on ties. An empty
-        batch has loss 0; a row that is not finite makes the loss NaN.
+        The loss, 0-dim or for "none" (B,), fp32 (fp64 for fp64 inputs), and the BMU of every row, (B,) int64, the lowest index
+        on ties. An empty batch has loss 0; a row that is not finite makes the loss NaN.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
@@ -58,13 +66,20 @@ def som_loss(
     temperature = _checked_temperature(temperature, z.device)
     check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
     check_choice("reduction", reduction, REDUCTIONS)
+    sample_weight = _checked_weight(sample_weight, z)
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
     dtype = accumulation_dtype(z.dtype)
     if backend == "reference":
         if isinstance(temperature, Tensor):
             temperature = temperature.detach().to(dtype)
         with torch.autocast(z.device.type, enabled=False):
-            return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, reduction)
+            return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, reduction, distance, sample_weight)
+    if distance != "cosine" or reduction == "none" or sample_weight is not None:
+        bmu, _ = ops.find_bmu(z.detach(), prototypes.detach(), backend, grid.rows, grid.cols, distance)
+        factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype)
+        with torch.autocast(z.device.type, enabled=False):
+            losses = sample_losses(bmu, z, prototypes, factors.rows, factors.cols, distance)
+            return reference.reduced(losses, reduction, grid.num_prototypes, sample_weight).to(dtype), bmu
     if long_axis.serves(grid, z.shape[0]):
         return long_axis.som_loss(z, prototypes, grid, temperature, reduction, backend)
     factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype, weigh=ops.gaussian_weights_of(backend))
@@ -73,20 +88,28 @@ def som_loss(
 
 
 def find_bmu(
-    z: Tensor, prototypes: Tensor, *, distance: str = "cosine", grid: Grid | None = None, backend: str = "auto"
+    z: Tensor,
+    prototypes: Tensor,
+    *,
+    distance: str = "cosine",
+    grid: Grid | None = None,
+    k: int = 1,
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The best-matching unit of every latent and its distance; not differentiable.
+    """The best-matching unit of every latent and its distance, or the nearest two; not differentiable.
 
     Args:
         z: latents, (B, D) or (B, ...) flattened from dim 1.
         prototypes: (K, D).
-        distance: "cosine".
+        distance: as in ``som_loss``.
         grid: the map whose units they are. It changes nothing of the result, and saves the search a guess.
+        k: 1 or 2.
         backend: as in ``som_loss``.
 
     Returns:
         BMU (B,) int64, the lowest index on ties, and distance (B,) fp32 (fp64 for fp64 inputs). A row that is not finite gets
-        an index within range and the distance NaN.
+        an index within range and the distance NaN. With k = 2 both are (B, 2), the nearest first; a map of one unit has no
+        second one, which then is 0 with the distance NaN.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
@@ -94,14 +117,16 @@ def find_bmu(
     z, prototypes = _checked_inputs(z, prototypes, distance)
     if grid is not None:
         _check_grid(grid, prototypes)
+    if isinstance(k, bool) or k not in (1, 2):
+        raise ValueError(f"k must be 1 or 2, got {k!r}")
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
     z, prototypes = z.detach(), prototypes.detach()
     if backend == "reference":
         dtype = accumulation_dtype(z.dtype)
         with torch.autocast(z.device.type, enabled=False):
-            return reference.find_bmu(z.to(dtype), prototypes.to(dtype))
+            return reference.find_bmu(z.to(dtype), prototypes.to(dtype), distance, k)
     rows, cols = (0, 0) if grid is None else (grid.rows, grid.cols)
-    bmu, nearest = ops.find_bmu(z, prototypes, backend, rows, cols)
+    bmu, nearest = ops.find_bmu(z, prototypes, backend, rows, cols, distance, k)
     return bmu, nearest
 
 
@@ -114,14 +139,17 @@ def batch_update(
     *,
     distance: str = "cosine",
     neighborhood: str = "gaussian",
+    sample_weight: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One step of a batch SOM (Kohonen 2001, section 3.6): each prototype becomes the mean of all latents, weighted with the
     neighborhood of their BMUs. Memory: O(B D + K D), and the square of each axis of the grid.
 
     Args:
-        z: (B, D) or (B, ...) flattened from dim 1. Under the cosine distance their directions are averaged.
-        prototypes, grid, temperature, distance, neighborhood, backend: as in ``som_loss``; "reference" computes as "torch".
+        z: (B, D) or (B, ...) flattened from dim 1. Under the cosine distance their directions are averaged, under all others
+            the rows themselves.
+        prototypes, grid, temperature, distance, neighborhood, sample_weight, backend: as in ``som_loss``; "reference" computes
+            as "torch".
 
     Returns:
         New prototypes (K, D), in the dtype of the old ones; those that no latent reaches, as its weight underflows, are the old
@@ -135,13 +163,14 @@ def batch_update(
     _check_grid(grid, prototypes)
     temperature = _checked_temperature(temperature, z.device)
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
+    sample_weight = _checked_weight(sample_weight, z)
     bmu, _ = find_bmu(z, prototypes, distance=distance, grid=grid, backend=backend)
     dtype = accumulation_dtype(z.dtype)
     factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype)
     own = backends.get("torch" if backend == "reference" else backend)
     with torch.autocast(z.device.type, enabled=False):
-        directions = unit_rows(z.to(dtype)).unit.to(dtype)
-        updated = compose.batch_update(own, directions, bmu, prototypes.to(dtype), factors.rows, factors.cols)
+        x = unit_rows(z.to(dtype)).unit.to(dtype) if distance == "cosine" else z.to(dtype)
+        updated = compose.batch_update(own, x, bmu, prototypes.to(dtype), factors.rows, factors.cols, sample_weight)
     return updated.to(dtype_of_prototypes), bmu
 
 
@@ -182,6 +211,23 @@ def _check_grid(grid: Grid, prototypes: Tensor) -> None:
             f"grid must have one unit for each prototype, got {grid.rows} x {grid.cols} = {grid.num_prototypes} units"
             f" for prototypes of shape {tuple(prototypes.shape)}"
         )
+
+
+def _checked_weight(sample_weight: Tensor | None, z: Tensor) -> Tensor | None:
+    if sample_weight is None:
+        return None
+    if not isinstance(sample_weight, Tensor) or not sample_weight.is_floating_point():
+        raise TypeError(f"sample_weight must be a floating torch.Tensor or None, got {_kind_of(sample_weight)}")
+    if sample_weight.shape != z.shape[:1] or sample_weight.device != z.device:
+        raise ValueError(
+            f"sample_weight must have shape ({z.shape[0]},) on the device of z, {z.device}, got {tuple(sample_weight.shape)} on"
+            f" {sample_weight.device}"
+        )
+    return sample_weight.detach().to(accumulation_dtype(z.dtype))
+
+
+def _kind_of(x: object) -> str:
+    return f"a tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
 
 
 def _checked_temperature(temperature: float | Tensor, device: torch.device) -> float | Tensor:

@@ -28,9 +28,9 @@ class FusedSOMLoss(nn.Module):
         dim: D, the number of features of a (flattened) latent.
         topology: "rectangular" or "hexagonal".
         periodic: join opposite edges of the map (a torus).
-        distance: "cosine".
+        distance: "cosine", "sqeuclidean", "euclidean" or "manhattan".
         neighborhood: "gaussian".
-        reduction: "mean" over samples and prototypes (ViT-SOM), "batchmean" (sum over prototypes: DESOM) or "sum".
+        reduction: "mean" over samples and prototypes (ViT-SOM), "batchmean" (sum over prototypes: DESOM), "sum" or "none".
         backend: "auto" takes the fastest that serves the device and dtype; see ``available_backends``.
         device, dtype: of the prototypes.
 
@@ -88,8 +88,16 @@ class FusedSOMLoss(nn.Module):
         """Random directions of length about 1; the cosine distance sees the direction only, its gradient 1 / length."""
         nn.init.normal_(self.prototypes, std=self.dim**-0.5)
 
-    def forward(self, z: Tensor, temperature: float | Tensor, *, return_bmu: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """The loss of latents z (B, dim) or (B, ...) at a neighborhood radius T; with ``return_bmu`` also the BMUs (B,)."""
+    def forward(
+        self,
+        z: Tensor,
+        temperature: float | Tensor,
+        *,
+        return_bmu: bool = False,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The loss of latents z (B, dim) or (B, ...), each of its weight (B,), at a neighborhood radius T; with ``return_bmu``
+        also the BMUs (B,)."""
         if not torch.compiler.is_compiling():
             self._usage.temperature = math.inf if isinstance(temperature, Tensor) else temperature
         loss, bmu = som_loss(
@@ -100,6 +108,7 @@ class FusedSOMLoss(nn.Module):
             distance=self.distance,
             neighborhood=self.neighborhood,
             reduction=self.reduction,
+            sample_weight=sample_weight,
             backend=self.backend,
         )
         return (loss, bmu) if return_bmu else loss

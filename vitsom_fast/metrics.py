@@ -97,7 +97,26 @@ def class_counts(bmu: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
     return pairs.view(num_prototypes, largest + 1)
 
 
-def topographic_error(z: Tensor, prototypes: Tensor, grid: Grid, *, backend: str = "auto") -> float:
+def quantization_error(z: Tensor, prototypes: Tensor, *, distance: str = "cosine", backend: str = "auto") -> float:
+    """The mean distance of the latents to their best-matching units (Kohonen 2001, section 2.9).
+
+    Args:
+        z: latents, (B, D) or (B, ...) flattened from dim 1, as ``find_bmu`` takes them.
+        prototypes: (K, D).
+        distance: that which trained the map.
+        backend: of the search, as in ``find_bmu``.
+
+    Returns:
+        A number in the units of the distance; NaN if a latent is not finite, or there are no latents.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
+    """
+    _, nearest = find_bmu(z, prototypes, distance=distance, backend=backend)
+    return _with_fp64(nearest).double().mean().item()
+
+
+def topographic_error(z: Tensor, prototypes: Tensor, grid: Grid, *, distance: str = "cosine", backend: str = "auto") -> float:
     """The share of latents whose best and second-best units are not neighbours on the grid (Kiviluoto 1996).
 
     Neighbours are at most 1.5 apart: 8 on a rectangular grid, 6 on a hexagonal one, across the seam of a periodic one.
@@ -106,7 +125,8 @@ def topographic_error(z: Tensor, prototypes: Tensor, grid: Grid, *, backend: str
         z: latents, (B, D) or (B, ...) flattened from dim 1, as ``find_bmu`` takes them.
         prototypes: (K, D).
         grid: the map, with ``grid.num_prototypes == K``.
-        backend: of the search for the best unit, as in ``find_bmu``; the second-best is that of fp64.
+        distance: that which trained the map.
+        backend: as in ``find_bmu``; where PyTorch has a device for it, both units are those of fp64.
 
     Returns:
         A number in [0, 1]; 0 for a map of one unit, which has no second-best; NaN if a latent or a prototype is not finite, or
@@ -116,13 +136,13 @@ def topographic_error(z: Tensor, prototypes: Tensor, grid: Grid, *, backend: str
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
     """
     _check_map(prototypes, grid)
-    bmu, distance = find_bmu(z, prototypes, grid=grid, backend=backend)
-    if len(bmu) == 0 or not (distance.isfinite().all() and prototypes.isfinite().all()):
+    bmu, nearest = find_bmu(z, prototypes, distance=distance, grid=grid, k=2, backend=backend)
+    if len(bmu) == 0 or not (nearest[:, 0].isfinite().all() and prototypes.isfinite().all()):
         return math.nan
     if grid.num_prototypes < 2:
         return 0.0
-    second = _second_bmu(z.detach().flatten(1), prototypes.detach(), bmu)
-    return (_grid_distance(grid, bmu.cpu(), second.cpu()) > ADJACENT).double().mean().item()
+    best, second = bmu.cpu().unbind(dim=1)
+    return (_grid_distance(grid, best, second) > ADJACENT).double().mean().item()
 
 
 def u_matrix(prototypes: Tensor, grid: Grid) -> Tensor:
@@ -157,21 +177,6 @@ def u_matrix(prototypes: Tensor, grid: Grid) -> Tensor:
         total += torch.where(neighbour, distance, 0.0)
         count += neighbour
     return (total / count.clamp_min(1)).clamp_min(0).float().view(grid.rows, grid.cols)
-
-
-def _second_bmu(z: Tensor, prototypes: Tensor, bmu: Tensor) -> Tensor:
-    """(N,) int64: the nearest prototype of (K, D) but for the BMU (N,) of each row of z (N, D), the lowest index on ties."""
-    z, prototypes, bmu = _with_fp64(z), _with_fp64(prototypes), _with_fp64(bmu)
-    targets = _unit_rows(prototypes).T  # [D, K]
-    # Equal prototypes may get scores that differ by the rounding of a sum of D products.
-    rounding = math.sqrt(z.shape[1]) * torch.finfo(targets.dtype).eps
-    seconds = []
-    step = max(1, _CHUNK // max(prototypes.shape))
-    for rows, best in zip(z.split(step), bmu.split(step), strict=True):
-        scores = (_unit_rows(rows, eps=_TINY) @ targets).scatter_(1, best[:, None], -math.inf)  # [step, K]
-        nearest = scores.amax(dim=1, keepdim=True) - rounding
-        seconds.append((scores >= nearest).byte().argmax(dim=1))  # of equal values argmax takes the first
-    return torch.cat(seconds)
 
 
 def _with_fp64(x: Tensor) -> Tensor:

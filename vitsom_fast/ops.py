@@ -16,11 +16,15 @@ from torch import Tensor
 
 from vitsom_fast import backends
 from vitsom_fast.backends.differentiable import loss_at
+from vitsom_fast.backends.distances.nearest import search as search_nearest
 from vitsom_fast.backends.memory import is_plain
 from vitsom_fast.backends.spec import accumulation_dtype
 
 _library = torch.library.Library("vitsom", "DEF")
-_library.define("find_bmu(Tensor z, Tensor prototypes, str backend, int rows=0, int cols=0) -> (Tensor bmu, Tensor distance)")
+_library.define(
+    'find_bmu(Tensor z, Tensor prototypes, str backend, int rows=0, int cols=0, str distance="cosine", int k=1)'
+    " -> (Tensor bmu, Tensor distance)"
+)
 _library.define("gaussian_weights(Tensor squared_offsets, Tensor? temperature, float radius, str backend) -> Tensor weights")
 _library.define(
     "som_forward(Tensor z, Tensor prototypes, Tensor row_factors, Tensor col_factors, str reduction, str backend)"
@@ -33,8 +37,13 @@ _library.define(
 )
 
 
-def _find_bmu(z: Tensor, prototypes: Tensor, backend: str, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
-    return backends.get(backend).search(z, prototypes, rows, cols)
+def _find_bmu(
+    z: Tensor, prototypes: Tensor, backend: str, rows: int = 0, cols: int = 0, distance: str = "cosine", k: int = 1
+) -> tuple[Tensor, Tensor]:
+    if distance == "cosine" and k == 1:
+        return backends.get(backend).search(z, prototypes, rows, cols)
+    bmu, nearest = search_nearest(z, prototypes, distance, k)
+    return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())
 
 
 def _gaussian_weights(squared_offsets: Tensor, temperature: Tensor | None, radius: float, backend: str) -> Tensor:
@@ -71,11 +80,11 @@ for _name, _function in (("find_bmu", _find_bmu), ("som_forward", _som_forward),
 
 
 @torch.library.register_fake("vitsom::find_bmu", lib=_library)
-def _(z: Tensor, prototypes: Tensor, backend: str, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
-    return (
-        z.new_empty(z.shape[0], dtype=torch.int64),
-        z.new_empty(z.shape[0], dtype=accumulation_dtype(z.dtype)),
-    )
+def _(
+    z: Tensor, prototypes: Tensor, backend: str, rows: int = 0, cols: int = 0, distance: str = "cosine", k: int = 1
+) -> tuple[Tensor, Tensor]:
+    shape = (z.shape[0], k) if k > 1 else (z.shape[0],)
+    return z.new_empty(shape, dtype=torch.int64), z.new_empty(shape, dtype=accumulation_dtype(z.dtype))
 
 
 @torch.library.register_fake("vitsom::gaussian_weights", lib=_library)

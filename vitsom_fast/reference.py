@@ -13,15 +13,28 @@ from torch.nn.functional import normalize
 from vitsom_fast.grid import Grid, wrap
 
 
-def distances(z: Tensor, prototypes: Tensor) -> Tensor:
-    """``d_ik = 1 - z_i . w_k / (|z_i| |w_k|)``, (B, K) in the dtype of the inputs."""
-    return 1 - normalize(z) @ normalize(prototypes).T
+def distances(z: Tensor, prototypes: Tensor, distance: str = "cosine") -> Tensor:
+    """``d_ik``, (B, K) in the dtype of the inputs: "cosine" ``1 - z_i . w_k / (|z_i| |w_k|)``, "euclidean" ``|z_i - w_k|``,
+    "sqeuclidean" its square, "manhattan" the sum of the absolute differences."""
+    if distance == "cosine":
+        return 1 - normalize(z) @ normalize(prototypes).T
+    if distance == "manhattan":
+        return torch.cdist(z, prototypes, p=1)
+    euclidean = torch.cdist(z, prototypes, compute_mode="donot_use_mm_for_euclid_dist")
+    return euclidean.square() if distance == "sqeuclidean" else euclidean
 
 
-def find_bmu(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-    """``b_i = argmin_k d_ik``, the lowest index on ties, and ``d_ib``: (B,) int64 and (B,)."""
-    distance, bmu = distances(z, prototypes).min(dim=1)
-    return bmu, distance
+def find_bmu(z: Tensor, prototypes: Tensor, distance: str = "cosine", k: int = 1) -> tuple[Tensor, Tensor]:
+    """``b_i = argmin_k d_ik``, the lowest index on ties, and ``d_ib``: (B,) int64 and (B,). With k = 2 the nearest and the
+    second nearest, (B, 2) each; NaN where there is no second one."""
+    d = distances(z, prototypes, distance)
+    nearest, bmu = d.min(dim=1)
+    if k == 1:
+        return bmu, nearest
+    d = d.scatter(1, bmu[:, None], torch.inf)
+    second_nearest, second = d.min(dim=1)
+    second_nearest = torch.where(second_nearest.isinf() & nearest.isfinite(), torch.nan, second_nearest)
+    return torch.stack([bmu, second], dim=1), torch.stack([nearest, second_nearest], dim=1)
 
 
 def neighborhood_weights(bmu: Tensor, grid: Grid, temperature: float | Tensor, dtype: torch.dtype) -> Tensor:
@@ -37,16 +50,35 @@ def neighborhood_weights(bmu: Tensor, grid: Grid, temperature: float | Tensor, d
 
 
 def som_loss(
-    z: Tensor, prototypes: Tensor, grid: Grid, temperature: float | Tensor, reduction: str = "mean"
+    z: Tensor,
+    prototypes: Tensor,
+    grid: Grid,
+    temperature: float | Tensor,
+    reduction: str = "mean",
+    distance: str = "cosine",
+    sample_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``L = mean over i and k of h_ik d_ik``, no gradient through b or h; returns (loss, bmu).
 
-    ``reduction`` "batchmean" averages over the batch only and "sum" not at all. An empty batch has loss 0.
+    ``reduction`` "batchmean" averages over the batch only, "sum" not at all, and "none" over the prototypes only. A sample of
+    weight 2 counts as one that is there twice. An empty batch has loss 0.
     """
-    d = distances(z, prototypes)  # [B, K]
+    d = distances(z, prototypes, distance)  # [B, K]
     bmu = d.detach().argmin(dim=1)  # [B]
     h = neighborhood_weights(bmu, grid, temperature, d.dtype)  # [B, K]
-    total = (h * d).sum()
-    batch = max(z.shape[0], 1)
-    count = {"mean": batch * prototypes.shape[0], "batchmean": batch, "sum": 1}[reduction]
-    return total / count, bmu
+    return reduced((h * d).sum(dim=1), reduction, prototypes.shape[0], sample_weight), bmu
+
+
+def reduced(losses: Tensor, reduction: str, num_prototypes: int, sample_weight: Tensor | None = None) -> Tensor:
+    """The loss () of the sums over all prototypes (B,), or (B,) for "none"."""
+    count: float | Tensor = max(losses.shape[0], 1)
+    if sample_weight is not None:
+        losses = losses * sample_weight
+        count = sample_weight.sum()
+        count = torch.where(count == 0, 1.0, count)  # of nothing the mean is 0
+    if reduction == "none":
+        return losses / num_prototypes
+    total = losses.sum()
+    if reduction == "sum":
+        return total
+    return total / (count * num_prototypes if reduction == "mean" else count)

@@ -24,12 +24,12 @@ def _cases(distance: str) -> dict[str, dict[str, Any]]:
     return {name: case for name, case in fields.items() if case["distance"] == distance}
 
 
-CASES = _cases("cosine")
+CASES = {name: case for distance in ("cosine", "euclidean", "manhattan") for name, case in _cases(distance).items()}
 
 
-def test_both_topologies_are_there() -> None:
-    assert len(CASES) == 8
-    assert {str(case["topology"]) for case in CASES.values()} == set(TOPOLOGIES)
+def test_all_distances_and_topologies_are_there() -> None:
+    assert len(CASES) == 24
+    assert len({(str(case["distance"]), str(case["topology"])) for case in CASES.values()}) == 6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -43,10 +43,11 @@ def test_recorded_outputs(any_backend: str, name: str, dtype: torch.dtype) -> No
     grid = Grid(rows, cols, TOPOLOGIES[str(case["topology"])])
     tolerance = 1e-5 if dtype == torch.float32 else 1e-6
 
-    result = run(any_backend, z, prototypes, grid, float(case["temperature"]))
+    distance = str(case["distance"])
+    result = run(any_backend, z, prototypes, grid, float(case["temperature"]), distance=distance)
 
     assert torch.equal(result.bmu, torch.from_numpy(case["bmu"]))
-    assert torch.equal(search(any_backend, z, prototypes)[0], torch.from_numpy(case["bmu"]))
+    assert torch.equal(search(any_backend, z, prototypes, distance=distance)[0], torch.from_numpy(case["bmu"]))
     assert result.loss.item() == pytest.approx(float(case["loss"]), rel=tolerance)
     assert relative_error(result.grad_z, torch.from_numpy(case["grad_z"])) <= tolerance
     assert relative_error(result.grad_prototypes, torch.from_numpy(case["grad_prototypes"])) <= tolerance

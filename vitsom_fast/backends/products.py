@@ -15,13 +15,19 @@ from torch import Tensor
 
 def may_be_rounded(x: Tensor) -> bool:
     """Whether PyTorch may round the operands of a product of x."""
-    if x.dtype != torch.float32:
-        return False
+    return x.dtype == torch.float32 and _operands_may_be_rounded()
+
+
+def _operands_may_be_rounded() -> bool:
     matmuls: list[Any] = [getattr(backend, "matmul", None) for backend in (torch.backends.cuda, torch.backends.mkldnn)]
     precisions = [matmul.fp32_precision for matmul in matmuls if hasattr(matmul, "fp32_precision")]
     if not precisions:  # before torch 2.9
         return torch.get_float32_matmul_precision() != "highest"
     return any(precision not in ("ieee", "none") for precision in precisions)
+
+
+# A compiler need not look into settings. It is torch.compiler.assume_constant_result without what that imports.
+_operands_may_be_rounded._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

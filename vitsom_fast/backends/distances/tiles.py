@@ -1,0 +1,125 @@
+"""Losses under distances that do not factorise: tiles of samples by all units, made in the forward pass and once more in the
+backward pass. Memory: O(B D + K D)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitsom_fast.backends.centred import slices
+from vitsom_fast.backends.spec import accumulation_dtype
+from vitsom_fast.backends.unit_rows import widest
+
+# Pairs of a tile: 1 M are 8 MB in fp64.
+_PAIRS = 1 << 20
+
+# Squared distances below this share of the squared lengths are roundings of a product in fp64: they count as 0.
+_NOTHING = 1e-14
+
+
+def tiled_losses(bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str) -> Tensor:
+    """(B,) in the widest dtype: ``sum_k h_bk d(z_i, w_k)`` for the BMUs b (B,), "euclidean" or "manhattan"."""
+    if not torch.compiler.is_compiling() and (
+        torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    ):
+        return _differentiable(bmu, z, prototypes, row_factors, col_factors, distance)
+    return _TiledLosses.apply(z, prototypes, bmu, row_factors, col_factors, distance)
+
+
+class _TiledLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, prototypes: Tensor, bmu: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str
+    ) -> Tensor:
+        ctx.save_for_backward(z, prototypes, bmu, row_factors, col_factors)
+        ctx.distance = distance
+        x, v = _seen(z, prototypes, distance)
+        losses = x.new_zeros(x.shape[0], dtype=widest(z))
+        for tile in _tiles(x, v):
+            h = pair_weights(bmu[tile], row_factors, col_factors)  # [n, K]
+            losses[tile] = (h.to(x.dtype) * _distances(x[tile], v, distance)).sum(dim=1, dtype=losses.dtype)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, prototypes, bmu, row_factors, col_factors = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # someone differentiates the gradient
+            z, prototypes = z.view_as(z), prototypes.view_as(prototypes)
+            losses = _differentiable(bmu, z, prototypes, row_factors, col_factors, ctx.distance)
+            inputs = [x for x, needed in zip((z, prototypes), wanted, strict=True) if needed]
+            grads = iter(torch.autograd.grad(losses, inputs, grad, create_graph=True))
+            return next(grads) if wanted[0] else None, next(grads) if wanted[1] else None, None, None, None, None
+        x, v = _seen(z, prototypes, ctx.distance)
+        grad_x, grad_v = torch.zeros_like(x), torch.zeros_like(v)
+        gradients = _euclidean_gradients if ctx.distance == "euclidean" else _manhattan_gradients
+        for tile in _tiles(x, v):
+            h = pair_weights(bmu[tile], row_factors, col_factors).to(x.dtype) * grad[tile, None].to(x.dtype)
+            grad_x[tile], of_v = gradients(x[tile], v, h)
+            grad_v += of_v
+        return grad_x.to(z.dtype), grad_v.to(prototypes.dtype), None, None, None, None
+
+
+def pair_weights(bmu: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
+    """(n, K): the weights of all units for these BMUs (n,)."""
+    cols = col_factors.shape[1]
+    along_rows, along_cols = row_factors[:, bmu // cols], col_factors[:, bmu % cols]  # [terms, n, R], [terms, n, C]
+    weights = torch.einsum("tnr,tnc->nrc", along_rows, along_cols)
+    return weights.flatten(1)
+
+
+def _seen(z: Tensor, prototypes: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+    """Latents and prototypes as the pairs are computed. Of a product in fp64 what both have in common is taken off;
+    differences, as the Manhattan distance takes them, lose nothing."""
+    if distance == "manhattan":
+        dtype = accumulation_dtype(z.dtype)
+        return z.to(dtype), prototypes.to(dtype)
+    x, v = z.to(widest(z)), prototypes.to(widest(z))
+    centre = v.mean(dim=0).nan_to_num(0.0, 0.0, 0.0)
+    return x - centre, v - centre
+
+
+def _tiles(x: Tensor, v: Tensor) -> Iterator[slice]:
+    return slices(x.shape[0], _PAIRS // v.shape[0])
+
+
+def _distances(x: Tensor, v: Tensor, distance: str) -> Tensor:
+    """(n, K) of x (n, D) and v (K, D)."""
+    return _euclidean(x, v) if distance == "euclidean" else torch.cdist(x, v, p=1)
+
+
+def _euclidean(x: Tensor, v: Tensor) -> Tensor:
+    lengths = x.square().sum(dim=1)[:, None] + v.square().sum(dim=1)  # [n, K]
+    squared = lengths - 2 * (x @ v.T)
+    return torch.where(squared <= _NOTHING * lengths, 0.0, squared).sqrt_()
+
+
+def _euclidean_gradients(x: Tensor, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Of ``sum h d``: (n, D) and (K, D). A pair without a distance pulls nowhere."""
+    distances = _euclidean(x, v)
+    pull = torch.where(distances == 0, 0.0, h / distances)  # [n, K]
+    return pull.sum(dim=1)[:, None] * x - pull @ v, pull.sum(dim=0)[:, None] * v - pull.T @ x
+
+
+def _manhattan_gradients(x: Tensor, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    distances, h = torch.cdist(x, v, p=1), h.contiguous()
+    backward = torch.ops.aten._cdist_backward  # what autograd calls, for one of the two
+    return backward(h, x, v, 1.0, distances), backward(h.T.contiguous(), v, x, 1.0, distances.T.contiguous())
+
+
+def _differentiable(
+    bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str
+) -> Tensor:
+    """All pairs at once, in operations that can be differentiated again."""
+    x, v = z.to(widest(z)), prototypes.to(widest(z))
+    difference = x[:, None, :] - v  # [B, K, D]
+    if distance == "manhattan":
+        distances = difference.abs().sum(dim=2)
+    else:
+        squared = difference.square().sum(dim=2)
+        apart = squared > 0
+        distances = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+    return (pair_weights(bmu, row_factors, col_factors) * distances).sum(dim=1)
