@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vitsom_fast import backends
 from vitsom_fast.backends.differentiable import loss_at
+from vitsom_fast.backends.distances import lifted
 from vitsom_fast.backends.distances.nearest import search as search_nearest
 from vitsom_fast.backends.memory import is_plain
 from vitsom_fast.backends.spec import accumulation_dtype
@@ -42,6 +43,8 @@ def _find_bmu(
 ) -> tuple[Tensor, Tensor]:
     if distance == "cosine" and k == 1:
         return backends.get(backend).search(z, prototypes, rows, cols)
+    if distance in ("sqeuclidean", "euclidean") and k == 1 and backend != "torch" and z.dtype != torch.float64 and len(z) > 0:
+        return lifted.search(backends.get(backend).search, z, prototypes, rows, cols, distance)
     bmu, nearest = search_nearest(z, prototypes, distance, k)
     return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())
 

@@ -308,8 +308,9 @@ FAILED tests/contract/test_dtypes.py::test_fp64[cuda] - assert PASSED
     assert outcomes(log) == {"PASSED": 2, "FAILED": 1, "ERROR": 0, "SKIPPED": 1}
 
 
-def test_grid_with_positions_on_the_device_is_the_same_grid() -> None:
+def test_grid_with_its_lattice_on_the_device_is_the_same_grid() -> None:
     grid = Grid(3, 4, "hexagonal", periodic=False)
-    placed = PlacedGrid(3, 4, "hexagonal", False, grid.positions.float())
-    assert torch.equal(placed.positions, grid.positions.float())
+    placed = PlacedGrid(3, 4, "hexagonal", False, grid.lattice.float())
+    assert torch.equal(placed.lattice, grid.lattice.float())
+    assert torch.equal(placed.positions, grid.positions)
     assert placed.extent == grid.extent

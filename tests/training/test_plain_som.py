@@ -8,15 +8,16 @@ import sys
 import pytest
 import torch
 
-from vitsom_fast import Grid
+from vitsom_fast import Grid, find_bmu
 from vitsom_fast.models import fit_plain_som
-from vitsom_fast.models.plain_som import _principal_axes, euclidean_bmu
+from vitsom_fast.models.plain_som import _principal_axes
 
 
 def farther(x: torch.Tensor, prototypes: torch.Tensor) -> float:
     """How much farther than the nearest prototype the found ones are, at most, over the spread of the data; in fp64."""
     distance = torch.cdist(x.double(), prototypes.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    found = distance.gather(1, euclidean_bmu(x, prototypes)[:, None])[:, 0]
+    bmu, _ = find_bmu(x, prototypes, distance="euclidean")
+    found = distance.gather(1, bmu[:, None])[:, 0]
     return ((found - distance.min(dim=1).values).max() / x.double().std()).item()
 
 

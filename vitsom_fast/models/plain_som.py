@@ -5,13 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitsom_fast import backends
-from vitsom_fast.backends.compose import batch_update
+from vitsom_fast.functional import batch_update
 from vitsom_fast.grid import Grid
 from vitsom_fast.schedules import exponential_decay
-
-# Distances held at a time: 16 M are 64 MB in fp32.
-_CHUNK = 1 << 24
 
 
 def fit_plain_som(x: Tensor, grid: Grid, *, epochs: int = 50, t_max: float | None = None, t_min: float = 0.5) -> Tensor:
@@ -30,20 +26,9 @@ def fit_plain_som(x: Tensor, grid: Grid, *, epochs: int = 50, t_max: float | Non
     centre = x.mean(0)
     x = x - centre  # far from the origin, sums would cancel
     prototypes = _principal_plane(x, grid)
-    backend = backends.get(backends.resolve("auto", backends.Spec(x.device, x.dtype)))
     for epoch in range(epochs):
-        factors = grid.neighborhood(temperature(epoch), device=x.device, dtype=x.dtype)
-        prototypes = batch_update(backend, x, euclidean_bmu(x, prototypes), prototypes, factors.rows, factors.cols)
+        prototypes, _ = batch_update(x, prototypes, grid, temperature(epoch), distance="sqeuclidean")
     return prototypes + centre
-
-
-def euclidean_bmu(x: Tensor, prototypes: Tensor) -> Tensor:
-    """(N,) int64: the prototype nearest to each row of x (N, D), never with a full N x K matrix."""
-    centre = prototypes.mean(0)  # far from the origin, x . w - |w|^2 / 2 would cancel
-    prototypes = prototypes - centre
-    half_square = prototypes.square().sum(1) / 2  # [K]
-    step = max(1, _CHUNK // max(prototypes.shape))
-    return torch.cat([((rows - centre) @ prototypes.T - half_square).argmax(1) for rows in x.split(step)])
 
 
 def _principal_plane(x: Tensor, grid: Grid) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from vitsom_fast import metrics
+from vitsom_fast.functional import find_bmu
 from vitsom_fast.models import ViTSOM, fit_plain_som
-from vitsom_fast.models.plain_som import euclidean_bmu
 from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.data import Dataset
 from vitsom_fast.training.labels import NO_LABEL
@@ -50,7 +50,8 @@ def evaluate_plain_som(config: TrainConfig, dataset: Dataset) -> dict[str, float
         return None
     pixels = dataset.images.flatten(1)  # on the CPU: on a GPU its sums would differ from run to run
     prototypes = fit_plain_som(pixels, config.make_grid(), t_max=config.first_temperature, t_min=config.t_min)
-    purity, nmi = _against_labels(euclidean_bmu(pixels, prototypes), dataset.labels)
+    bmu, _ = find_bmu(pixels, prototypes, distance="sqeuclidean")
+    purity, nmi = _against_labels(bmu, dataset.labels)
     return {"purity": purity, "nmi": nmi}
 
 
