@@ -78,7 +78,8 @@ def som_loss(
         bmu, _ = ops.find_bmu(z.detach(), prototypes.detach(), backend, grid.rows, grid.cols, distance)
         factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype)
         with torch.autocast(z.device.type, enabled=False):
-            losses = sample_losses(bmu, z, prototypes, factors.rows, factors.cols, distance)
+            own = backends.get(backend)
+            losses = sample_losses(own, bmu, z, prototypes, factors.rows, factors.cols, distance)
             return reference.reduced(losses, reduction, grid.num_prototypes, sample_weight).to(dtype), bmu
     if long_axis.serves(grid, z.shape[0]):
         return long_axis.som_loss(z, prototypes, grid, temperature, reduction, backend)

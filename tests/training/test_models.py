@@ -7,9 +7,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from vitsom_fast import FusedSOMLoss, Grid, metrics, reference
+from vitsom_fast import FusedSOMLoss, Grid, find_bmu, metrics, reference
 from vitsom_fast.models import ViTAutoencoder, ViTSOM, fit_plain_som
-from vitsom_fast.models.plain_som import euclidean_bmu
 from vitsom_fast.models.vit import sincos_positions
 
 
@@ -125,7 +124,8 @@ def _digits() -> tuple[torch.Tensor, torch.Tensor]:
 def test_plain_som_tells_digits_apart(side: int, share: float) -> None:
     """Of the digits that are not where they belong after its first epoch, this share at most is left after its last."""
     x, labels = _digits()
-    astray = [1 - metrics.purity(euclidean_bmu(x, fit_plain_som(x, Grid(side, side), epochs=n)), labels) for n in (1, 50)]
+    maps = [fit_plain_som(x, Grid(side, side), epochs=n) for n in (1, 50)]
+    astray = [1 - metrics.purity(find_bmu(x, prototypes, distance="euclidean")[0], labels) for prototypes in maps]
     assert astray[1] < share * astray[0] < 0.5
 
 
@@ -145,10 +145,4 @@ def test_plain_som_is_ordered_and_repeatable(topology: str, periodic: bool) -> N
 def test_plain_som_of_little_data_is_finite(x: torch.Tensor) -> None:
     prototypes = fit_plain_som(x, Grid(5, 4))
     assert torch.isfinite(prototypes).all()
-    assert (x - prototypes[euclidean_bmu(x, prototypes)]).abs().max() < 0.3
-
-
-def test_euclidean_bmu_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, prototypes = torch.randn(50, 6), torch.randn(9, 6)
-    monkeypatch.setattr("vitsom_fast.models.plain_som._CHUNK", 9 * 7)
-    assert torch.equal(euclidean_bmu(x, prototypes), torch.cdist(x.double(), prototypes.double()).argmin(1))
+    assert (x - prototypes[find_bmu(x, prototypes, distance="euclidean")[0]]).abs().max() < 0.3

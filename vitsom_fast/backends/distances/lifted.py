@@ -19,8 +19,8 @@ from vitsom_fast.backends.unit_rows import widest
 # The features that are added: three for |w|^2 / 2, three for the length.
 _ADDED = 6
 
-# Prototypes that the centre is the mean of; and how many times as far from the origin as they are from it, squared, it has to be
-# for it to matter: scores then have four bits less.
+# Prototypes that the centre is the mean of; and how many times as far from the origin as they are from it, squared, it has to
+# be for it to matter: scores then have four bits less.
 _SAMPLE, _FAR = 256, 256.0
 
 # What a length is shortened by, for its square to be no more than it should be: one place of fp32.

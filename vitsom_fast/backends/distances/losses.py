@@ -3,27 +3,33 @@ of times and ways. No gradient runs through the BMUs or the weights."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from vitsom_fast.backends.centred import near_centre, prototype_centre
+from vitsom_fast.backends.distances import squared_euclidean
 from vitsom_fast.backends.distances.tiles import tiled_losses
 from vitsom_fast.backends.smoothing import smooth, smooth_widely, total_weight
 from vitsom_fast.backends.spec import accumulation_dtype
 from vitsom_fast.backends.unit_rows import centre_of, unit_rows, widest
 
+if TYPE_CHECKING:
+    from vitsom_fast.backends.compose import Primitives
+
 
 def sample_losses(
-    bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str
+    own: Primitives, bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str
 ) -> Tensor:
-    """(B,) in the widest dtype, of latents z (B, D), prototypes (K, D) and BMUs (B,)."""
+    """(B,) in the widest dtype, of latents z (B, D), prototypes (K, D) and BMUs (B,); the backend ``own`` sums and smooths."""
     dtype = accumulation_dtype(z.dtype)
     if distance == "cosine":
         return cosine_losses(bmu, z.to(dtype), prototypes.to(dtype), row_factors, col_factors)[0]
     # 0 unless there is a number that is not finite: 0 * inf is NaN.
     poison = 0 * z.detach().sum(dim=1, dtype=widest(z)) + 0 * prototypes.detach().sum(dtype=widest(z))
     if distance == "sqeuclidean":
-        return _squared_euclidean_losses(bmu, z.to(dtype), prototypes.to(dtype), row_factors, col_factors) + poison
+        return squared_euclidean.losses(own, bmu, z.to(dtype), prototypes.to(dtype), row_factors, col_factors) + poison
     return tiled_losses(bmu, z, prototypes, row_factors, col_factors, distance) + poison
 
 
@@ -41,13 +47,3 @@ def cosine_losses(
     weight, shift = total_weight(row_factors, col_factors), smooth_widely(delta @ middle, row_factors, col_factors)
     losses = weight[bmu] * (1 - latents.unit @ centre) - near * shift[bmu] - (rest * at_bmu).sum(dim=1)
     return losses, torch.cat([at_bmu, centre[None]])
-
-
-def _squared_euclidean_losses(bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
-    """``n_b |x|^2 - 2 x . (G v)_b + (G |v|^2)_b`` with x and v the latents and prototypes as seen from a common centre."""
-    centre = centre_of(prototypes.detach().to(widest(z)))  # [D]
-    x, v = z - centre, prototypes - centre  # [B, D], [K, D]
-    at_bmu = smooth(v.to(z.dtype), row_factors, col_factors).to(centre.dtype)[bmu]  # [B, D]
-    weight = total_weight(row_factors, col_factors)[bmu]  # [B]
-    squares = smooth_widely(v.square().sum(dim=1), row_factors, col_factors)[bmu]  # [B]
-    return weight * x.square().sum(dim=1) - 2 * (x * at_bmu).sum(dim=1) + squares
