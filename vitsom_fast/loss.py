@@ -13,6 +13,7 @@ from vitsom_fast.arguments import device_of, whole_number
 from vitsom_fast.backends.memory import is_plain
 from vitsom_fast.functional import DISTANCES, DTYPES, REDUCTIONS, check_choice, find_bmu, som_loss
 from vitsom_fast.grid import NEIGHBORHOODS, TOPOLOGIES, Grid
+from vitsom_fast.initialization import METHODS, initial_prototypes
 from vitsom_fast.usage import UsageWatch
 
 _LARGEST_SIZE = (1 << 63) - 1  # bytes of a tensor
@@ -87,6 +88,34 @@ class FusedSOMLoss(nn.Module):
     def reset_parameters(self) -> None:
         """Random directions of length about 1; the cosine distance sees the direction only, its gradient 1 / length."""
         nn.init.normal_(self.prototypes, std=self.dim**-0.5)
+
+    @torch.no_grad()
+    def initialize_(self, z: Tensor, *, method: str = "pca", generator: torch.Generator | None = None) -> FusedSOMLoss:
+        """Prototypes that begin where the data are; returns the module.
+
+        Args:
+            z: latents (N, dim) or (N, ...), N at least 1, of a floating dtype and finite.
+            method: "pca", the plane of the two largest principal components through the mean, one standard deviation each way,
+                the long side of the map along the first (no randomness); "sample", rows of z, each once as far as there are
+                enough; "random", normal with the mean and standard deviation of each feature.
+            generator: of the random numbers.
+
+        Raises:
+            TypeError, ValueError: an argument of the wrong type, shape or value; the message names it.
+        """
+        check_choice("method", method, METHODS)
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            raise TypeError(f"z must be a floating torch.Tensor, got {z.dtype if isinstance(z, Tensor) else type(z).__name__}")
+        if z.dim() < 2 or z.shape[0] < 1 or z.shape[1:].numel() != self.dim:
+            raise ValueError(
+                f"z must have shape (N, {self.dim}) or (N, ...) of as many features, N at least 1, got {tuple(z.shape)}"
+            )
+        z = z.flatten(1)
+        if not z.isfinite().all():
+            raise ValueError("z must be finite, got rows that are not")
+        wide = z.to(torch.promote_types(z.dtype, torch.float32))
+        self.prototypes.copy_(initial_prototypes(wide, self.grid, method, generator))
+        return self
 
     def forward(
         self,

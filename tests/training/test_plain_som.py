@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from vitsom_fast import Grid, find_bmu
+from vitsom_fast.initialization import principal_axes
 from vitsom_fast.models import fit_plain_som
-from vitsom_fast.models.plain_som import _principal_axes
 
 
 def farther(x: torch.Tensor, prototypes: torch.Tensor) -> float:
@@ -50,7 +50,7 @@ def test_the_map_begins_around_the_mean_of_the_data() -> None:
 def test_principal_axes_are_those_of_the_covariance(shape: tuple[int, int]) -> None:
     x = torch.randn(shape, dtype=torch.float64)
     x = x - x.mean(0)
-    axes = _principal_axes(x)
+    axes = principal_axes(x)
     _, singular, directions = torch.linalg.svd(x, full_matrices=False)
     expected = (directions * singular[:, None] / shape[0] ** 0.5)[:2]
     torch.testing.assert_close(axes.abs(), expected.abs(), rtol=1e-6, atol=1e-7)  # up to signs
