@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import machine
-from benchmarks.contenders import OPERATIONS, Operation, checked, race
-from benchmarks.memory import peak_in_new_process
-from benchmarks.table import RESULTS, Row, fastest_of_ours, render, rows_of, write_csv
-from benchmarks.workloads import TINY, WORKLOADS, Workload
+from benchmarks.harness import machine
+from benchmarks.harness.contenders import OPERATIONS, Operation, checked, race
+from benchmarks.harness.memory import peak_in_new_process
+from benchmarks.harness.places import RESULTS
+from benchmarks.harness.table import Row, fastest_of_ours, render, rows_of, write_csv
+from benchmarks.harness.workloads import TINY, WORKLOADS, Workload
 
 _rows = pytest.StashKey[list[Row]]()
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from benchmarks.contenders import SEARCH, Operation
-from benchmarks.workloads import Workload
+from benchmarks.harness.contenders import SEARCH, Operation
+from benchmarks.harness.workloads import Workload
 
 
 def test_search(workload: Workload, compare: Callable[[Operation, Workload], None]) -> None:

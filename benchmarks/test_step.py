@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from benchmarks.contenders import STEP, Operation
-from benchmarks.workloads import Workload
+from benchmarks.harness.contenders import STEP, Operation
+from benchmarks.harness.workloads import Workload
 
 
 def test_step(workload: Workload, compare: Callable[[Operation, Workload], None]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cuda_resources
+from tools import cuda_resources
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -17,8 +17,7 @@ import torch
 
 import benchmarks.gpu
 from benchmarks.gpu.record import Record
-
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.harness.places import ROOT
 
 BUILD_SECONDS, TEST_SECONDS = 120.0, 170.0
 LAST_SECONDS = 8.0  # kept for the end of a process and the table

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from benchmarks.gpu.clock import Run
-from benchmarks.roofline import Gpu, floor, shape_of
-from benchmarks.workloads import TINY, WORKLOADS, Inputs, Workload
+from benchmarks.gpu.roofline import Gpu, floor, shape_of
+from benchmarks.harness.workloads import TINY, WORKLOADS, Inputs, Workload
 from vitsom_fast import Grid, available_backends, backends, find_bmu, reference, settings, som_loss
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

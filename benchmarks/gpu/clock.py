@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from benchmarks.roofline import Gpu
+from benchmarks.gpu.roofline import Gpu
 
 Run = Callable[[], tuple[Tensor, ...]]
 

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import machine
-from benchmarks.correctness import WrongResult
 from benchmarks.gpu.cases import Case, Contender, absent, contenders, plan
 from benchmarks.gpu.clock import Clock, CudaClock, HostClock, Run, back_to_back, kernel_times, measured_gpu, race
 from benchmarks.gpu.record import Kernel, Record, Row
+from benchmarks.gpu.roofline import Gpu, costs, shape_of
 from benchmarks.gpu.truth import DeviceTruth, check_repeats, poison
-from benchmarks.roofline import Gpu, costs, shape_of
-from benchmarks.workloads import Inputs
+from benchmarks.harness import machine
+from benchmarks.harness.correctness import WrongResult
+from benchmarks.harness.workloads import Inputs
 from vitsom_fast import available_backends
 
 UNDER_WAY = "did not return: the process ended"
@@ -168,7 +168,7 @@ class Session:
                 row.floor_ms, row.percent_of_floor = floor * 1e3, 100 * floor / median
 
     def _profile(self, case: Case, name: str, run: Run, gpu: Gpu) -> None:
-        """A line for each kernel; one whose name begins as a function of benchmarks/roofline.py gets its floor."""
+        """A line for each kernel; one whose name begins as a function of benchmarks/gpu/roofline.py gets its floor."""
         floors = {cost.kernel: cost.seconds(gpu) for cost in costs(case.operation, shape_of(case.workload, case.dtype))}
         try:
             kernels = kernel_times(run, self.clock)

@@ -12,8 +12,8 @@ from typing import Any
 FOOTNOTES = (
     "median: CUDA events around one run, the L2 flushed and all launches queued, contenders in turns; launches have no gaps.",
     "wall: runs one after another, launching included. x base: how many times as fast as eager (step) or matmul (search).",
-    "TFLOP/s counts the search, 2 B K D, and nothing else. % matmul: of the bf16 matrix product of this GPU. % floor: the",
-    "floor of benchmarks/roofline.py at the rates measured here, over the median. MB: 10^6 bytes beyond inputs and gradients.",
+    "TFLOP/s counts the search, 2 B K D, and nothing else. % matmul: of the bf16 matrix product of this GPU. % floor: that of",
+    "benchmarks/gpu/roofline.py at the rates measured here, over the median. MB: 10^6 bytes beyond inputs and gradients.",
 )
 DRY_RUN = "DRY RUN: no GPU here, and no figure below is one of a GPU."
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.correctness import GRADIENT_TOLERANCE, LOSS_TOLERANCE, LOSS_TOLERANCE_OF_WEIGHT, Truth, WrongResult
-from benchmarks.workloads import Inputs
+from benchmarks.harness.correctness import GRADIENT_TOLERANCE, LOSS_TOLERANCE, LOSS_TOLERANCE_OF_WEIGHT, Truth, WrongResult
+from benchmarks.harness.workloads import Inputs
 
 
 class DeviceTruth(Truth):

@@ -18,7 +18,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from benchmarks.workloads import Inputs
+from benchmarks.harness.workloads import Inputs
 
 
 class Peer(NamedTuple):

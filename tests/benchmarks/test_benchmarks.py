@@ -18,11 +18,12 @@ import torch
 from threadpoolctl import threadpool_info
 from torch import Tensor
 
-from benchmarks import contenders, machine, memory, peers, workloads
-from benchmarks.contenders import SEARCH, STEP, Contender, checked, race
-from benchmarks.correctness import Truth, WrongResult
-from benchmarks.table import render, rows_of, write_csv
-from benchmarks.workloads import TINY, WORKLOADS, MapSettings, organised_map, photo_patches
+from benchmarks import peers
+from benchmarks.harness import contenders, machine, memory, workloads
+from benchmarks.harness.contenders import SEARCH, STEP, Contender, checked, race
+from benchmarks.harness.correctness import Truth, WrongResult
+from benchmarks.harness.table import render, rows_of, write_csv
+from benchmarks.harness.workloads import TINY, WORKLOADS, MapSettings, organised_map, photo_patches
 from vitsom_fast import Grid, find_bmu, reference
 
 pytestmark = pytest.mark.slow
@@ -151,7 +152,7 @@ def test_a_peer_searches_for_the_same(name: str) -> None:
 def test_chunks_do_not_change_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     """3 rows at a time do not divide the batch of 8, and give the same as all at once."""
     _, result = step_of("eager")
-    monkeypatch.setattr("benchmarks.correctness._CHUNK", 3 * 16)
+    monkeypatch.setattr("benchmarks.harness.correctness._CHUNK", 3 * 16)
     Truth(TINY.inputs()).check_step(**result)
 
 

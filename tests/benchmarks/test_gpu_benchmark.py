@@ -14,15 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import roofline
-from benchmarks.gpu import cases, measure
+from benchmarks.gpu import cases, measure, roofline
 from benchmarks.gpu.__main__ import Run, outcomes
 from benchmarks.gpu.cases import Case, Contender, PlacedGrid, contenders, plan, serving
 from benchmarks.gpu.clock import HostClock, race
 from benchmarks.gpu.measure import UNDER_WAY, Session
 from benchmarks.gpu.record import DRY_RUN, Record, Row
-from benchmarks.roofline import H200, Cost, Gpu, Shape, costs, floor
-from benchmarks.workloads import TINY, Inputs
+from benchmarks.gpu.roofline import H200, Cost, Gpu, Shape, costs, floor
+from benchmarks.harness.workloads import TINY, Inputs
 from vitsom_fast import Grid
 
 pytestmark = pytest.mark.slow
@@ -312,5 +311,6 @@ def test_grid_with_its_lattice_on_the_device_is_the_same_grid() -> None:
     grid = Grid(3, 4, "hexagonal", periodic=False)
     placed = PlacedGrid(3, 4, "hexagonal", False, grid.lattice.float())
     assert torch.equal(placed.lattice, grid.lattice.float())
+    assert placed.lattice.dtype == torch.float32
     assert torch.equal(placed.positions, grid.positions)
     assert placed.extent == grid.extent

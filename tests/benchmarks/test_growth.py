@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import growth
-from benchmarks.contenders import SEARCH
-from benchmarks.growth import Point
-from benchmarks.growth_plot import _GAP, _apart, exponents, plot_exponents, plot_growth
-from benchmarks.memory import ROOT
-from benchmarks.report import search_table, step_table
+from benchmarks.harness.contenders import SEARCH
+from benchmarks.harness.places import ROOT
+from benchmarks.studies import growth
+from benchmarks.studies.growth import Point
+from benchmarks.studies.growth_plot import _GAP, _apart, exponents, plot_exponents, plot_growth
+from benchmarks.studies.report import search_table, step_table
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def test_a_point_is_measured_in_a_process_of_its_own(tmp_path: Path, monkeypatch
     assert point.memory_mb is not None
 
 
-_LIMITED = "from benchmarks import growth, machine; import time, torch; "
+_LIMITED = "from benchmarks.harness import machine; from benchmarks.studies import growth; import time, torch; "
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such signal on this system")
@@ -197,7 +197,7 @@ def test_labels_lie_apart_and_in_their_order(heights: list[float]) -> None:
 
 def test_an_unknown_report_is_refused_by_name() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.report", "nobody"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.studies.report", "nobody"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert re.search("must be that of recorded results, got 'nobody'", done.stderr)

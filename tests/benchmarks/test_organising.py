@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import organising
-from benchmarks.organising import Epoch, train, verdict
-from benchmarks.organising_plot import plot_organising
+from benchmarks.studies import organising
+from benchmarks.studies.organising import Epoch, train, verdict
+from benchmarks.studies.organising_plot import plot_organising
 from vitsom_fast import available_backends, find_bmu
 from vitsom_fast.backends import cpu
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from soak import exactness
+from soak.exactness import MAPS, compare, duplicated, searched
 from torch import Tensor
 
-from benchmarks import exactness
-from benchmarks.exactness import MAPS, compare, duplicated, searched
 from vitsom_fast.backends import cpu
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.aot import SHARED_LIMIT, TARGETS
+from tools.aot import SHARED_LIMIT, TARGETS
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +32,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         command = [
             sys.executable,
             "-m",
-            "benchmarks.aot",
+            "tools.aot",
             "--backend",
             "triton",
             "--dim",

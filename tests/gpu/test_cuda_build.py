@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import aot
-from benchmarks.compiled import Row
-from benchmarks.cuda_resources import cuda_rows, find_nvcc
+from tools import aot
+from tools.compiled import Row
+from tools.cuda_resources import cuda_rows, find_nvcc
 from vitsom_fast.backends import Spec, cuda
 
 pytestmark = pytest.mark.slow

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from soak.kill_and_resume import kill_and_resume
 from tiny_run import lasting, small_pictures, tiny_config
 
-from benchmarks.kill_and_resume import kill_and_resume
 from vitsom_fast import cli
 from vitsom_fast.training import Dataset, files, fit
 from vitsom_fast.training.checkpoint import load_checkpoint

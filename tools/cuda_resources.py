@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.compiled import Row
+from tools.compiled import Row
 
 SOURCES = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
 TARGETS = ("sm_75", "sm_80", "sm_90", "sm_100")  # as in csrc/cuda/CMakeLists.txt

@@ -1,7 +1,7 @@
 """Time and memory against the size of the map: B = 4096, D = 192, from 16 x 16 to 512 x 512 prototypes.
 
-python -m benchmarks.growth --record NAME                    writes benchmarks/results/NAME-growth.csv
-python -m benchmarks.growth --organised --record NAME        writes benchmarks/results/NAME-growth-organised.csv
+python -m benchmarks.studies.growth --record NAME                writes benchmarks/results/NAME-growth.csv
+python -m benchmarks.studies.growth --organised --record NAME    writes benchmarks/results/NAME-growth-organised.csv
 
 With ``--organised`` it is the search alone, of photo patches on maps that are fitted to such, and not random data.
 Every contender goes on until a run takes more than 60 s or does not fit into memory. Each point is measured in a process of
@@ -27,12 +27,13 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks import machine
-from benchmarks.contenders import OPERATIONS, SEARCH, TIME_LIMIT, Contender, Run
-from benchmarks.correctness import Truth
-from benchmarks.memory import ROOT, peak_beyond_inputs
-from benchmarks.table import RESULTS, write_csv
-from benchmarks.workloads import Inputs, MapSettings, Workload, organised_map
+from benchmarks.harness import machine
+from benchmarks.harness.contenders import OPERATIONS, SEARCH, TIME_LIMIT, Contender, Run
+from benchmarks.harness.correctness import Truth
+from benchmarks.harness.memory import peak_beyond_inputs
+from benchmarks.harness.places import RESULTS, ROOT
+from benchmarks.harness.table import write_csv
+from benchmarks.harness.workloads import Inputs, MapSettings, Workload, organised_map
 
 SIDES = (16, 32, 64, 128, 256, 512)
 _SPARE = 10**9  # bytes that are left to the rest of the machine
@@ -107,7 +108,7 @@ def measure_in_new_process(operation: str, contender: Contender, side: int, orga
     """As ``measure``, or a point that says why there is none."""
     if reason := contender.absent(workload_of(side, organised)):
         return Point(operation, contender.name, side, side, note=reason)
-    command = [sys.executable, "-m", "benchmarks.growth", "--point", operation, contender.name, str(side)]
+    command = [sys.executable, "-m", "benchmarks.studies.growth", "--point", operation, contender.name, str(side)]
     command += ["--organised"] if organised else []
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode == 0:

@@ -1,4 +1,4 @@
-"""The picture of ``benchmarks.organising``: how well the map fits, and how much of it a search looks at, epoch by epoch."""
+"""The picture of ``organising.py``: how well the map fits, and how much of it a search looks at, epoch by epoch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A million rows searched twice on one map, with its tiles ruled out by bounds and with every prototype scored, and compared.
 
-python -m benchmarks.exactness                               a trained 128 x 128 map
-python -m benchmarks.exactness --map adversarial             prototypes that no bound expects, hidden in its tiles
+python tests/soak/exactness.py                               a trained 128 x 128 map
+python tests/soak/exactness.py --map adversarial             prototypes that no bound expects, hidden in its tiles
 
 Rows whose BMUs differ, and a random few of the others, are searched a third time by brute force in fp64. The exit status is 1
 if any BMU is farther than the nearest prototype by more than the contract allows, or not the first of several equal prototypes.
@@ -15,14 +15,17 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.correctness import BMU_TOLERANCE, Truth
-from benchmarks.workloads import Inputs, MapSettings, organised_map, photo_patches
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the benchmarks are not installed with the package
+
+from benchmarks.harness.correctness import BMU_TOLERANCE, Truth
+from benchmarks.harness.workloads import Inputs, MapSettings, organised_map, photo_patches
 from vitsom_fast import Grid, find_bmu
 from vitsom_fast.backends import cpu
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.aot``: compiles every kernel for real GPUs, without having one: Triton's in every shipped
+"""``python -m tools.aot``: compiles every kernel for real GPUs, without having one: Triton's in every shipped
 configuration, and those of CUDA C++ where there is an nvcc.
 
 Prints one row a kernel and target: registers, spilled bytes, shared memory, the matrix instructions in the assembly and, for
@@ -24,8 +24,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import cuda_resources
-from benchmarks.compiled import Row, table
+from tools import cuda_resources
+from tools.compiled import Row, table
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")  # of Triton's kernels
 SHARED_LIMIT = {"sm_75": 64 << 10, "sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
@@ -212,7 +212,7 @@ def triton_rows(targets: tuple[str, ...], dims: tuple[int, ...], dtypes: tuple[s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.aot", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.aot", description=__doc__)
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--backend", choices=("triton", "cuda"), help="only the kernels of this backend")
     parser.add_argument("--target", choices=tuple(SHARED_LIMIT), action="append", help="only this target; may be repeated")

@@ -1,6 +1,6 @@
 """A whole training run, as a user writes it, with the CPU kernels and the reference: time, fit, and how far a search looks.
 
-python -m benchmarks.organising --record NAME        writes benchmarks/results/NAME-organising.csv and docs/organising.png
+python -m benchmarks.studies.organising --record NAME      writes benchmarks/results/NAME-organising.csv and docs/organising.png
 
 A map of random prototypes learns photo patches by gradient descent, twice from the same seed and on the same patches. The maps
 need not be equal to the bit (the backends round differently, and a near tie that falls the other way moves all that follows),
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks import machine
-from benchmarks.memory import ROOT
-from benchmarks.organising_plot import plot_organising
-from benchmarks.table import RESULTS, read_csv, write_csv
-from benchmarks.workloads import PATCH, photo_patches
+from benchmarks.harness import machine
+from benchmarks.harness.places import RESULTS, ROOT
+from benchmarks.harness.table import read_csv, write_csv
+from benchmarks.harness.workloads import PATCH, photo_patches
+from benchmarks.studies.organising_plot import plot_organising
 from vitsom_fast import FusedSOMLoss, exponential_decay, find_bmu
 from vitsom_fast.backends import cpu
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.workloads import Inputs
+from benchmarks.harness.workloads import Inputs
 from vitsom_fast import reference
 
 BMU_TOLERANCE = 1e-6

@@ -1,6 +1,6 @@
 """Kill training at random moments, resume it, and compare with a run that nobody disturbed.
 
-``python -m benchmarks.kill_and_resume --kills 20`` prints a line per kill and a verdict; its exit status is 1 on a
+``python tests/soak/kill_and_resume.py --kills 20`` prints a line per kill and a verdict; its exit status is 1 on a
 failure. Most of the time of these runs goes into writing checkpoints, so that many kills hit a write.
 """
 

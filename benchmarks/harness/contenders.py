@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks import machine, peers
-from benchmarks.correctness import Truth, WrongResult
-from benchmarks.workloads import Inputs, Workload
+from benchmarks import peers
+from benchmarks.harness import machine
+from benchmarks.harness.correctness import Truth, WrongResult
+from benchmarks.harness.workloads import Inputs, Workload
 from vitsom_fast import available_backends, find_bmu, reference, som_loss
 
 Run = Callable[[], tuple[Tensor, ...]]

@@ -1,6 +1,6 @@
 """The README's tables and pictures, from recorded results.
 
-python -m benchmarks.report NAME        prints the tables of benchmarks/results/NAME.csv in Markdown, and draws
+python -m benchmarks.studies.report NAME        prints the tables of benchmarks/results/NAME.csv in Markdown, and draws
                                         docs/growth-step.png and docs/growth-search.png from NAME-growth.csv and
                                         docs/growth-search-organised.png from NAME-growth-organised.csv, with exponents,
                                         and docs/organising.png from NAME-organising.csv
@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from benchmarks.growth_plot import exponents, plot_exponents, plot_growth
-from benchmarks.memory import ROOT
-from benchmarks.organising_plot import plot_organising
-from benchmarks.table import RESULTS, read_csv
-from benchmarks.workloads import WORKLOADS
+from benchmarks.harness.places import RESULTS, ROOT
+from benchmarks.harness.table import read_csv
+from benchmarks.harness.workloads import WORKLOADS
+from benchmarks.studies.growth_plot import exponents, plot_exponents, plot_growth
+from benchmarks.studies.organising_plot import plot_organising
 
 Result = Mapping[str, str]  # a row of the CSV
 

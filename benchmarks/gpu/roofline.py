@@ -1,6 +1,6 @@
 """What a step asks of a GPU at least: bytes, operations and time of every kernel, on paper.
 
-    python -m benchmarks.roofline [--workload large] [--dtype bf16] [--topology hexagonal]
+    python -m benchmarks.gpu.roofline [--workload large] [--dtype bf16] [--topology hexagonal]
 
 One function a launch, named as its kernel begins and to be kept in step with kernels/. Each byte is moved once a launch, and
 through device memory: what one launch leaves in the L2 for the next can beat that. Factors are dense: so can a kernel that
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from vitsom_fast.kernels.context import keeps_weights
 
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.harness.workloads import WORKLOADS, Workload
 
 TERMS = {"rectangular": 1, "hexagonal": 3}  # separable terms of a Gaussian neighborhood
 INPUT_BYTES = {"fp32": 4, "bf16": 2}

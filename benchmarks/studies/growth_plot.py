@@ -1,4 +1,4 @@
-"""Pictures of ``benchmarks.growth``: time and memory against the number of prototypes, on logarithmic axes."""
+"""Pictures of ``growth.py``: time and memory against the number of prototypes, on logarithmic axes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Peak memory of one operation beyond its inputs and gradients, measured in a process of its own.
 
-python -m benchmarks.memory --workload huge --contender cpu
+python -m benchmarks.harness.memory --workload huge --contender cpu
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.contenders import OPERATIONS, Contender, Run
-from benchmarks.workloads import TINY, WORKLOADS, Inputs
-
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.harness.contenders import OPERATIONS, Contender, Run
+from benchmarks.harness.places import ROOT
+from benchmarks.harness.workloads import TINY, WORKLOADS, Inputs
 
 
 def peak_in_new_process(workload: str, operation: str, contender: str) -> float:
@@ -28,7 +27,7 @@ def peak_in_new_process(workload: str, operation: str, contender: str) -> float:
     """
     arguments = ("--workload", workload, "--operation", operation, "--contender", contender)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.harness.memory", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         last_line = (done.stderr.strip().splitlines() or ["no output"])[-1]

@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Operation
-from benchmarks.workloads import Workload
-
-RESULTS = Path(__file__).resolve().parent / "results"
+from benchmarks.harness.contenders import Operation
+from benchmarks.harness.workloads import Workload
 
 _FOOTNOTES = (
     "median: of rounds taken in turns within one process. x baseline: how many times as fast as the baseline (step: the eager",
