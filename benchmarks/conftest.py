@@ -13,7 +13,8 @@ from benchmarks.harness import machine
 from benchmarks.harness.contenders import OPERATIONS, Operation, checked, race
 from benchmarks.harness.memory import peak_in_new_process
 from benchmarks.harness.places import RESULTS
-from benchmarks.harness.table import Row, fastest_of_ours, render, rows_of, write_csv
+from benchmarks.harness.rows import Row, fastest_of_ours, render, rows_of
+from benchmarks.harness.table import write_csv
 from benchmarks.harness.workloads import TINY, WORKLOADS, Workload
 
 _rows = pytest.StashKey[list[Row]]()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+from benchmarks.harness.table import Column, aligned, in_words, number, write_csv, write_whole
 
 FOOTNOTES = (
     "median: CUDA events around one run, the L2 flushed and all launches queued, contenders in turns; launches have no gaps.",
@@ -80,14 +80,9 @@ class Record:
         return cls(**values, rows=rows, kernels=kernels)
 
     def save(self, directory: Path) -> None:
-        _replace(directory / "results.json", json.dumps(asdict(self), indent=1))
-        _replace(directory / "table.txt", self.render() + "\n")
-        unfinished = directory / "results.csv.tmp"
-        with unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*(column.name for column in fields(Row)), *self.machine], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({**_rounded(asdict(row)), **self.machine} for row in self.rows)
-        unfinished.replace(directory / "results.csv")
+        write_whole(directory / "results.json", json.dumps(asdict(self), indent=1))
+        write_whole(directory / "table.txt", self.render() + "\n")
+        write_csv(directory / "results.csv", self.rows, self.machine, Row)
 
     def row(self, case: str, contender: str) -> Row | None:
         return next((row for row in self.rows if (row.case, row.contender) == (case, contender)), None)
@@ -95,68 +90,42 @@ class Record:
     def render(self) -> str:
         """The table, with the machine above it and what is missing below."""
         lines = [DRY_RUN] if self.dry else []
-        lines += [", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in self.machine.items())]
+        lines += [in_words(self.machine)]
         lines += [f"{name}: {outcome}" for name, outcome in self.phases.items()]
-        lines += ["", *_aligned(_COLUMNS, 4, self.rows)]
+        lines += ["", *aligned(_COLUMNS, 4, self.rows, _case)]
         if self.kernels:
-            lines += ["", "Kernels of one run", *_aligned(_KERNEL_COLUMNS, 3, self.kernels)]
+            lines += ["", "Kernels of one run", *aligned(_KERNEL_COLUMNS, 3, self.kernels, _case)]
         lines += ["", *(f"{row.case}, {row.contender}: {row.note}" for row in self.rows if row.note)]
         lines += [f"{what}: {why}" for what, why in self.left_out.items()]
         lines += [f"FAILED: {failure}" for failure in self.failures]
         return "\n".join([*lines, *FOOTNOTES])
 
 
-_COLUMNS: Sequence[tuple[str, Callable[[Row], str]]] = (
+_COLUMNS: Sequence[Column] = (
     ("workload", lambda row: row.workload),
     ("dtype", lambda row: row.dtype),
     ("operation", lambda row: row.operation),
     ("contender", lambda row: row.contender),
-    ("median ms", lambda row: _number(row.median_ms, 4)),
-    ("x base", lambda row: _number(row.x_baseline, 2)),
-    ("wall ms", lambda row: _number(row.wall_ms, 4)),
-    ("x base", lambda row: _number(row.x_baseline_wall, 2)),
-    ("TFLOP/s", lambda row: _number(row.tflops, 1)),
-    ("% matmul", lambda row: _number(row.percent_of_matmul, 1)),
-    ("% floor", lambda row: _number(row.percent_of_floor, 1)),
-    ("MB", lambda row: _number(row.memory_mb, 1)),
+    ("median ms", lambda row: number(row.median_ms, 4)),
+    ("x base", lambda row: number(row.x_baseline, 2)),
+    ("wall ms", lambda row: number(row.wall_ms, 4)),
+    ("x base", lambda row: number(row.x_baseline_wall, 2)),
+    ("TFLOP/s", lambda row: number(row.tflops, 1)),
+    ("% matmul", lambda row: number(row.percent_of_matmul, 1)),
+    ("% floor", lambda row: number(row.percent_of_floor, 1)),
+    ("MB", lambda row: number(row.memory_mb, 1)),
     ("rounds", lambda row: str(row.rounds or "-")),
 )
 
-_KERNEL_COLUMNS: Sequence[tuple[str, Callable[[Kernel], str]]] = (
+_KERNEL_COLUMNS: Sequence[Column] = (
     ("case", lambda one: one.case),
     ("contender", lambda one: one.contender),
     ("kernel", lambda one: one.kernel[:60]),
     ("launches", lambda one: f"{one.launches:g}"),
     ("us", lambda one: f"{one.microseconds:.1f}"),
-    ("floor us", lambda one: _number(one.floor_microseconds, 1)),
+    ("floor us", lambda one: number(one.floor_microseconds, 1)),
 )
 
 
-def _aligned(columns: Sequence[tuple[str, Callable[[Any], str]]], words: int, rows: Sequence[Any]) -> list[str]:
-    """A line for each row, with a rule where the case changes; the first columns are ``words``, the others numbers."""
-    cells = [[title for title, _ in columns], *([cell(row) for _, cell in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines, previous = [], None
-    for line, row in zip(cells, [None, *rows], strict=True):
-        if row is not None and row.case != previous:
-            previous = row.case
-            lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
-        text = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
-        text[:words] = [cell.ljust(width) for cell, width in zip(line[:words], widths[:words], strict=True)]
-        lines.append("  ".join(text))
-    return lines
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in values.items()}
-
-
-def _replace(path: Path, text: str) -> None:
-    """At once: whoever reads it, and whenever this is killed, finds a whole file."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+def _case(row: Row | Kernel) -> str:
+    return row.case

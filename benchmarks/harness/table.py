@@ -1,141 +1,55 @@
-"""The results: one table to read, and one CSV to keep."""
+"""Rows of any dataclass as a table to read and as a CSV to keep."""
 
 from __future__ import annotations
 
 import csv
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.contenders import Operation
-from benchmarks.harness.workloads import Workload
-
-_FOOTNOTES = (
-    "median: of rounds taken in turns within one process. x baseline: how many times as fast as the baseline (step: the eager",
-    "reference; search: torch matmul and argmax). x ours: how many times as long as the fastest backend of this package takes.",
-    "GFLOP/s counts the search, 2 B K D, and nothing else, for the step as well. The peak is the median of torch's fp32 matrix",
-    "product of 2048 x 2048, timed in turns with the others; a better kernel, one in bf16 and one that skips work exceed it.",
-    "A peer's time is its search alone: what it cannot do itself (normalise rows, build an index) is done before.",
-    "memory: at the peak of one run in a process of its own, beyond inputs and gradients; 1 MB is 10^6 bytes.",
-)
+# Title and text of one column.
+Column = tuple[str, Callable[[Any], str]]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One contender in one operation of one workload; None is what was not measured, and ``note`` says why."""
-
-    workload: str
-    operation: str
-    contender: str
-    rounds: int = 0
-    median_ms: float | None = None
-    x_baseline: float | None = None
-    x_ours: float | None = None
-    gflops: float | None = None
-    peak_gflops: float | None = None
-    percent_of_peak: float | None = None
-    floor_gflop: float | None = None
-    floor_mb: float | None = None
-    memory_mb: float | None = None
-    note: str = ""
-
-
-def fastest_of_ours(operation: Operation, seconds: Mapping[str, Sequence[float]]) -> str | None:
-    """The name of this package's contender with the smallest median, None if none took part."""
-    ours = [contender.name for contender in operation.contenders if contender.backend and contender.name in seconds]
-    return min(ours, key=lambda name: statistics.median(seconds[name]), default=None)
-
-
-def rows_of(
-    operation: Operation,
-    workload: Workload,
-    seconds: Mapping[str, Sequence[float]],
-    memory_mb: Mapping[str, float],
-    notes: Mapping[str, str],
-    peak: float,
-) -> list[Row]:
-    """A row for every contender that has times or a note, in their order; ``peak`` in FLOP/s."""
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    baseline = medians.get(operation.contenders[0].name)
-    ours = medians.get(fastest_of_ours(operation, seconds) or "")
-    flops, floor = workload.floor("search").flops, workload.floor(operation.name)
-    rows = []
-    for name in (contender.name for contender in operation.contenders):
-        if name in medians:
-            median = medians[name]
-            rows.append(
-                Row(
-                    workload.name,
-                    operation.name,
-                    name,
-                    rounds=len(seconds[name]),
-                    median_ms=median * 1e3,
-                    x_baseline=baseline / median if baseline else None,
-                    x_ours=median / ours if ours else None,
-                    gflops=flops / median / 1e9,
-                    peak_gflops=peak / 1e9,
-                    percent_of_peak=100 * flops / median / peak,
-                    floor_gflop=floor.flops / 1e9,
-                    floor_mb=floor.bytes / 1e6,
-                    memory_mb=memory_mb.get(name),
-                    note=notes.get(name, ""),
-                )
-            )
-        elif name in notes:
-            rows.append(Row(workload.name, operation.name, name, note=notes[name]))
-    return rows
-
-
-def render(rows: Sequence[Row], machine: Mapping[str, object]) -> str:
-    """The table as text: the machine above it, what was not measured and what the columns mean below."""
-    columns = (
-        ("workload", lambda row: row.workload),
-        ("operation", lambda row: row.operation),
-        ("contender", lambda row: row.contender),
-        ("median ms", lambda row: _number(row.median_ms, 3)),
-        ("x baseline", lambda row: _number(row.x_baseline, 2)),
-        ("x ours", lambda row: _number(row.x_ours, 2)),
-        ("GFLOP/s", lambda row: _number(row.gflops, 1)),
-        ("% of peak", lambda row: _number(row.percent_of_peak, 1)),
-        ("memory MB", lambda row: _number(row.memory_mb, 1)),
-        ("rounds", lambda row: str(row.rounds or "-")),
-    )
+def aligned(columns: Sequence[Column], words: int, rows: Sequence[Any], group: Callable[[Any], object]) -> list[str]:
+    """A line for each row below that of the titles, with a rule where the group changes; the first columns are ``words``, the
+    others numbers."""
     cells = [[title for title, _ in columns], *([cell(row) for _, cell in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in machine.items())]
-    if peaks := [row.peak_gflops for row in rows if row.peak_gflops]:
-        lines.append(f"peak of torch's fp32 matrix product: {min(peaks):.1f} to {max(peaks):.1f} GFLOP/s")
-    lines.append("")
-    previous = None
+    lines, previous = [], None
     for line, row in zip(cells, [None, *rows], strict=True):
-        if row is not None and (row.workload, row.operation) != previous:
-            previous = row.workload, row.operation
+        if row is not None and group(row) != previous:
+            previous = group(row)
             lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
         text = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
-        text[:3] = [cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True)]
+        text[:words] = [cell.ljust(width) for cell, width in zip(line[:words], widths[:words], strict=True)]
         lines.append("  ".join(text))
-    return "\n".join([*lines, "", *_notes(rows), *_FOOTNOTES])
+    return lines
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
-    """Each reason once, with all that it applies to."""
-    where: dict[tuple[str, str], list[str]] = {}
+def number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def in_words(machine: Mapping[str, object]) -> str:
+    """The machine as the line above a table."""
+    return ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in machine.items())
+
+
+def write_csv(path: Path, rows: Sequence[Any], machine: Mapping[str, object], row_type: type | None = None) -> None:
+    """Rows of one dataclass, each with the machine it was measured on: rows of several files can be laid side by side.
+
+    ``row_type`` is that dataclass, to be named where there may be no rows yet.
+    """
+    text = StringIO()
+    writer = csv.DictWriter(text, [*(field.name for field in fields(row_type or rows[0])), *machine], lineterminator="\n")
+    writer.writeheader()
     for row in rows:
-        if row.note:
-            where.setdefault((row.contender, row.note), []).append(f"{row.workload} {row.operation}")
-    return [f"{contender} ({', '.join(places)}): {note}" for (contender, note), places in where.items()]
-
-
-def write_csv(path: Path, rows: Sequence[Any], machine: Mapping[str, object]) -> None:
-    """Rows of one dataclass, each with the machine it was measured on: rows of several files can be laid side by side."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*(field.name for field in fields(rows[0])), *machine], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            values = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in asdict(row).items()}
-            writer.writerow({**values, **machine})
+        values = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in asdict(row).items()}
+        writer.writerow({**values, **machine})
+    write_whole(path, text.getvalue())
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -144,5 +58,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def write_whole(path: Path, text: str) -> None:
+    """At once: whoever reads it, and whenever this is killed, finds a whole file."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text, newline="")
+    unfinished.replace(path)

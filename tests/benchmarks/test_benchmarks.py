@@ -22,7 +22,8 @@ from benchmarks import peers
 from benchmarks.harness import contenders, machine, memory, workloads
 from benchmarks.harness.contenders import SEARCH, STEP, Contender, checked, race
 from benchmarks.harness.correctness import Truth, WrongResult
-from benchmarks.harness.table import render, rows_of, write_csv
+from benchmarks.harness.rows import render, rows_of
+from benchmarks.harness.table import write_csv
 from benchmarks.harness.workloads import TINY, WORKLOADS, MapSettings, organised_map, photo_patches
 from vitsom_fast import Grid, find_bmu, reference
 
