@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks.harness import machine
-from benchmarks.harness.contenders import OPERATIONS, Operation, checked, race
+from benchmarks.harness.clock import HostClock, race
+from benchmarks.harness.contenders import OPERATIONS, Operation, checked
 from benchmarks.harness.memory import peak_in_new_process
 from benchmarks.harness.places import RESULTS
 from benchmarks.harness.rows import Row, fastest_of_ours, render, rows_of
@@ -87,7 +88,7 @@ def compare(benchmark: Any, pytestconfig: pytest.Config) -> Callable[[Operation,
         say(f"timing {', '.join(runs)} in turns")
         peak_matmul, flops = machine.peak_matmul()
         with_peers = any(contender.peer for contender in present)
-        seconds = race({**runs, "peak": peak_matmul}, pause=0.005 if with_peers else 0.0)
+        seconds = race({**runs, "peak": peak_matmul}, HostClock(), pause=0.005 if with_peers else 0.0)
         peak = flops / statistics.median(seconds.pop("peak"))
 
         rows = rows_of(operation, workload, seconds, memory_mb, notes, peak)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.gpu.clock import Run
 from benchmarks.gpu.roofline import Gpu, floor, shape_of
+from benchmarks.harness.clock import Run
 from benchmarks.harness.workloads import TINY, WORKLOADS, Inputs, Workload
 from vitsom_fast import Grid, available_backends, backends, find_bmu, reference, settings, som_loss
 

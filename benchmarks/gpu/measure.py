@@ -18,11 +18,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.cases import Case, Contender, absent, contenders, plan
-from benchmarks.gpu.clock import Clock, CudaClock, HostClock, Run, back_to_back, kernel_times, measured_gpu, race
+from benchmarks.gpu.rates import MOST_ROUNDS, kernel_times, measured_gpu
 from benchmarks.gpu.record import Kernel, Record, Row
 from benchmarks.gpu.roofline import Gpu, costs, shape_of
 from benchmarks.gpu.truth import DeviceTruth, check_repeats, poison
 from benchmarks.harness import machine
+from benchmarks.harness.clock import Clock, Run, back_to_back, clock_of, race
 from benchmarks.harness.correctness import WrongResult
 from benchmarks.harness.workloads import Inputs
 from vitsom_fast import available_backends
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     dry = not torch.cuda.is_available()
     device = torch.device("cpu" if dry else "cuda")
-    session = Session(options.out, device, HostClock() if dry else CudaClock(device))
+    session = Session(options.out, device, clock_of(device))
     cases = [case for case in plan(dry) if wanted is None or case.workload.name in wanted]
     for index, case in enumerate(cases):
         if case.name in session.record.finished:
@@ -150,7 +151,7 @@ class Session:
         if not runs:
             return
         budget, wall_budget, fewest = (ROUNDS_DRY, WALL_DRY, FEWEST_DRY) if self.record.dry else (ROUNDS, WALL, FEWEST)
-        seconds = race(runs, self.clock, budget, fewest)
+        seconds = race(runs, self.clock, budget, fewest, MOST_ROUNDS)
         medians = [statistics.median(seconds[name]) for name in runs]
         walls = [
             back_to_back(run, self.clock, median, wall_budget, fewest)

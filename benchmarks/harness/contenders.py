@@ -1,9 +1,9 @@
-"""Who is compared in each operation, and the comparison itself: everyone is checked, then timed in turns."""
+"""Who is compared in each operation, and who is right: nobody is timed beside a wrong result."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,11 +14,10 @@ from torch.nn.functional import normalize
 
 from benchmarks import peers
 from benchmarks.harness import machine
+from benchmarks.harness.clock import Run
 from benchmarks.harness.correctness import Truth, WrongResult
 from benchmarks.harness.workloads import Inputs, Workload
 from vitsom_fast import available_backends, find_bmu, reference, som_loss
-
-Run = Callable[[], tuple[Tensor, ...]]
 
 # Farther from the nearest prototype than this, a peer does not search for the same thing; nearer, it only rounds more.
 PEER_TOLERANCE = 1e-4
@@ -170,38 +169,3 @@ def checked(
         else:
             runs[contender.name] = run
     return runs, notes
-
-
-def race(runs: Mapping[str, Callable[[], object]], budget: float = 10.0, pause: float = 0.0) -> dict[str, list[float]]:
-    """Seconds of every round of every run (warm, as ``checked`` leaves them), taken in turns within one process.
-
-    A machine changes its mind (other users, clock, temperature) within a run: only times taken side by side can be compared.
-    Everyone has an equal share of the budget (in seconds), at least 5 rounds or, if these alone would exceed the budget, 3;
-    whoever takes twice the budget runs once. Those with fewer rounds are spread evenly over the turns, and the order is turned
-    round from turn to turn. The pause before each (in seconds) is for peers with an OpenMP runtime of their own: its threads
-    keep a core busy for a few milliseconds after their work, waiting for more.
-    """
-
-    def timed(run: Callable[[], object]) -> float:
-        time.sleep(pause)
-        return _seconds(run)
-
-    seconds = {name: [timed(run)] for name, run in runs.items()}
-    more = {}  # rounds after this first one
-    for name, (first,) in seconds.items():
-        fewest = 5 if 5 * first <= budget else 3 if first <= 2 * budget else 1
-        more[name] = max(fewest, min(200, int(budget / len(runs) / first))) - 1
-    turns = max(more.values())
-    for turn in range(turns):
-        for name in reversed(seconds) if turn % 2 == 0 else seconds:
-            if (turn + 1) * more[name] // turns > turn * more[name] // turns:
-                seconds[name].append(timed(runs[name]))
-    return seconds
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    result = run()
-    elapsed = time.perf_counter() - start
-    del result  # freed after the clock has stopped
-    return elapsed

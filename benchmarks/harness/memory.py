@@ -14,7 +14,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.harness.contenders import OPERATIONS, Contender, Run
+from benchmarks.harness.clock import Run, bytes_of_gradients
+from benchmarks.harness.contenders import OPERATIONS, Contender
 from benchmarks.harness.places import ROOT
 from benchmarks.harness.workloads import TINY, WORKLOADS, Inputs
 
@@ -50,8 +51,7 @@ def peak_beyond_inputs(contender: Contender, inputs: Inputs) -> tuple[float, Run
     run = compiled or contender.build(inputs)
     result = run()
     peak = _peak()
-    gradients = sum(x.numel() * x.element_size() for x in result[2:])
-    return max(0, peak - before - gradients) / 1e6, run
+    return max(0, peak - before - bytes_of_gradients(result)) / 1e6, run
 
 
 def _give_back() -> None:

@@ -28,7 +28,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.harness import machine
-from benchmarks.harness.contenders import OPERATIONS, SEARCH, TIME_LIMIT, Contender, Run
+from benchmarks.harness.clock import Run
+from benchmarks.harness.contenders import OPERATIONS, SEARCH, TIME_LIMIT, Contender
 from benchmarks.harness.correctness import Truth
 from benchmarks.harness.memory import peak_beyond_inputs
 from benchmarks.harness.places import RESULTS, ROOT

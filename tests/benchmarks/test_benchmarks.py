@@ -20,7 +20,8 @@ from torch import Tensor
 
 from benchmarks import peers
 from benchmarks.harness import contenders, machine, memory, workloads
-from benchmarks.harness.contenders import SEARCH, STEP, Contender, checked, race
+from benchmarks.harness.clock import HostClock, race
+from benchmarks.harness.contenders import SEARCH, STEP, Contender, checked
 from benchmarks.harness.correctness import Truth, WrongResult
 from benchmarks.harness.rows import render, rows_of
 from benchmarks.harness.table import write_csv
@@ -157,13 +158,18 @@ def test_chunks_do_not_change_the_truth(monkeypatch: pytest.MonkeyPatch) -> None
     Truth(TINY.inputs()).check_step(**result)
 
 
-def test_rounds_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_are_taken_in_turns() -> None:
     """The slow contender gets few rounds, spread over those of the fast one."""
     cost = {"slow": 4.0, "fast": 0.5}
     calls: list[str] = []
     runs = {name: lambda name=name: calls.append(name) for name in cost}
-    monkeypatch.setattr(contenders, "_seconds", lambda run: (run(), cost[calls[-1]])[1])
-    seconds = race(runs, budget=10.0)  # type: ignore[arg-type]
+
+    class Priced(HostClock):
+        def seconds(self, run: Callable[[], object], queueing: float) -> float:
+            run()
+            return cost[calls[-1]]
+
+    seconds = race(runs, Priced(), budget=10.0)  # type: ignore[arg-type]
     assert seconds == {"slow": [4.0] * 3, "fast": [0.5] * 10}
     gaps = "".join(name[0] for name in calls).split("s")
     assert all(len(gap) <= 6 for gap in gaps), calls
