@@ -47,9 +47,9 @@ class Case:
         return 2.0 * self.workload.scores * self.workload.dim
 
     def inputs(self, device: torch.device) -> Inputs:
-        z, prototypes, grid, temperature = self.workload.inputs()
-        z, prototypes = (x.detach().to(device, DTYPES[self.dtype]).requires_grad_() for x in (z, prototypes))
-        return Inputs(z, prototypes, grid, temperature)
+        """With the temperature on the device, so that no step has to copy it there."""
+        inputs = self.workload.inputs(device, DTYPES[self.dtype])
+        return inputs._replace(temperature=torch.tensor(inputs.temperature, device=device))
 
     def floor(self, gpu: Gpu) -> float:
         return floor(self.operation, shape_of(self.workload, self.dtype), gpu)
@@ -169,11 +169,10 @@ def _compiled(function: Callable[..., Any], device: torch.device) -> Callable[..
 def _run_step(function: Callable[..., Any], inputs: Inputs) -> Run:
     """Forward and backward: loss (), BMU (B,), gradients (B, D) and (K, D)."""
     z, prototypes, grid, temperature = inputs
-    on_device = torch.tensor(temperature, device=z.device)
     one = torch.ones((), device=z.device)
 
     def run() -> tuple[Tensor, ...]:
-        loss, bmu = function(z, prototypes, grid, on_device)
+        loss, bmu = function(z, prototypes, grid, temperature)
         return (loss.detach(), bmu, *torch.autograd.grad(loss, (z, prototypes), one))
 
     return run

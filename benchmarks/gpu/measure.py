@@ -21,10 +21,9 @@ from benchmarks.gpu.cases import Case, Contender, absent, contenders, plan
 from benchmarks.gpu.rates import MOST_ROUNDS, kernel_times, measured_gpu
 from benchmarks.gpu.record import Kernel, Record, Row
 from benchmarks.gpu.roofline import Gpu, costs, shape_of
-from benchmarks.gpu.truth import DeviceTruth, check_repeats, poison
 from benchmarks.harness import machine
 from benchmarks.harness.clock import Clock, Run, back_to_back, clock_of, race
-from benchmarks.harness.correctness import WrongResult
+from benchmarks.harness.correctness import Truth, WrongResult, check_repeats, poison
 from benchmarks.harness.workloads import Inputs
 from vitsom_fast import available_backends
 
@@ -90,7 +89,7 @@ class Session:
         except (ImportError, OSError) as error:  # the photographs come with scikit-learn
             self.record.left_out[case.name] = f"no inputs: {error}"
             return
-        truth = DeviceTruth(inputs)
+        truth = Truth(inputs)
         runs: dict[str, Run] = {}
         for contender in contenders(case, self.device):
             row = self.record.row(case.name, contender.name)
@@ -131,7 +130,7 @@ class Session:
         del runs, inputs
         _give_back()
 
-    def _checked(self, contender: Contender, case: Case, inputs: Inputs, truth: DeviceTruth) -> Run:
+    def _checked(self, contender: Contender, case: Case, inputs: Inputs, truth: Truth) -> Run:
         """The contender's run, warm, and right in its second round: the first one's outputs have been overwritten."""
         poison(self.device, 4 * (truth.z.numel() + truth.prototypes.numel()))
         run = contender.build(inputs)

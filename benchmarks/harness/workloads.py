@@ -15,16 +15,18 @@ from torch import Tensor
 
 from vitsom_fast import Grid, batch_update, exponential_decay, settings
 
+CPU = torch.device("cpu")
 PATCH = 8  # pixels along a side: 8 x 8 x 3 colours are D = 192
 
 
 class Inputs(NamedTuple):
-    """The arguments of ``som_loss`` in their order: z (B, D) and prototypes (K, D) are fp32 leaves that require gradients."""
+    """The arguments of ``som_loss`` in their order: z (B, D) and prototypes (K, D) are leaves that require gradients, on one
+    device and of one dtype."""
 
     z: Tensor
     prototypes: Tensor
     grid: Grid
-    temperature: float
+    temperature: float | Tensor
 
 
 class Floor(NamedTuple):
@@ -60,7 +62,7 @@ class Workload:
         """B K: how many pairs of a latent and a prototype there are."""
         return self.batch * self.rows * self.cols
 
-    def inputs(self) -> Inputs:
+    def inputs(self, device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> Inputs:
         """The same numbers every time."""
         generator = torch.Generator().manual_seed(0)
         if self.organised:
@@ -68,7 +70,8 @@ class Workload:
         else:
             z = torch.randn(self.batch, self.dim, generator=generator)
             prototypes = torch.randn(self.rows * self.cols, self.dim, generator=generator) * self.dim**-0.5
-        return Inputs(z.requires_grad_(), prototypes.requires_grad_(), self.grid, self.temperature)
+        z, prototypes = (x.to(device, dtype).requires_grad_() for x in (z, prototypes))
+        return Inputs(z, prototypes, self.grid, self.temperature)
 
     def floor(self, operation: str) -> Floor:
         """Of "search" or "step" in fp32: a product of B x K x D; a step smooths K x D along both axes, forward and backward."""

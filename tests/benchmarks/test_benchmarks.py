@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_gradients_are_judged_for_the_bmu_that_was_taken() -> None:
         h = reference.neighborhood_weights(bmu, inputs.grid, inputs.temperature, torch.float32)
         loss = (h * reference.distances(inputs.z, inputs.prototypes)).mean()
         truth.check_step(loss, bmu, *torch.autograd.grad(loss, (inputs.z, inputs.prototypes)))
+
+
+@pytest.mark.parametrize(("dtype", "right"), [(torch.bfloat16, True), (torch.float32, False)])
+def test_gradients_in_half_precision_may_be_off_by_their_own_rounding(dtype: torch.dtype, right: bool) -> None:
+    """As a backend would return them; an fp32 gradient that is off by as much is refused."""
+    rounded = TINY.inputs(dtype=torch.bfloat16)
+    inputs = rounded._replace(z=rounded.z.to(dtype), prototypes=rounded.prototypes.to(dtype))
+    z, prototypes = (x.detach().float().requires_grad_() for x in inputs[:2])
+    loss, bmu = reference.som_loss(z, prototypes, inputs.grid, inputs.temperature)
+    result = (loss, bmu, *(grad.bfloat16() for grad in torch.autograd.grad(loss, (z, prototypes))))
+    with nullcontext() if right else pytest.raises(WrongResult, match="gradient for z"):
+        Truth(inputs).check_step(*result)
 
 
 def test_nobody_is_timed_beside_a_wrong_contender() -> None:
@@ -173,6 +186,20 @@ def test_rounds_are_taken_in_turns() -> None:
     assert seconds == {"slow": [4.0] * 3, "fast": [0.5] * 10}
     gaps = "".join(name[0] for name in calls).split("s")
     assert all(len(gap) <= 6 for gap in gaps), calls
+
+
+@pytest.mark.parametrize(
+    ("cost", "rounds"),
+    [(0.5, 6), (0.01, 7), (3.0, 3), (20.0, 1)],
+    ids=["a share of the budget", "at most 7", "too slow for 5", "too slow for 3"],
+)
+def test_how_many_rounds_there_are(cost: float, rounds: int) -> None:
+    class Priced(HostClock):
+        def seconds(self, run: Callable[[], object], queueing: float) -> float:
+            return cost
+
+    seconds = race({"one": tuple, "other": tuple}, Priced(), budget=6.0, most=7)
+    assert {name: len(times) for name, times in seconds.items()} == {"one": rounds, "other": rounds}
 
 
 def test_ratios_and_rates(tmp_path: Path) -> None:
