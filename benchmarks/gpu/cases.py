@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from benchmarks import peers
 from benchmarks.gpu.roofline import Gpu, floor, shape_of
 from benchmarks.harness.clock import Run
+from benchmarks.harness.contenders import Contender, entrants, peer
 from benchmarks.harness.workloads import TINY, WORKLOADS, Inputs, Workload
-from vitsom_fast import Grid, available_backends, backends, find_bmu, reference, settings, som_loss
+from vitsom_fast import available_backends, backends, settings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -65,47 +63,32 @@ def plan(dry: bool) -> list[Case]:
     return [Case(workload, dtype, operation) for workload in workloads for dtype in DTYPES for operation in ("step", "search")]
 
 
-@dataclass(frozen=True)
-class Contender:
-    """One way to do an operation; ``build`` makes its run for some inputs. ``ours``: it is held to the whole contract."""
-
-    name: str
-    build: Callable[[Inputs], Run]
-    ours: bool = False
-    compiled: bool = False
-    graphed: bool = False
-
-
 def contenders(case: Case, device: torch.device) -> list[Contender]:
-    """The baseline first. Half-precision inputs are converted to fp32 by all who would otherwise miss the nearest prototype."""
-    step = case.operation == "step"
-    plain: Callable[..., Any] = _eager_step if step else _matmul_search
-    run: Callable[..., Run] = _run_step if step else _run_search
-    entries = [
-        Contender("eager" if step else "matmul", lambda inputs: run(plain, _placed(inputs))),
-        Contender("compile", lambda inputs: run(_compiled(plain, device), _placed(inputs)), compiled=True),
-    ]
-    for name in serving(device, DTYPES[case.dtype]):
-        function: Callable[..., Any] = partial(som_loss, backend=name) if step else partial(_search_by, name)
-        entries.append(Contender(name, partial(run, function), ours=True))
-        if name == "triton":
-            entries += _triton_variants(case, entries[-1], device)
-    if step and case.workload.name == "paper-mnist" and device.type == "cuda":  # where launches are most of the time
+    """The baseline first."""
+    names = serving(device, DTYPES[case.dtype])
+    compiler = "inductor" if device.type == "cuda" else "eager"  # dry: graphs only, C++ would take a minute to compile
+    entries = []
+    for entry in entrants(case.operation, names, compiler=compiler, on_device=True):
+        entries.append(entry)
+        if entry.name == "triton":
+            entries += _triton_variants(case, entry, device)
+    # Captured in a graph where launches are most of the time.
+    if case.operation == "step" and case.workload.name == "paper-mnist" and device.type == "cuda":
         entries += [
-            Contender(f"{entry.name} graph", partial(_graphed, entry.build), ours=entry.ours, graphed=True)
+            replace(entry, name=f"{entry.name} graph", build=partial(_graphed, entry.build), graphed=True)
             for entry in entries
-            if entry.name in ("eager", *serving(device, DTYPES[case.dtype]))
+            if entry.name in ("eager", *names)
         ]
-    if not step and case.dtype == "fp32" and absent("fastersom", device) is None:
-        entries.append(Contender("fastersom", _fastersom_search))
+    if case.operation == "search" and case.dtype == "fp32" and absent("fastersom", device) is None:
+        entries.append(peer("fastersom"))
     return entries
 
 
 def _triton_variants(case: Case, plain: Contender, device: torch.device) -> Iterator[Contender]:
     if case.dtype == "fp32":
-        yield Contender("triton certified", partial(_under, CERTIFIED, plain.build), ours=True)
+        yield replace(plain, name="triton certified", build=partial(_under, CERTIFIED, plain.build))
     if case.operation == "search" and case.workload.name in AUTOTUNED_WORKLOADS and device.type == "cuda":
-        yield Contender("triton autotuned", partial(_under, AUTOTUNED, plain.build), ours=True, compiled=True)
+        yield replace(plain, name="triton autotuned", build=partial(_under, AUTOTUNED, plain.build), compiled=True)
 
 
 def serving(device: torch.device, dtype: torch.dtype) -> list[str]:
@@ -118,7 +101,7 @@ def absent(name: str, device: torch.device) -> str | None:
     if name == "fastersom":
         if device.type != "cuda":
             return "its fused search needs a GPU"
-        return None if find_spec("fastersom") else "not installed"
+        return peers.missing(name)
     return available_backends()[name] or _refusal(name, device, torch.float32)
 
 
@@ -128,59 +111,6 @@ def _refusal(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     except ValueError as error:
         return str(error)
     return None
-
-
-@dataclass(frozen=True, eq=False)
-class PlacedGrid(Grid):
-    """A grid whose lattice is on the device already, as an eager module keeps it: none is copied in a step."""
-
-    placed: Tensor | None = None
-
-    @property
-    def lattice(self) -> Tensor:
-        assert self.placed is not None
-        return self.placed
-
-
-def _placed(inputs: Inputs) -> Inputs:
-    grid = inputs.grid
-    lattice = grid.lattice.to(inputs.z.device, torch.float32)
-    return inputs._replace(grid=PlacedGrid(grid.rows, grid.cols, grid.topology, grid.periodic, lattice))
-
-
-def _eager_step(z: Tensor, prototypes: Tensor, grid: Grid, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    return reference.som_loss(z.float(), prototypes.float(), grid, temperature)
-
-
-def _matmul_search(z: Tensor, prototypes: Tensor) -> Tensor:
-    return (normalize(z.float()) @ normalize(prototypes.float()).T).argmax(dim=1)
-
-
-def _search_by(backend: str, z: Tensor, prototypes: Tensor) -> Tensor:
-    return find_bmu(z, prototypes, backend=backend)[0]
-
-
-def _compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    torch.compiler.reset()  # past eight shapes of one function, torch.compile would quietly run it eagerly
-    backend = "inductor" if device.type == "cuda" else "eager"  # dry: graphs only, C++ would take a minute to compile
-    return torch.compile(function, dynamic=False, fullgraph=True, backend=backend)
-
-
-def _run_step(function: Callable[..., Any], inputs: Inputs) -> Run:
-    """Forward and backward: loss (), BMU (B,), gradients (B, D) and (K, D)."""
-    z, prototypes, grid, temperature = inputs
-    one = torch.ones((), device=z.device)
-
-    def run() -> tuple[Tensor, ...]:
-        loss, bmu = function(z, prototypes, grid, temperature)
-        return (loss.detach(), bmu, *torch.autograd.grad(loss, (z, prototypes), one))
-
-    return run
-
-
-def _run_search(function: Callable[..., Tensor], inputs: Inputs) -> Run:
-    z, prototypes = inputs.z.detach(), inputs.prototypes.detach()
-    return lambda: (function(z, prototypes),)
 
 
 def _under(variables: dict[str, str], build: Callable[[Inputs], Run], inputs: Inputs) -> Run:
@@ -216,13 +146,3 @@ def _graphed(build: Callable[[Inputs], Run], inputs: Inputs) -> Run:
         return outputs
 
     return replay
-
-
-def _fastersom_search(inputs: Inputs) -> Run:
-    """Its fused search without what ``predict`` adds (a check of the data, and the copy to the host): prototypes are prepared
-    anew in each run, for in training they change."""
-    z, prototypes, grid, _ = inputs
-    som = import_module("fastersom").SOM.from_weights(
-        prototypes.detach(), grid.rows, grid.cols, metric="cosine", device=z.device
-    )
-    return lambda: (som._search(som._weights, som._kernel(z.shape[1]))(z.detach()),)

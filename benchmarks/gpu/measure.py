@@ -12,17 +12,18 @@ import importlib.metadata
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.cases import Case, Contender, absent, contenders, plan
+from benchmarks.gpu.cases import Case, absent, contenders, plan
 from benchmarks.gpu.rates import MOST_ROUNDS, kernel_times, measured_gpu
 from benchmarks.gpu.record import Kernel, Record, Row
 from benchmarks.gpu.roofline import Gpu, costs, shape_of
 from benchmarks.harness import machine
 from benchmarks.harness.clock import Clock, Run, back_to_back, clock_of, race
+from benchmarks.harness.contenders import OPERATIONS, Contender
 from benchmarks.harness.correctness import Truth, WrongResult, check_repeats, poison
 from benchmarks.harness.workloads import Inputs
 from vitsom_fast import available_backends
@@ -139,8 +140,7 @@ class Session:
         for x in result:
             x.fill_(-1)
         second = run()
-        check: Callable[..., None] = truth.check_step if case.operation == "step" else truth.check_search
-        check(*second)
+        OPERATIONS[case.operation].check(truth, *second)
         if contender.ours:
             check_repeats(first, second)
         return run

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
-
 from benchmarks import peers
-from benchmarks.harness import machine
+from benchmarks.harness import machine, ways
 from benchmarks.harness.clock import Run
 from benchmarks.harness.correctness import Truth, WrongResult
 from benchmarks.harness.workloads import Inputs, Workload
-from vitsom_fast import available_backends, find_bmu, reference, som_loss
+from vitsom_fast import available_backends, som_loss
 
 # Farther from the nearest prototype than this, a peer does not search for the same thing; nearer, it only rounds more.
 PEER_TOLERANCE = 1e-4
@@ -30,11 +26,12 @@ class Contender:
 
     Args:
         build: makes the run to be timed on some inputs.
-        backend: the backend of this package that it is, or None.
+        backend: the backend of this package that it is, on whatever terms, or None.
         peer: the library of ``benchmarks.peers`` that it is, or None.
         score_tensors: how many fp32 tensors of B x K are alive at its peak, to tell beforehand what does not fit.
         grid_tensors: the same of K x K.
-        shape_bound: what it does the first time for a shape (compiling) is no part of its work.
+        compiled: what it does the first time for a shape is no part of its work.
+        graphed: it replays a CUDA graph, which has its memory already.
     """
 
     name: str
@@ -43,7 +40,13 @@ class Contender:
     peer: str | None = None
     score_tensors: int = 0
     grid_tensors: int = 0
-    shape_bound: bool = False
+    compiled: bool = False
+    graphed: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """It is held to the whole contract."""
+        return self.backend is not None
 
     def absent(self, workload: Workload) -> str | None:
         """None, or why it cannot take part here."""
@@ -68,68 +71,47 @@ class Operation:
     check: Callable[..., None]
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    torch.compiler.reset()  # past eight shapes of one function, torch.compile would quietly run it eagerly
-    return torch.compile(function, dynamic=False, fullgraph=True)
+def entrants(
+    operation: str, backends: Iterable[str], *, compiler: str = "inductor", on_device: bool = False
+) -> Iterator[Contender]:
+    """Who takes part anywhere: the baseline in eager PyTorch, the same compiled, and backends of this package.
+
+    Args:
+        operation: "step" or "search".
+        backends: their names.
+        compiler: the backend of torch.compile.
+        on_device: what the eager form knows of the grid is where the latents are before a step begins.
+    """
+    plain: Callable[..., Any] = ways.eager_step if operation == "step" else ways.matmul_search
+    run: Callable[..., Run] = ways.run_step if operation == "step" else ways.run_search
+    place: Callable[[Inputs], Inputs] = ways.placed if on_device else lambda inputs: inputs
+    # Measured on `large`: 6.04 tensors of B x K and, compiled, 1.06; the search, 1.10 and 1.06.
+    name, score_tensors = ("eager", 7) if operation == "step" else ("matmul", 2)
+    yield Contender(name, lambda inputs: run(plain, place(inputs)), score_tensors=score_tensors)
+    yield Contender(
+        "compile", lambda inputs: run(ways.compiled(plain, compiler), place(inputs)), score_tensors=2, compiled=True
+    )
+    for name in backends:
+        function: Callable[..., Any] = partial(som_loss, backend=name) if operation == "step" else partial(ways.search_by, name)
+        yield Contender(name, partial(run, function), backend=name)
 
 
-def _matmul_search(z: Tensor, prototypes: Tensor) -> Tensor:
-    return (normalize(z) @ normalize(prototypes).T).argmax(dim=1)
+def peer(name: str) -> Contender:
+    """The search of a library of ``benchmarks.peers``."""
+
+    def build(inputs: Inputs) -> Run:
+        search = peers.prepare(name, inputs.z.detach(), inputs.prototypes.detach(), inputs.grid)
+        return lambda: (search(),)
+
+    library = peers.PEERS[name]
+    return Contender(name, build, peer=name, score_tensors=library.score_tensors, grid_tensors=library.grid_tensors)
 
 
-def _bmu(z: Tensor, prototypes: Tensor, backend: str) -> Tensor:
-    return find_bmu(z, prototypes, backend=backend)[0]
-
-
-def _run_step(loss_function: Callable[..., Any], inputs: Inputs) -> tuple[Tensor, ...]:
-    """Forward and backward: loss (), BMU (B,), gradients (B, D) and (K, D)."""
-    loss, bmu = loss_function(*inputs)
-    return (loss.detach(), bmu, *torch.autograd.grad(loss, (inputs.z, inputs.prototypes)))
-
-
-def _run_search(search: Callable[..., Any], inputs: Inputs) -> tuple[Tensor, ...]:
-    with torch.no_grad():
-        return (search(inputs.z, inputs.prototypes),)
-
-
-def _running(run: Callable[..., tuple[Tensor, ...]], make: Callable[[], Callable[..., Any]]) -> Callable[[Inputs], Run]:
-    """A contender's ``build``: its function made anew for every workload, and run on the inputs."""
-    return lambda inputs: partial(run, make(), inputs)
-
-
-# The backends of this package that take part in everything.
+# The backends of this package that take part in everything on a CPU.
 _BACKENDS = ("torch", "cpu")
 
-STEP = Operation(
-    "step",
-    (
-        # Measured on `large`: 6.04 tensors of B x K and 1.06; the search, 1.10 and 1.06.
-        Contender("eager", _running(_run_step, lambda: reference.som_loss), score_tensors=7),
-        Contender("compile", _running(_run_step, lambda: _compiled(reference.som_loss)), score_tensors=2, shape_bound=True),
-        *(Contender(name, _running(_run_step, partial(partial, som_loss, backend=name)), backend=name) for name in _BACKENDS),
-    ),
-    Truth.check_step,
-)
-
-SEARCH = Operation(
-    "search",
-    (
-        Contender("matmul", _running(_run_search, lambda: _matmul_search), score_tensors=2),
-        Contender("compile", _running(_run_search, lambda: _compiled(_matmul_search)), score_tensors=2, shape_bound=True),
-        *(Contender(name, _running(_run_search, partial(partial, _bmu, backend=name)), backend=name) for name in _BACKENDS),
-        *(
-            Contender(
-                name,
-                partial(peers.prepare, name),
-                peer=name,
-                score_tensors=peer.score_tensors,
-                grid_tensors=peer.grid_tensors,
-            )
-            for name, peer in peers.PEERS.items()
-        ),
-    ),
-    Truth.check_search,
-)
+STEP = Operation("step", tuple(entrants("step", _BACKENDS)), Truth.check_step)
+SEARCH = Operation("search", (*entrants("search", _BACKENDS), *(peer(name) for name in peers.PEERS)), Truth.check_search)
 
 OPERATIONS = {operation.name: operation for operation in (STEP, SEARCH)}
 

@@ -43,7 +43,7 @@ def peak_beyond_inputs(contender: Contender, inputs: Inputs) -> tuple[float, Run
     """
     # Libraries are loaded and threads started, but no scratch memory of the size to be measured is there yet; a compiled
     # contender has to see the real shapes, though.
-    compiled = contender.build(inputs) if contender.shape_bound else None
+    compiled = contender.build(inputs) if contender.compiled else None
     warm_up = compiled or contender.build(TINY.inputs())
     warm_up()
     _give_back()

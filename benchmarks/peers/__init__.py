@@ -18,7 +18,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from benchmarks.harness.workloads import Inputs
+from vitsom_fast import Grid
 
 
 class Peer(NamedTuple):
@@ -47,8 +47,8 @@ def missing(name: str) -> str | None:
     return None if find_spec(module) else f'{module} is not installed: pip install -e ".[bench]" brings all peers'
 
 
-def prepare(name: str, inputs: Inputs) -> Callable[[], tuple[Tensor, ...]]:
-    """The search of a library on these inputs, with as many threads as torch has.
+def prepare(name: str, z: Tensor, prototypes: Tensor, grid: Grid) -> Callable[[], Tensor]:
+    """The search of a library on these latents and prototypes, with as many threads as torch has.
 
     Raises:
         ImportError: the library, or something that it needs, is not installed.
@@ -56,6 +56,6 @@ def prepare(name: str, inputs: Inputs) -> Callable[[], tuple[Tensor, ...]]:
     peer = import_module(f"{__name__}.{name}")
     with redirect_stdout(StringIO()):  # some print what they miss: a GPU, CuPy
         # Copies: torchsom scales the rows of its arguments in place.
-        search = peer.prepare(inputs.z.detach().clone(), inputs.prototypes.detach().clone(), inputs.grid)
+        search: Callable[[], Tensor] = peer.prepare(z.clone(), prototypes.clone(), grid)
     threadpool_limits(torch.get_num_threads())  # of every OpenMP and BLAS that has been loaded by now; each has its own count
-    return lambda: (search(),)
+    return search

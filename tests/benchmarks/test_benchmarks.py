@@ -155,7 +155,7 @@ def test_a_peer_searches_for_the_same(name: str) -> None:
     z, prototypes = torch.randn(50, 6) * torch.rand(50, 1).exp(), torch.randn(12, 6) * torch.rand(12, 1).exp()
     inputs = workloads.Inputs(z.clone(), prototypes.clone(), Grid(3, 4), 1.0)
     try:
-        (bmu,) = peers.prepare(name, inputs)()
+        bmu = peers.prepare(name, *inputs[:3])()
     except ImportError as error:
         pytest.skip(str(error))
     Truth(inputs).check_search(bmu)

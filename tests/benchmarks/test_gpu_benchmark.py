@@ -16,11 +16,14 @@ import torch
 
 from benchmarks.gpu import cases, measure, roofline
 from benchmarks.gpu.__main__ import Run, outcomes
-from benchmarks.gpu.cases import Case, Contender, PlacedGrid, contenders, plan, serving
+from benchmarks.gpu.cases import Case, contenders, plan, serving
 from benchmarks.gpu.measure import UNDER_WAY, Session
 from benchmarks.gpu.record import DRY_RUN, Record, Row
 from benchmarks.gpu.roofline import H200, Cost, Gpu, Shape, costs, floor
+from benchmarks.harness import ways
 from benchmarks.harness.clock import HostClock, race
+from benchmarks.harness.contenders import Contender
+from benchmarks.harness.ways import PlacedGrid
 from benchmarks.harness.workloads import TINY, Inputs
 from vitsom_fast import Grid
 
@@ -100,7 +103,7 @@ def test_every_backend_that_can_takes_part() -> None:
 
 def test_a_variant_is_selected_for_its_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "serving", lambda *_: ["triton"])
-    monkeypatch.setattr(cases, "_search_by", lambda *_: torch.tensor(os.environ.get("VITSOM_TRITON_SEARCH") == "certified"))
+    monkeypatch.setattr(ways, "search_by", lambda *_: torch.tensor(os.environ.get("VITSOM_TRITON_SEARCH") == "certified"))
     runs = {contender.name: contender.build(SEARCH.inputs(CPU)) for contender in contenders(SEARCH, CPU)[2:]}
     assert {name: bool(run()[0]) for name, run in runs.items()} == {"triton": False, "triton certified": True}
     assert not bool(runs["triton"]()[0])
@@ -151,7 +154,9 @@ def session(tmp_path: Path) -> Session:
 def _among(monkeypatch: pytest.MonkeyPatch, build: Callable[[Inputs], measure.Run], ours: bool = True) -> None:
     """Adds a contender of the search to the baseline."""
     baseline = contenders(SEARCH, CPU)[0]
-    monkeypatch.setattr(measure, "contenders", lambda *_: [baseline, Contender("new", build, ours=ours)])
+    monkeypatch.setattr(
+        measure, "contenders", lambda *_: [baseline, Contender("new", build, backend="torch" if ours else None)]
+    )
 
 
 def _bmu(inputs: Inputs) -> torch.Tensor:
