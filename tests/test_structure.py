@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import platform
 import re
 import shutil
@@ -100,6 +101,48 @@ def test_no_file_is_long(folder: str) -> None:
     lines = {path: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*") if path.suffix in suffixes}
     assert lines
     assert not {str(path): count for path, count in lines.items() if count > MOST_LINES}
+
+
+# What the rooms of the benchmarks may import, beside their own.
+BENCHMARK_ROOMS: dict[str, set[str]] = {
+    "peers": set(),
+    "harness": {"peers"},
+    "studies": {"harness"},
+    "gpu": {"harness", "peers"},
+}
+
+
+@pytest.mark.parametrize("room", BENCHMARK_ROOMS)
+def test_rooms_of_the_benchmarks_import_what_is_below(room: str) -> None:
+    paths = list((ROOT / "benchmarks" / room).rglob("*.py"))
+    assert paths
+    for path in paths:
+        found = benchmark_rooms_in(path)
+        assert found <= BENCHMARK_ROOMS[room] | {room}, f"{path} imports {found}"
+
+
+def benchmark_rooms_in(path: Path) -> set[str]:
+    """What a file imports of ``benchmarks``, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("benchmarks.")}
+
+
+def test_commands_of_the_documents_are_there() -> None:
+    """``python -m MODULE`` and ``python FILE``, wherever a document or a module of ours names them."""
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "results" / "README.md"]
+    sources = [path for room in ("benchmarks", "tools", "tests/soak") for path in (ROOT / room).rglob("*.py")]
+    texts = {path: path.read_text() for path in [*documents, *sources]}
+    modules = {name for text in texts.values() for name in re.findall(r"python -m ((?:benchmarks|tools)[\w.]*\w)", text)}
+    assert modules >= {"benchmarks.gpu", "benchmarks.launching", "benchmarks.studies.growth", "tools.aot"}
+    assert not {name for name in modules if importlib.util.find_spec(name) is None}
+    files = {name for text in texts.values() for name in re.findall(r"python ((?:tests|scripts)/[\w/]+\.py)", text)}
+    assert "tests/soak/exactness.py" in files
+    assert not {name for name in files - {"tests/soak/NAME.py"} if not (ROOT / name).exists()}
 
 
 def test_intrinsics_are_in_one_room() -> None:
