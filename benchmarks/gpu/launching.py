@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from benchmarks.harness.clock import HostClock, race
 from benchmarks.harness.workloads import TINY, WORKLOADS, Workload
 
 ROUNDS, CALLS = 21, 100
@@ -105,15 +106,17 @@ def passes(workload: Workload, backend: str) -> dict[str, Callable[[], Any]]:
 
 
 def microseconds(runs: dict[str, Callable[[], Any]], rounds: int, calls: int) -> dict[str, float]:
-    """Median of the rounds, in turns, a call."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, run in runs.items():
-            started = time.perf_counter()
+    """Median of the rounds, in turns, a call; a round before them warms up."""
+
+    def calling(run: Callable[[], Any]) -> Callable[[], None]:
+        def repeated() -> None:
             for _ in range(calls):
                 run()
-            seconds[name].append((time.perf_counter() - started) / calls)
-    return {name: 1e6 * statistics.median(times[1:]) for name, times in seconds.items()}
+
+        return repeated
+
+    every = race({name: calling(run) for name, run in runs.items()}, HostClock(), math.inf, rounds + 1, rounds + 1)
+    return {name: 1e6 * statistics.median(times[1:]) / calls for name, times in every.items()}
 
 
 def table(workload: Workload, rounds: int = ROUNDS, calls: int = CALLS) -> str:

@@ -109,7 +109,7 @@ def race(
     more = {}  # rounds after this first one
     for name, (first,) in seconds.items():
         least = fewest if fewest * first <= budget else min(3, fewest) if first <= 2 * budget else 1
-        more[name] = max(least, min(most, int(budget / len(runs) / first))) - 1
+        more[name] = max(least, int(min(most, budget / len(runs) / first))) - 1
     turns = max(more.values())
     for turn in range(turns):
         for name in reversed(seconds) if turn % 2 == 0 else seconds:

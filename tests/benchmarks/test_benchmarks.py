@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import subprocess
@@ -200,6 +201,8 @@ def test_how_many_rounds_there_are(cost: float, rounds: int) -> None:
 
     seconds = race({"one": tuple, "other": tuple}, Priced(), budget=6.0, most=7)
     assert {name: len(times) for name, times in seconds.items()} == {"one": rounds, "other": rounds}
+    without_end = race({"one": tuple}, Priced(), budget=math.inf, fewest=4, most=4)
+    assert without_end == {"one": [cost] * 4}
 
 
 def test_ratios_and_rates(tmp_path: Path) -> None:
