@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -299,6 +300,17 @@ def test_rounds_are_taken_in_turns_and_both_ways() -> None:
     seconds = race(runs, Counting(), budget=2.0, fewest=3)
     assert seconds == {"a": [0.25] * 4, "b": [0.25] * 4}
     assert "".join(calls) == "ab" + "baabba"
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+def test_what_launching_costs_is_told_for_every_pass() -> None:
+    command = [sys.executable, "-m", "benchmarks.launching", "--rounds", "1", "--calls", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    passes = [line.split("|")[1:3] for line in done.stdout.splitlines()[2:]]
+    launches = {name.strip(): int(count) for name, count in passes}
+    assert list(launches) == ["forward", "backward", "search", "step"]
+    assert launches["step"] >= launches["forward"] + launches["backward"] > launches["search"] > 0
 
 
 def test_outcomes_are_counted_with_and_without_workers() -> None:
