@@ -7,7 +7,8 @@ import itertools
 
 import pytest
 import torch
-from helpers import BACKENDS, relative_error, run, search, skip_unless_supported
+from helpers import BACKENDS, is_emulated, relative_error, run, search, skip_unless_supported
+from soak import distances
 from torch import Tensor
 
 from vitsom_fast import FusedSOMLoss, Grid, batch_update, find_bmu, reference, som_loss
@@ -250,6 +251,23 @@ def test_what_is_no_weight_is_refused() -> None:
     for k in (0, 3, True):
         with pytest.raises(ValueError, match="k must be 1 or 2"):
             find_bmu(z, prototypes, k=k)
+
+
+@pytest.mark.parametrize("distance", OTHERS)
+def test_units_are_those_of_fp64(backend: str, distance: str) -> None:
+    """Of data that are hard to tell apart; tests/soak/distances.py runs a million."""
+    if is_emulated(backend):
+        pytest.skip("its kernels keep to 1e-6 of the scale")
+    kinds = set()
+    for seed in range(60):
+        kind, z, prototypes, grid = distances.case(seed)
+        if z.isfinite().all() and prototypes.isfinite().all() and z.shape[0] * prototypes.numel() < 1e7:
+            bmu, _ = find_bmu(z, prototypes, distance=distance, grid=grid, backend=backend)
+            regret, lowest = distances.judge(z, prototypes, bmu, distance)
+            assert regret <= 1e-12, (seed, kind)
+            assert lowest, (seed, kind)
+            kinds.add(kind)
+    assert kinds == set(distances.KINDS)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
