@@ -74,8 +74,14 @@ def _skip_unless_quick(backend: str, batch: int, grid: Grid, dim: int) -> None:
         return
     terms = 3 if grid.topology == "hexagonal" else 1
     programs = (batch / 16 + grid.rows + terms * (grid.rows + grid.cols)) * math.ceil(dim / 64) + grid.cols
-    if programs > 400:
+    if programs > 120:
         pytest.skip(f"{programs:.0f} programs take an interpreter long")
+
+
+def _skip_unless_quick_to_search(backend: str, z: Tensor, prototypes: Tensor) -> None:
+    """Skip what an interpreter would take long for: 60 ms a tile of 128 x 128."""
+    if backend == "triton" and BACKENDS[backend] == "cpu" and z.shape[0] * prototypes.shape[0] > 1 << 19:
+        pytest.skip(f"{z.shape[0]} x {prototypes.shape[0]} scores take an interpreter long")
 
 
 def run(
@@ -106,6 +112,7 @@ def run(
 
 def search(backend: str, z: Tensor, prototypes: Tensor, *, distance: str = "cosine", k: int = 1) -> tuple[Tensor, Tensor]:
     """``find_bmu`` on a backend's device; results on the CPU."""
+    _skip_unless_quick_to_search(backend, z, prototypes)
     device = BACKENDS[backend]
     bmu, nearest = find_bmu(z.to(device), prototypes.to(device), distance=distance, k=k, backend=backend)
     return bmu.cpu(), nearest.cpu()
