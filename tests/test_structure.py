@@ -31,7 +31,7 @@ FLOORS = [
         "backends.unit_rows",
         "backends.installed",
     ),
-    ("schedules", "grid", "initialization", "backends.ties", "backends.smoothing", "backends.centred"),
+    ("schedules", "grid", "initialization", "neighborhoods", "backends.ties", "backends.smoothing", "backends.centred"),
     ("backends.distances",),
     ("reference", "backends.differentiable", "backends.compiled", "backends.compose"),
     ("backends.cpu", "backends.cuda", "backends.torch_ops", "backends.triton"),

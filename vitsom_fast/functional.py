@@ -8,12 +8,12 @@ import numbers
 import torch
 from torch import Tensor
 
-from vitsom_fast import backends, long_axis, ops, reference
+from vitsom_fast import backends, long_axis, neighborhoods, ops, reference
 from vitsom_fast.backends import compose
 from vitsom_fast.backends.distances.losses import sample_losses
 from vitsom_fast.backends.spec import Spec, accumulation_dtype
 from vitsom_fast.backends.unit_rows import unit_rows
-from vitsom_fast.grid import NEIGHBORHOODS, Grid
+from vitsom_fast.grid import Grid
 
 DISTANCES = ("cosine", "sqeuclidean", "euclidean", "manhattan")
 REDUCTIONS = ("mean", "batchmean", "sum", "none")
@@ -64,7 +64,7 @@ def som_loss(
     z, prototypes = _checked_inputs(z, prototypes, distance)
     _check_grid(grid, prototypes)
     temperature = _checked_temperature(temperature, z.device)
-    check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
+    neighborhoods.check(grid, neighborhood)
     check_choice("reduction", reduction, REDUCTIONS)
     sample_weight = _checked_weight(sample_weight, z)
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
@@ -76,14 +76,15 @@ def som_loss(
             return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, reduction, distance, sample_weight)
     if distance != "cosine" or reduction == "none" or sample_weight is not None:
         bmu, _ = ops.find_bmu(z.detach(), prototypes.detach(), backend, grid.rows, grid.cols, distance)
-        factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype)
+        factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype)
         with torch.autocast(z.device.type, enabled=False):
             own = backends.get(backend)
             losses = sample_losses(own, bmu, z, prototypes, factors.rows, factors.cols, distance)
             return reference.reduced(losses, reduction, grid.num_prototypes, sample_weight).to(dtype), bmu
     if long_axis.serves(grid, z.shape[0]):
         return long_axis.som_loss(z, prototypes, grid, temperature, reduction, backend)
-    factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype, weigh=ops.gaussian_weights_of(backend))
+    weigh = ops.gaussian_weights_of(backend)
+    factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype, weigh=weigh)
     loss, bmu, *_ = ops.som_forward(z, prototypes, factors.rows, factors.cols, reduction, backend)
     return loss, bmu
 
@@ -167,7 +168,7 @@ def batch_update(
     sample_weight = _checked_weight(sample_weight, z)
     bmu, _ = find_bmu(z, prototypes, distance=distance, grid=grid, backend=backend)
     dtype = accumulation_dtype(z.dtype)
-    factors = grid.neighborhood(temperature, neighborhood, device=z.device, dtype=dtype)
+    factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype)
     own = backends.get("torch" if backend == "reference" else backend)
     with torch.autocast(z.device.type, enabled=False):
         x = unit_rows(z.to(dtype)).unit.to(dtype) if distance == "cosine" else z.to(dtype)

@@ -19,7 +19,8 @@ from vitsom_fast.backends import memory
 from vitsom_fast.backends.products import product
 from vitsom_fast.backends.spec import accumulation_dtype, reduction_scale
 from vitsom_fast.backends.unit_rows import centre_of, through_unit_rows, unit_rows, widest
-from vitsom_fast.grid import Grid, gaussian_weights
+from vitsom_fast.grid import Grid
+from vitsom_fast.neighborhoods.gaussian import gaussian_weights
 
 # Below this the matrices of the axes cost next to nothing.
 _SHORT = 256

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitsom_fast import backends
+from vitsom_fast import backends, neighborhoods
 from vitsom_fast.arguments import device_of, whole_number
 from vitsom_fast.backends.memory import is_plain
 from vitsom_fast.functional import DISTANCES, DTYPES, REDUCTIONS, check_choice, find_bmu, som_loss
-from vitsom_fast.grid import NEIGHBORHOODS, TOPOLOGIES, Grid
+from vitsom_fast.grid import TOPOLOGIES, Grid
 from vitsom_fast.initialization import METHODS, initial_prototypes
 from vitsom_fast.usage import UsageWatch
 
@@ -72,10 +72,10 @@ class FusedSOMLoss(nn.Module):
         if dtype is not None and dtype not in DTYPES:
             raise TypeError(f"dtype must be one of {DTYPES}, got {dtype!r}")
         check_choice("distance", distance, DISTANCES)
-        check_choice("neighborhood", neighborhood, NEIGHBORHOODS)
         check_choice("reduction", reduction, REDUCTIONS)
         check_choice("backend", backend, ("auto", *backends.NAMES))
         self.grid = Grid(rows, cols, topology=topology, periodic=periodic)
+        neighborhoods.check(self.grid, neighborhood)
         self.dim = dim
         self.distance = distance
         self.neighborhood = neighborhood

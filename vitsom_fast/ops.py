@@ -247,7 +247,8 @@ def _plain_loss(z: Tensor, bmu: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_weights_of(backend: str) -> Callable[[Tensor, float | Tensor], Tensor] | None:
-    """A backend's own ``grid.gaussian_weights``; None where it has none or a compiler will fuse PyTorch's operations."""
+    """A backend's own form of that in ``neighborhoods.gaussian``; None where it has none or a compiler will fuse PyTorch's
+    operations."""
     if not hasattr(backends.get(backend), "gaussian_weights") or torch.compiler.is_compiling():
         return None
 

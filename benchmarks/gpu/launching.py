@@ -84,10 +84,11 @@ def passes(workload: Workload, backend: str) -> dict[str, Callable[[], Any]]:
     """What is timed: the operators alone, as ``som_loss`` calls them, and a whole step with its checks and autograd."""
     from vitsom_fast import find_bmu, som_loss
     from vitsom_fast.backends import get
+    from vitsom_fast.neighborhoods import neighborhood
 
     own = get(backend)
     z, prototypes, grid, temperature = workload.inputs()
-    factors = grid.neighborhood(temperature)
+    factors = neighborhood(grid, temperature)
     one = torch.ones(())
     at_temperature = torch.tensor(temperature)
     detached = z.detach(), prototypes.detach()

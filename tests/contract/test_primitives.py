@@ -13,6 +13,7 @@ from torch import Tensor
 from vitsom_fast import FusedSOMLoss, Grid, backends, batch_update, find_bmu, reference, som_loss
 from vitsom_fast.backends.compose import Composed
 from vitsom_fast.metrics import topographic_error
+from vitsom_fast.neighborhoods import neighborhood
 
 GRIDS = [
     Grid(1, 1),
@@ -78,7 +79,7 @@ def test_sums_repeat_bit_for_bit(primitives: tuple[backends.Backend, str]) -> No
 def test_smoothing(primitives: tuple[backends.Backend, str], grid: Grid, temperature: float, dim: int) -> None:
     """In each row, as far from the rest as it may be: nothing is dropped for being small beside what lies elsewhere."""
     own, device = primitives
-    factors = grid.neighborhood(temperature, device=device)
+    factors = neighborhood(grid, temperature, device=device)
     x = torch.rand(grid.num_prototypes, dim)
     x[grid.num_prototypes // 3 :] = 0
     for transposed in (False, True):

@@ -17,6 +17,7 @@ from helpers import BACKENDS, GPU, check, check_bmu, run
 from torch import Tensor
 
 from vitsom_fast import Grid, available_backends, find_bmu
+from vitsom_fast.neighborhoods import neighborhood
 
 REASON = available_backends()["triton"]
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -161,7 +162,7 @@ def test_every_number_of_the_results_is_written(repeated: Repeated, monkeypatch:
     if batch == 700:
         monkeypatch.setattr(importlib.import_module("vitsom_fast.kernels.context"), "_MOST_WEIGHTS", 0)
     z, prototypes = torch.randn(batch % 100 + 5, 7, device=GPU), torch.randn(15, 7, device=GPU)
-    factors = Grid(3, 5).neighborhood(1.0, device=GPU)
+    factors = neighborhood(Grid(3, 5), 1.0, device=GPU)
     torch.use_deterministic_algorithms(True)
     try:
         for _ in range(2):

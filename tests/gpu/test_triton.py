@@ -14,6 +14,7 @@ from helpers import BACKENDS, GPU, check, check_bmu, relative_error, run, truth
 from torch import Tensor
 
 from vitsom_fast import Grid, available_backends, find_bmu
+from vitsom_fast.neighborhoods import neighborhood
 
 REASON = available_backends()["triton"]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
@@ -183,7 +184,7 @@ def test_a_short_prototype_far_away_has_the_largest_gradient(monkeypatch: pytest
     prototypes[:32] *= 1e25
     prototypes[32:36] *= 1e-11
     inputs = [x.to(GPU) for x in (z, prototypes)]
-    factors = grid.neighborhood(2.7, device=GPU)
+    factors = neighborhood(grid, 2.7, device=GPU)
     _, bmu, *kept = torch.ops.vitsom.som_forward(*inputs, *factors, "sum", "triton")
     one = torch.ones((), device=GPU)
     _, grad = torch.ops.vitsom.som_backward(one, *inputs, *factors, bmu, *kept, "sum", False, True, "triton")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vitsom_fast import FusedSOMLoss, Grid, exponential_decay, find_bmu, linear_ramp, param_groups, som_loss
+from vitsom_fast.neighborhoods import neighborhood
 
 Z = torch.randn(5, 4)
 W = torch.randn(12, 4)
@@ -128,7 +129,7 @@ def test_grid(name: str, value: Any, error: type[Exception], says: str) -> None:
 
 
 def test_neighborhood_of_a_grid() -> None:
-    assert_refused(lambda: GRID.neighborhood(1.0, "bubble"), ValueError, "neighborhood", "'bubble'")
+    assert_refused(lambda: neighborhood(GRID, 1.0, "bubble"), ValueError, "neighborhood", "'bubble'")
 
 
 @pytest.mark.parametrize(

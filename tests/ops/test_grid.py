@@ -10,8 +10,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vitsom_fast import Grid, reference
-from vitsom_fast import grid as grid_module
 from vitsom_fast.grid import wrap
+from vitsom_fast.neighborhoods import neighborhood, offsets
 
 GRIDS = [
     Grid(1, 1),
@@ -43,7 +43,7 @@ def _squared_distances(grid: Grid) -> Tensor:
 
 def _weights(grid: Grid, temperature: float | Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """(K, K), the factors recombined."""
-    factors = grid.neighborhood(temperature, dtype=dtype)
+    factors = neighborhood(grid, temperature, dtype=dtype)
     k = grid.num_prototypes
     return torch.einsum("trs,tcd->rcsd", factors.rows, factors.cols).reshape(k, k)
 
@@ -121,7 +121,7 @@ LONG = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("grid", LONG, ids=str)
 def test_offsets_are_rounded_once_however_long_the_grid(grid: Grid, dtype: torch.dtype) -> None:
-    tables = [grid_module._build_squared_offsets(grid, torch.device("cpu"), kind) for kind in (dtype, torch.float64)]
+    tables = [offsets._build_squared_offsets(grid, torch.device("cpu"), kind) for kind in (dtype, torch.float64)]
     assert torch.equal(tables[0], tables[1].to(dtype))
 
 
@@ -134,7 +134,7 @@ def test_weights_are_right_across_the_seam_of_a_long_grid(grid: Grid) -> None:
     if grid.periodic:
         offset = torch.stack([wrap(offset[..., axis], grid.extent[axis]) for axis in (0, 1)], dim=-1)
     expected = torch.exp(-offset.square().sum(-1) / (2 * 0.5**2))
-    factors = grid.neighborhood(0.5)
+    factors = neighborhood(grid, 0.5)
     row, col = ends // grid.cols, ends % grid.cols
     separable = torch.einsum("tbs,tbd->bsd", factors.rows[:, row], factors.cols[:, col]).flatten(1)  # [8, K]
     eager = reference.neighborhood_weights(ends, grid, 0.5, torch.float32)
@@ -146,7 +146,7 @@ def test_weights_are_right_across_the_seam_of_a_long_grid(grid: Grid) -> None:
 
 @pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
 def test_number_of_terms(topology: str) -> None:
-    factors = Grid(4, 5, topology).neighborhood(1.0)
+    factors = neighborhood(Grid(4, 5, topology), 1.0)
     terms = {"rectangular": 1, "hexagonal": 3}[topology]
     assert factors.rows.shape == (terms, 4, 4)
     assert factors.cols.shape == (terms, 5, 5)
@@ -155,15 +155,15 @@ def test_number_of_terms(topology: str) -> None:
 def test_a_cached_table_does_not_change_with_the_temperature() -> None:
     grid = Grid(5, 7, "hexagonal")
     before = _weights(grid, 1.0)
-    grid.neighborhood(1.0, dtype=torch.float64).rows.zero_()
+    neighborhood(grid, 1.0, dtype=torch.float64).rows.zero_()
     _weights(grid, 3.0)
     assert torch.equal(_weights(grid, 1.0), before)
 
 
 def test_a_cached_table_is_no_inference_tensor() -> None:
     with torch.inference_mode():
-        Grid(5, 19).neighborhood(1.0)
-    assert not any(table.is_inference() for table in grid_module._offset_tables.values())
+        neighborhood(Grid(5, 19), 1.0)
+    assert not any(table.is_inference() for table in offsets._offset_tables.values())
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7])
@@ -194,20 +194,20 @@ def test_num_prototypes_and_extent() -> None:
 
 @pytest.fixture
 def _no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid_module, "_offset_tables", {})
+    monkeypatch.setattr(offsets, "_offset_tables", {})
 
 
 @pytest.mark.usefixtures("_no_tables")
 def test_tables_are_bounded_in_bytes() -> None:
     """All together, whatever the number of grids; a table that is too large by itself is not kept."""
     for cols in range(200, 1200, 25):
-        Grid(2, cols).neighborhood(1.0)
-        assert sum(table.nbytes for table in grid_module._offset_tables.values()) <= 32 << 20
-    kept = list(grid_module._offset_tables)
+        neighborhood(Grid(2, cols), 1.0)
+        assert sum(table.nbytes for table in offsets._offset_tables.values()) <= 32 << 20
+    kept = list(offsets._offset_tables)
     assert len(kept) > 3
     assert kept[-1][0] == Grid(2, 1175)
-    Grid(1, 3000).neighborhood(1.0)
-    assert list(grid_module._offset_tables) == kept
+    neighborhood(Grid(1, 3000), 1.0)
+    assert list(offsets._offset_tables) == kept
 
 
 @pytest.mark.usefixtures("_no_tables")
@@ -218,27 +218,27 @@ def test_no_table_crosses_a_border(how: str, warm: bool) -> None:
     grid = Grid(5, 7, "hexagonal")
     expected = _weights(grid, 1.3, torch.float32)
     if not warm:
-        grid_module._offset_tables.clear()
+        offsets._offset_tables.clear()
     if how == "fake":
         with FakeTensorMode():
-            assert grid.neighborhood(1.3).rows.shape == (3, 5, 5)
+            assert neighborhood(grid, 1.3).rows.shape == (3, 5, 5)
     elif how == "transform":
-        rows = torch.func.vmap(lambda t: grid.neighborhood(t).rows)(torch.tensor([1.3, 2.0]))
-        assert torch.equal(rows[0], grid.neighborhood(torch.tensor(1.3)).rows)
+        rows = torch.func.vmap(lambda t: neighborhood(grid, t).rows)(torch.tensor([1.3, 2.0]))
+        assert torch.equal(rows[0], neighborhood(grid, torch.tensor(1.3)).rows)
     elif how == "functionalize":
-        found = torch.func.functionalize(lambda t: grid.neighborhood(t).rows)(torch.tensor(1.3))
-        assert torch.equal(found, grid.neighborhood(torch.tensor(1.3)).rows)
+        found = torch.func.functionalize(lambda t: neighborhood(grid, t).rows)(torch.tensor(1.3))
+        assert torch.equal(found, neighborhood(grid, torch.tensor(1.3)).rows)
     elif how == "device":
-        assert grid.neighborhood(1.3, device="meta").rows.device.type == "meta"
-        grid_module._offset_tables.pop((grid, torch.device("meta"), torch.float32))
+        assert neighborhood(grid, 1.3, device="meta").rows.device.type == "meta"
+        offsets._offset_tables.pop((grid, torch.device("meta"), torch.float32))
     elif how == "default device":
         with torch.device("meta"):
-            assert grid.neighborhood(1.3).rows.device.type == "cpu"
+            assert neighborhood(grid, 1.3).rows.device.type == "cpu"
             assert grid.positions.device.type == "cpu"
     else:
         with torch.inference_mode():
-            grid.neighborhood(1.3)
-    tables = list(grid_module._offset_tables.values())
+            neighborhood(grid, 1.3)
+    tables = list(offsets._offset_tables.values())
     for table in tables:
         assert type(table) is Tensor
         assert table.device.type == "cpu"
@@ -255,4 +255,4 @@ def test_more_units_than_can_be_numbered_are_refused(shape: tuple[int, int]) -> 
 
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(ValueError, match="device must be a device of PyTorch, got 'nope'"):
-        Grid(3, 4).neighborhood(1.0, device="nope")
+        neighborhood(Grid(3, 4), 1.0, device="nope")

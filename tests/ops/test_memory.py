@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vitsom_fast import Grid, backends, find_bmu, som_loss
 from vitsom_fast.backends import cpu
 from vitsom_fast.backends.memory import in_memory, is_plain
+from vitsom_fast.neighborhoods import neighborhood
 
 GRID = Grid(3, 4)
 
@@ -132,7 +133,7 @@ def test_whatever_a_backend_reads_may_be_a_view(backend: str, inputs: dict[str, 
         pytest.skip("it reads no addresses")
     own: Any = backends.get(backend)
     device = BACKENDS[backend]
-    factors = dict(zip(("row_factors", "col_factors"), GRID.neighborhood(1.3, device=device), strict=True))
+    factors = dict(zip(("row_factors", "col_factors"), neighborhood(GRID, 1.3, device=device), strict=True))
     given = {name: x.to(device) for name, x in inputs.items()} | factors
     names = ("loss", "bmu", "attraction", "context")
     found = dict(zip(names, own.som_forward(**given, reduction="mean"), strict=True))
@@ -202,7 +203,7 @@ def test_a_wrapper_sees_the_operators(backend: str, which: str, kind: type[Wrapp
 def test_backward_of_cpu_refuses_other_dtypes(name: str, inputs: dict[str, Tensor]) -> None:
     if reason := cpu.unavailable():
         pytest.skip(f"backend 'cpu': {reason}")
-    factors = GRID.neighborhood(1.3)
+    factors = neighborhood(GRID, 1.3)
     _, *kept = torch.ops.vitsom.som_forward(*inputs.values(), *factors, "mean", "cpu")
     arguments = dict(zip(("bmu", "attraction", "context"), kept, strict=True))
     arguments[name] = arguments[name].to(torch.int8)

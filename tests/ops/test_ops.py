@@ -18,6 +18,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vitsom_fast import FusedSOMLoss, Grid, find_bmu, reference, som_loss
+from vitsom_fast.neighborhoods import neighborhood
 
 MAPS = [Grid(3, 4), Grid(3, 4, "hexagonal"), Grid(3, 5, periodic=True), Grid(4, 3, "hexagonal", periodic=True)]
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
@@ -46,7 +47,7 @@ def test_opcheck(backend: str, operator: str, requires_grad: bool, dtype: torch.
     skip_unless_supported(backend, dtype)
     grid = Grid(3, 4, "hexagonal")
     z, prototypes = _inputs(backend, grid, dtype, requires_grad)
-    factors = grid.neighborhood(1.3, device=z.device)
+    factors = neighborhood(grid, 1.3, device=z.device)
     calls: list[tuple[Any, ...]]
     if operator == "find_bmu":
         calls = [(z, prototypes, backend)]
@@ -111,7 +112,7 @@ def test_fake_kernels_tell_shapes_and_dtypes(backend: str, dtype: torch.dtype) -
     skip_unless_supported(backend, dtype)
     grid = Grid(3, 4, "hexagonal")
     z, prototypes = _inputs(backend, grid, dtype)
-    factors = grid.neighborhood(1.3, device=z.device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    factors = neighborhood(grid, 1.3, device=z.device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     operators = torch.ops.vitsom
     _, *kept = operators.som_forward(z, prototypes, *factors, "mean", backend)
     grad = torch.tensor(1.0, device=z.device)

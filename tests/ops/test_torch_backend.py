@@ -32,6 +32,7 @@ from vitsom_fast import Grid, backends, reference, som_loss
 from vitsom_fast.backends import centred, products, ties, torch_ops
 from vitsom_fast.backends.differentiable import loss_at
 from vitsom_fast.backends.unit_rows import unit_rows
+from vitsom_fast.neighborhoods import neighborhood
 
 # Rows of any length
 
@@ -336,7 +337,7 @@ def test_rounded_operands_change_nothing(spread: float, how: str) -> None:
     grid = Grid(17, 31, "hexagonal")
     prototypes = torch.randn(1, 64) + spread * torch.randn(grid.num_prototypes, 64)
     z = prototypes[torch.randint(grid.num_prototypes, (300,))] + spread * torch.randn(300, 64)
-    factors = grid.neighborhood(2.5)
+    factors = neighborhood(grid, 2.5)
     with low_precision_products(how):
         setting, rounded = matmul_setting(), _Rounded()
         assert products.may_be_rounded(z)
@@ -378,7 +379,7 @@ def test_settings_are_never_written(how: str) -> None:
                 during.add(matmul_setting())
                 return func(*args, **(kwargs or {}))
 
-        z, prototypes, factors = torch.randn(300, 64), torch.randn(99, 64), Grid(9, 11).neighborhood(2.5)
+        z, prototypes, factors = torch.randn(300, 64), torch.randn(99, 64), neighborhood(Grid(9, 11), 2.5)
         with Watch():
             _, *kept = torch_ops.som_forward(z, prototypes, *factors, "mean")
             backends.get("torch").som_backward(torch.tensor(1.0), z, prototypes, *factors, *kept, "mean", True, True)
