@@ -95,6 +95,7 @@ def run(
     reduction: str = "mean",
     grad_output: float = 1.0,
     needs_grad: tuple[bool, bool] = (True, True),
+    neighborhood: str = "gaussian",
 ) -> Result:
     """One step: strides and dtypes of the inputs are kept, results come back on the CPU."""
     _skip_unless_quick(backend, z.shape[0], grid, prototypes.shape[1])
@@ -103,7 +104,8 @@ def run(
         temperature = temperature.to(device)
     z = z.detach().to(device).requires_grad_(needs_grad[0])
     prototypes = prototypes.detach().to(device).requires_grad_(needs_grad[1])
-    loss, bmu = som_loss(z, prototypes, grid, temperature, distance=distance, reduction=reduction, backend=backend)
+    how = {"distance": distance, "neighborhood": neighborhood, "reduction": reduction}
+    loss, bmu = som_loss(z, prototypes, grid, temperature, **how, backend=backend)
     if any(needs_grad):
         (loss * grad_output).backward()
     grads = [torch.empty(0) if x.grad is None else x.grad.cpu() for x in (z, prototypes)]
@@ -127,6 +129,7 @@ def truth(
     *,
     reduction: str = "mean",
     grad_output: float = 1.0,
+    neighborhood: str = "gaussian",
 ) -> Truth:
     """The formulas of the reference in fp64 at the BMUs that a backend chose: any within the tolerance is right."""
     temperature = float(temperature)
@@ -134,9 +137,10 @@ def truth(
     prototypes = prototypes.detach().double().requires_grad_()
     (batch, _), (count, _) = z.shape, prototypes.shape
     scale = {"mean": 1 / max(batch * count, 1), "batchmean": 1 / max(batch, 1), "sum": 1.0}[reduction]
-    h = reference.neighborhood_weights(bmu, grid, temperature, torch.float64)  # [B, K]
+    h = reference.neighborhood_weights(bmu, grid, temperature, torch.float64, neighborhood)  # [B, K]
     loss = (h * reference.distances(z, prototypes)).sum() * scale
     grad_z, grad_prototypes = torch.autograd.grad(loss * grad_output, (z, prototypes))
+    h = h.abs()
     with torch.no_grad():
         pull_z = h.sum(1) / _length(z)
         pull_prototypes = h.sum(0) / _length(prototypes)
@@ -160,11 +164,14 @@ def check(
     reduction: str = "mean",
     grad_output: float = 1.0,
     cancels: bool = False,
+    neighborhood: str = "gaussian",
 ) -> None:
     """The contract, for 16-bit inputs plus a rounding of each gradient; ``cancels`` where gradients are small differences and
     held to ``GRADIENT_FLOOR``, too."""
     check_bmu(result.bmu, z, prototypes)
-    true = truth(z, prototypes, grid, temperature, result.bmu, reduction=reduction, grad_output=grad_output)
+    true = truth(
+        z, prototypes, grid, temperature, result.bmu, reduction=reduction, grad_output=grad_output, neighborhood=neighborhood
+    )
     error = abs(result.loss.item() - true.loss)
     assert error <= RELATIVE_TOLERANCE * abs(true.loss) + LOSS_FLOOR * true.weight, f"loss {result.loss} of {true.loss}"
     for name, grad, true_grad, pull in (

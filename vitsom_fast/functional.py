@@ -32,7 +32,8 @@ def som_loss(
     sample_weight: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The SOM loss of ViT-SOM (Luo & Yuan 2025): ``mean_ik h_ik d_ik`` with ``h_ik = exp(-|r_k - r_b|^2 / (2 T^2))``.
+    """The SOM loss of ViT-SOM (Luo & Yuan 2025): ``mean_ik h_ik d_ik`` with ``h_ik = exp(-|r_k - r_b|^2 / (2 T^2))``, or with
+    another neighborhood.
 
     Differentiable in ``z`` and ``prototypes`` (twice, should one want to); no gradient runs through the BMU or the weights.
 
@@ -47,7 +48,10 @@ def som_loss(
             ``|z - w|^2``; "euclidean", its root, and "manhattan", the sum of absolute differences, without a gradient where the
             distance is 0. The kernels compute the cosine; all others are PyTorch operations, and of the last two each pair is
             computed, in O(B D + K D) memory.
-        neighborhood: "gaussian".
+        neighborhood: "gaussian"; "bubble"; "mexican_hat", whose weights are negative beyond T; "triangle";
+            "manhattan_gaussian", on a rectangular topology. Formulas: ``neighborhoods.neighborhood``. "bubble" and
+            "manhattan_gaussian" read the value of a temperature that is a tensor, which waits for the device; a compiler gets
+            a term for each offset instead, and more to multiply. But for the Gaussian an axis has at most 4096 units.
         reduction: "mean" over B and K (ViT-SOM), "batchmean" (sum over K, mean over B: DESOM), "sum", or "none": the mean over
             K of each sample.
         sample_weight: (B,), not negative: a sample of weight 2 counts as one that is there twice, in means too. Its values are
@@ -73,7 +77,8 @@ def som_loss(
         if isinstance(temperature, Tensor):
             temperature = temperature.detach().to(dtype)
         with torch.autocast(z.device.type, enabled=False):
-            return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, reduction, distance, sample_weight)
+            how = reduction, neighborhood, distance, sample_weight
+            return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, *how)
     if distance != "cosine" or reduction == "none" or sample_weight is not None:
         bmu, _ = ops.find_bmu(z.detach(), prototypes.detach(), backend, grid.rows, grid.cols, distance)
         factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype)
@@ -81,7 +86,7 @@ def som_loss(
             own = backends.get(backend)
             losses = sample_losses(own, bmu, z, prototypes, factors.rows, factors.cols, distance)
             return reference.reduced(losses, reduction, grid.num_prototypes, sample_weight).to(dtype), bmu
-    if long_axis.serves(grid, z.shape[0]):
+    if neighborhood == "gaussian" and long_axis.serves(grid, z.shape[0]):
         return long_axis.som_loss(z, prototypes, grid, temperature, reduction, backend)
     weigh = ops.gaussian_weights_of(backend)
     factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype, weigh=weigh)
@@ -154,8 +159,9 @@ def batch_update(
             as "torch".
 
     Returns:
-        New prototypes (K, D), in the dtype of the old ones; those that no latent reaches, as its weight underflows, are the old
-        ones. And the BMUs (B,) int64 among the old ones. A latent that is not finite makes prototypes NaN.
+        New prototypes (K, D), in the dtype of the old ones, and the BMUs (B,) int64 among the old ones. A prototype that no
+        latent reaches, as its weight underflows, stays as it is, and so does one whose weights add up to less than nothing, as
+        those of a Mexican hat can. A latent that is not finite makes prototypes NaN.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
@@ -164,11 +170,12 @@ def batch_update(
     z, prototypes = _checked_inputs(z, prototypes, distance)
     _check_grid(grid, prototypes)
     temperature = _checked_temperature(temperature, z.device)
+    neighborhoods.check(grid, neighborhood)
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
     sample_weight = _checked_weight(sample_weight, z)
     bmu, _ = find_bmu(z, prototypes, distance=distance, grid=grid, backend=backend)
     dtype = accumulation_dtype(z.dtype)
-    factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype)
+    factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype, relative=True)
     own = backends.get("torch" if backend == "reference" else backend)
     with torch.autocast(z.device.type, enabled=False):
         x = unit_rows(z.to(dtype)).unit.to(dtype) if distance == "cosine" else z.to(dtype)

@@ -29,8 +29,8 @@ class FusedSOMLoss(nn.Module):
         dim: D, the number of features of a (flattened) latent.
         topology: "rectangular" or "hexagonal".
         periodic: join opposite edges of the map (a torus).
-        distance: "cosine", "sqeuclidean", "euclidean" or "manhattan".
-        neighborhood: "gaussian".
+        distance: "cosine", "sqeuclidean", "euclidean" or "manhattan", as in ``som_loss``.
+        neighborhood: "gaussian", "bubble", "mexican_hat", "triangle" or "manhattan_gaussian", as in ``som_loss``.
         reduction: "mean" over samples and prototypes (ViT-SOM), "batchmean" (sum over prototypes: DESOM), "sum" or "none".
         backend: "auto" takes the fastest that serves the device and dtype; see ``available_backends``.
         device, dtype: of the prototypes.

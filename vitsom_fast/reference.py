@@ -37,16 +37,28 @@ def find_bmu(z: Tensor, prototypes: Tensor, distance: str = "cosine", k: int = 1
     return torch.stack([bmu, second], dim=1), torch.stack([nearest, second_nearest], dim=1)
 
 
-def neighborhood_weights(bmu: Tensor, grid: Grid, temperature: float | Tensor, dtype: torch.dtype) -> Tensor:
-    """``h_ik = exp(-|r_k - r_b|^2 / (2 T^2))`` with b the BMU of row i, (B, K)."""
+def neighborhood_weights(
+    bmu: Tensor, grid: Grid, temperature: float | Tensor, dtype: torch.dtype, neighborhood: str = "gaussian"
+) -> Tensor:
+    """``h_ik``, (B, K), of the grid distance ``d = |r_k - r_b|`` with b the BMU of row i."""
     # Offsets are taken and wrapped where they are exact, before the rows of a hexagonal grid move together.
     lattice = grid.lattice.to(device=bmu.device, dtype=dtype)  # [K, 2]
     offset = lattice[None, :, :] - lattice[bmu][:, None, :]  # [B, K, 2]
     if grid.periodic:
         offset = torch.stack([wrap(offset[..., axis], extent) for axis, extent in enumerate((grid.rows, grid.cols))], dim=-1)
+    squares = offset.square()  # [B, K, 2]
     if grid.row_pitch != 1:
-        offset = torch.stack([offset[..., 0] * grid.row_pitch, offset[..., 1]], dim=-1)
-    return torch.exp(-offset.square().sum(-1) / (2 * temperature**2))
+        squares = torch.stack([squares[..., 0] * 0.75, squares[..., 1]], dim=-1)
+    squared = squares.sum(-1)  # d^2, [B, K]
+    if neighborhood == "bubble":
+        return (squared.sqrt() <= temperature).to(dtype)
+    if neighborhood == "mexican_hat":
+        return (1 - squared / temperature**2) * torch.exp(-squared / (2 * temperature**2))
+    if neighborhood == "triangle":
+        return (1 - squares.sqrt() / temperature).clamp_min(0).prod(dim=-1)
+    if neighborhood == "manhattan_gaussian":
+        return torch.exp(-(offset.abs().sum(-1) ** 2) / temperature**2)
+    return torch.exp(-squared / (2 * temperature**2))
 
 
 def som_loss(
@@ -55,6 +67,7 @@ def som_loss(
     grid: Grid,
     temperature: float | Tensor,
     reduction: str = "mean",
+    neighborhood: str = "gaussian",
     distance: str = "cosine",
     sample_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -65,7 +78,7 @@ def som_loss(
     """
     d = distances(z, prototypes, distance)  # [B, K]
     bmu = d.detach().argmin(dim=1)  # [B]
-    h = neighborhood_weights(bmu, grid, temperature, d.dtype)  # [B, K]
+    h = neighborhood_weights(bmu, grid, temperature, d.dtype, neighborhood)  # [B, K]
     return reduced((h * d).sum(dim=1), reduction, prototypes.shape[0], sample_weight), bmu
 
 

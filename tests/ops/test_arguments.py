@@ -90,7 +90,7 @@ def test_inputs(function: Callable[..., Any], name: str, value: Any, error: type
         ("temperature", torch.ones(5), ValueError, "(5,)"),
         ("temperature", torch.tensor(1), ValueError, "torch.int64"),
         ("temperature", torch.tensor(1.0, device=META), ValueError, "meta"),
-        ("neighborhood", "bubble", ValueError, "'bubble'"),
+        ("neighborhood", "square", ValueError, "'square'"),
         ("neighborhood", None, ValueError, "None"),
         ("reduction", "median", ValueError, "'median'"),
         ("reduction", None, ValueError, "None"),
@@ -129,7 +129,7 @@ def test_grid(name: str, value: Any, error: type[Exception], says: str) -> None:
 
 
 def test_neighborhood_of_a_grid() -> None:
-    assert_refused(lambda: neighborhood(GRID, 1.0, "bubble"), ValueError, "neighborhood", "'bubble'")
+    assert_refused(lambda: neighborhood(GRID, 1.0, "square"), ValueError, "neighborhood", "'square'")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_neighborhood_of_a_grid() -> None:
         ("topology", "square", ValueError, "'square'"),
         ("periodic", 1, TypeError, "1"),
         ("distance", "euclidian", ValueError, "'euclidian'"),
-        ("neighborhood", "bubble", ValueError, "'bubble'"),
+        ("neighborhood", "square", ValueError, "'square'"),
         ("reduction", "median", ValueError, "'median'"),
         ("backend", "numba", ValueError, "'numba'"),
         ("dtype", torch.int32, TypeError, "torch.int32"),
