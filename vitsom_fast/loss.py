@@ -14,6 +14,7 @@ from vitsom_fast.backends.memory import is_plain
 from vitsom_fast.functional import DISTANCES, DTYPES, REDUCTIONS, check_choice, find_bmu, som_loss
 from vitsom_fast.grid import TOPOLOGIES, Grid
 from vitsom_fast.initialization import METHODS, initial_prototypes
+from vitsom_fast.neighborhoods import NEIGHBORHOODS
 from vitsom_fast.usage import UsageWatch
 
 _LARGEST_SIZE = (1 << 63) - 1  # bytes of a tensor
@@ -39,8 +40,8 @@ class FusedSOMLoss(nn.Module):
         prototypes: nn.Parameter (K, dim) with K = rows * cols; unit ``k = row * cols + col``.
         grid: the ``Grid``.
 
-    A state dict holds the prototypes and, as a tensor, the grid: into a map of another grid it does not load. One without a
-    grid loads into any of the same size.
+    A state dict holds the prototypes and, as a tensor, the grid, the distance and the neighborhood: into another map it does
+    not load. One without them loads into any of the same size.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value; the message names it.
@@ -152,27 +153,31 @@ class FusedSOMLoss(nn.Module):
         return bmu, distance
 
     def get_extra_state(self) -> Tensor:
-        """The grid as (4,) int64 on the CPU: rows, columns, topology and whether it is periodic. A tensor, so that whatever
-        stores tensors by name stores it, too."""
+        """The map as (6,) int64 on the CPU: rows, columns, topology, whether it is periodic, distance, neighborhood. A tensor, so
+        that whatever stores tensors by name stores it, too."""
         numbers = [self.grid.rows, self.grid.cols, TOPOLOGIES.index(self.grid.topology), int(self.grid.periodic)]
+        numbers += [DISTANCES.index(self.distance), NEIGHBORHOODS.index(self.neighborhood)]
         return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Nothing is set: a map keeps its grid.
+        """Nothing is set: a map keeps its grid, its distance and its neighborhood.
 
         Raises:
-            ValueError: the state is that of another grid; the message names both.
+            ValueError: the state is that of another map; the message names both.
         """
         if difference := self._difference(state):
             raise ValueError(difference)
 
     def _difference(self, state: Any) -> str | None:
-        """What is wrong where a saved grid is not this one; nothing where it cannot be read: a fake tensor, or memory that a
+        """What is wrong where a saved map is not this one; nothing where it cannot be read: a fake tensor, or memory that a
         loader never filled."""
-        if not isinstance(state, Tensor) or not is_plain(state) or torch.equal(state.cpu(), self.get_extra_state()):
+        if not isinstance(state, Tensor) or not is_plain(state):
             return None
-        saved = _grid_of(state)
-        return f"prototypes of {saved} cannot be loaded into a map of {self.grid}" if saved else None
+        own = self.get_extra_state()[: state.numel()]  # saved before maps had distances: the grid alone
+        if torch.equal(state.cpu(), own):
+            return None
+        saved, here = _map_of(state), _map_of(own)
+        return f"prototypes of {saved} cannot be loaded into a map of {here}" if saved else None
 
     def _load_from_state_dict(
         self,
@@ -184,13 +189,13 @@ class FusedSOMLoss(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Before anything is copied: prototypes of another grid may well have the same shape."""
+        """Before anything is copied: prototypes of another map may well have the same shape."""
         key = prefix + _EXTRA_STATE
         if difference := self._difference(state_dict.get(key)):
             error_msgs.append(f"{difference}; without {key!r} they are taken as they are")
             return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
-        if key in missing_keys:  # saved without a grid
+        if key in missing_keys:  # saved without it
             missing_keys.remove(key)
 
     def extra_repr(self) -> str:
@@ -212,10 +217,14 @@ def _empty_prototypes(grid: Grid, dim: int, device: torch.device | str | None, d
     return torch.empty(grid.num_prototypes, dim, device=device, dtype=dtype)
 
 
-def _grid_of(state: Tensor) -> Grid | None:
-    """The grid that ``get_extra_state`` wrote down, or None."""
+def _map_of(state: Tensor) -> str | None:
+    """What ``get_extra_state`` wrote down, in words, or None."""
     try:
-        rows, cols, topology, periodic = state.tolist()
-        return Grid(rows, cols, TOPOLOGIES[topology] if topology >= 0 else "", (False, True)[periodic])
+        rows, cols, topology, periodic, *rest = state.tolist()
+        if min([topology, *rest]) < 0 or len(rest) not in (0, 2):
+            return None
+        words = [str(Grid(rows, cols, TOPOLOGIES[topology], (False, True)[periodic]))]
+        words += [f"{names[index]!r}" for names, index in zip((DISTANCES, NEIGHBORHOODS), rest, strict=False)]
+        return ", ".join(words)
     except (TypeError, ValueError, IndexError):
         return None

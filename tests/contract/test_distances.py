@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitsom_fast import FusedSOMLoss, Grid, batch_update, find_bmu, reference, som_loss
 from vitsom_fast.functional import DISTANCES, REDUCTIONS
+from vitsom_fast.neighborhoods import NEIGHBORHOODS
 
 OTHERS = DISTANCES[1:]
 GRIDS = [Grid(4, 5), Grid(4, 5, periodic=True), Grid(5, 3, "hexagonal"), Grid(4, 3, "hexagonal", periodic=True), Grid(1, 9)]
@@ -39,12 +40,13 @@ def _truth(
     distance: str,
     reduction: str,
     weight: Tensor | None,
+    neighborhood: str = "gaussian",
 ) -> tuple[Tensor, Tensor, Tensor]:
     z, prototypes = (x.detach().double().requires_grad_() for x in (z, prototypes))
     d = reference.distances(z, prototypes, distance)
     if distance == "sqeuclidean":  # torch.cdist has no gradient at 0
         d = (z[:, None] - prototypes).square().sum(dim=2)
-    h = reference.neighborhood_weights(bmu, grid, temperature, torch.float64)
+    h = reference.neighborhood_weights(bmu, grid, temperature, torch.float64, neighborhood)
     loss = reference.reduced((h * d).sum(dim=1), reduction, len(prototypes), None if weight is None else weight.double())
     return loss.detach(), *torch.autograd.grad(loss.sum(), (z, prototypes))
 
@@ -117,6 +119,24 @@ def test_loss_and_gradients(distance: str, grid: Grid, reduction: str, weighted:
     tolerance = 1e-4 if distance == "cosine" and kind == "shifted" else 1e-5  # of directions that hardly differ
     for grad, true in zip(grads, true_grads, strict=True):
         assert relative_error(grad, true) <= tolerance
+
+
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS[1:])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_loss_and_gradients_in_every_neighborhood(distance: str, grid: Grid, neighborhood: str) -> None:
+    if neighborhood == "manhattan_gaussian" and grid.topology != "rectangular":
+        pytest.skip("it is of rectangular grids alone")
+    inputs = [torch.randn(21, 6, requires_grad=True), torch.randn(grid.num_prototypes, 6, requires_grad=True)]
+    weight = torch.rand(21)
+    loss, bmu = som_loss(
+        *inputs, grid, 1.3, distance=distance, neighborhood=neighborhood, reduction="sum", sample_weight=weight
+    )
+    grads = torch.autograd.grad(loss, inputs)
+    true_loss, *true_grads = _truth(*inputs, grid, 1.3, bmu, distance, "sum", weight, neighborhood)
+    assert (loss - true_loss).abs() <= 1e-5 * true_loss.abs() + 1e-4  # weights below zero cancel others
+    for grad, true in zip(grads, true_grads, strict=True):
+        assert relative_error(grad, true) <= 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, HALF])

@@ -79,7 +79,7 @@ def test_state_dict_is_the_prototypes_and_the_grid() -> None:
     module(torch.randn(3, 8), 1.0)
     state = module.state_dict()
     assert list(state) == ["prototypes", "_extra_state"]
-    assert state["_extra_state"].tolist() == [4, 5, 1, 0]
+    assert state["_extra_state"].tolist() == [4, 5, 1, 0, 0, 0]
     assert [name for name, _ in module.named_parameters()] == ["prototypes"]
     assert not list(module.buffers())
     other = FusedSOMLoss((4, 5), 8, topology="hexagonal")
@@ -90,9 +90,17 @@ def test_state_dict_is_the_prototypes_and_the_grid() -> None:
 
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize(
-    ("grid_size", "options"), [((5, 4), {}), ((4, 5), {"topology": "hexagonal"}), ((4, 5), {"periodic": True}), ((2, 10), {})]
+    ("grid_size", "options"),
+    [
+        ((5, 4), {}),
+        ((4, 5), {"topology": "hexagonal"}),
+        ((4, 5), {"periodic": True}),
+        ((2, 10), {}),
+        ((4, 5), {"distance": "euclidean"}),
+        ((4, 5), {"neighborhood": "bubble"}),
+    ],
 )
-def test_a_state_dict_of_another_grid_is_refused(grid_size: tuple[int, int], options: dict[str, Any], strict: bool) -> None:
+def test_a_state_dict_of_another_map_is_refused(grid_size: tuple[int, int], options: dict[str, Any], strict: bool) -> None:
     """The prototypes have the same shape; in another order they are a scrambled map. Nothing is copied."""
     saved = nn.ModuleDict({"som": FusedSOMLoss((4, 5), 8)})
     other = nn.ModuleDict({"som": FusedSOMLoss(grid_size, 8, **options)})
@@ -101,6 +109,7 @@ def test_a_state_dict_of_another_grid_is_refused(grid_size: tuple[int, int], opt
         other.load_state_dict(saved.state_dict(), strict=strict)
     assert str(saved["som"].grid) in str(caught.value)
     assert str(other["som"].grid) in str(caught.value)
+    assert all(repr(value) in str(caught.value) for value in options.values() if value is not True)
     assert "som._extra_state" in str(caught.value)
     assert torch.equal(other["som"].prototypes, before)
     with pytest.raises(ValueError, match="Grid"):
@@ -113,6 +122,14 @@ def test_what_is_no_grid_is_not_compared(state: Any) -> None:
     module = FusedSOMLoss((4, 5), 8)
     module.set_extra_state(torch.tensor(state))
     assert module.grid == Grid(4, 5)
+
+
+def test_a_state_of_the_grid_alone_is_compared_by_that() -> None:
+    """As maps were saved before they had distances."""
+    module = FusedSOMLoss((4, 5), 8, distance="euclidean")
+    module.set_extra_state(torch.tensor([4, 5, 0, 0]))
+    with pytest.raises(ValueError, match=r"Grid\(rows=5, cols=4"):
+        module.set_extra_state(torch.tensor([5, 4, 0, 0]))
 
 
 @pytest.mark.parametrize("strict", [True, False])
