@@ -90,7 +90,7 @@ __global__ void sum_losses(const double* losses, std::int64_t batch, double scal
     double sum = 0;
     for (std::int64_t i = threadIdx.x; i < batch; i += blockDim.x) sum += losses[i];
     sum = block_sum(sum);
-    if (threadIdx.x == 0) *loss = sum < 0 ? 0.0f : static_cast<float>(scale * sum);  // no weight and no distance is below zero
+    if (threadIdx.x == 0) *loss = static_cast<float>(scale * sum);  // below zero where weights are
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ def add_up(lost, partial, ticket, loss, scale):
             at = first + tl.arange(0, 1024)
             parts += tl.load(partial + at, mask=at < programs, other=0.0, cache_modifier=".cg")
         total = tl.sum(parts) * scale
-        tl.store(loss, tl.where(total < 0, 0.0, total).to(tl.float32))  # no weight and no distance is below zero
+        tl.store(loss, total.to(tl.float32))  # below zero where weights are
 
 
 @triton.jit

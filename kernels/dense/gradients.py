@@ -119,7 +119,7 @@ def _exponent_of_largest(weights, units, is_unit, batch, weights_pitch, BLOCK_K:
     for first in range(0, batch, 16):
         samples = (first + tl.arange(0, 16)).to(tl.int64)
         at = weights + samples[None, :] * weights_pitch + units[:, None]
-        largest = tl.maximum(largest, tl.load(at, mask=is_unit[:, None] & (samples < batch)[None, :], other=0.0))
+        largest = tl.maximum(largest, tl.abs(tl.load(at, mask=is_unit[:, None] & (samples < batch)[None, :], other=0.0)))
     return (tl.max(largest, axis=1).to(tl.int32, bitcast=True) >> 23) - 127
 
 

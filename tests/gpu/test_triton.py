@@ -14,7 +14,7 @@ from helpers import BACKENDS, GPU, check, check_bmu, relative_error, run, truth
 from torch import Tensor
 
 from vitsom_fast import Grid, available_backends, find_bmu
-from vitsom_fast.neighborhoods import neighborhood
+from vitsom_fast.neighborhoods import NEIGHBORHOODS, neighborhood
 
 REASON = available_backends()["triton"]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
@@ -193,6 +193,20 @@ def test_a_short_prototype_far_away_has_the_largest_gradient(monkeypatch: pytest
     assert true.norm(dim=1).argmax() >= 32
     # An exponent of -70 to -84 in fp32 is off by 4e-6.
     assert relative_error(grad[32:36].cpu(), true[32:36]) < 1e-4
+
+
+@pytest.mark.parametrize("batch", [9, 33])  # by weights, and along axes
+@pytest.mark.parametrize("kind", NEIGHBORHOODS)
+def test_every_neighborhood(monkeypatch: pytest.MonkeyPatch, kind: str, batch: int) -> None:
+    """Weights of either sign, and a loss below zero."""
+    if batch == 33:
+        monkeypatch.setattr(kernels("context"), "_MOST_WEIGHTS", 0)
+    grid = Grid(3, 7, "rectangular" if kind == "manhattan_gaussian" else "hexagonal")
+    z, prototypes = torch.randn(batch, 9), torch.randn(21, 9)
+    result = run("triton", z, prototypes, grid, 1.1, neighborhood=kind)
+    check(result, z, prototypes, grid, 1.1, neighborhood=kind, cancels=True)
+    if kind == "mexican_hat":
+        assert result.loss < 0
 
 
 def _fresh_autotune(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
