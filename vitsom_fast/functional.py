@@ -16,6 +16,7 @@ from vitsom_fast.backends.unit_rows import unit_rows
 from vitsom_fast.grid import Grid
 
 DISTANCES = ("cosine", "sqeuclidean", "euclidean", "manhattan")
+MISSING = ("error", "ignore")
 REDUCTIONS = ("mean", "batchmean", "sum", "none")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -101,6 +102,7 @@ def find_bmu(
     distance: str = "cosine",
     grid: Grid | None = None,
     k: int = 1,
+    missing: str = "error",
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The best-matching unit of every latent and its distance, or the nearest two; not differentiable.
@@ -111,6 +113,8 @@ def find_bmu(
         distance: as in ``som_loss``.
         grid: the map whose units they are. It changes nothing of the result, and saves the search a guess.
         k: 1 or 2.
+        missing: "error": a NaN makes the row one that is not finite. "ignore": it stands for a feature that was not measured,
+            and the distance is that over the others (in PyTorch operations, on every backend); a row of nothing else has NaN.
         backend: as in ``som_loss``.
 
     Returns:
@@ -126,14 +130,15 @@ def find_bmu(
         _check_grid(grid, prototypes)
     if isinstance(k, bool) or k not in (1, 2):
         raise ValueError(f"k must be 1 or 2, got {k!r}")
+    check_choice("missing", missing, MISSING)
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
     z, prototypes = z.detach(), prototypes.detach()
-    if backend == "reference":
+    if backend == "reference" and missing == "error":
         dtype = accumulation_dtype(z.dtype)
         with torch.autocast(z.device.type, enabled=False):
             return reference.find_bmu(z.to(dtype), prototypes.to(dtype), distance, k)
     rows, cols = (0, 0) if grid is None else (grid.rows, grid.cols)
-    bmu, nearest = ops.find_bmu(z, prototypes, backend, rows, cols, distance, k)
+    bmu, nearest = ops.find_bmu(z, prototypes, backend, rows, cols, distance, k, missing == "ignore")
     return bmu, nearest
 
 
@@ -147,6 +152,7 @@ def batch_update(
     distance: str = "cosine",
     neighborhood: str = "gaussian",
     sample_weight: Tensor | None = None,
+    missing: str = "error",
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One step of a batch SOM (Kohonen 2001, section 3.6): each prototype becomes the mean of all latents, weighted with the
@@ -157,6 +163,7 @@ def batch_update(
             the rows themselves.
         prototypes, grid, temperature, distance, neighborhood, sample_weight, backend: as in ``som_loss``; "reference" computes
             as "torch".
+        missing: as in ``find_bmu``; with "ignore" each feature is the mean of those latents that have it.
 
     Returns:
         New prototypes (K, D), in the dtype of the old ones, and the BMUs (B,) int64 among the old ones. A prototype that no
@@ -173,13 +180,19 @@ def batch_update(
     neighborhoods.check(grid, neighborhood)
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
     sample_weight = _checked_weight(sample_weight, z)
-    bmu, _ = find_bmu(z, prototypes, distance=distance, grid=grid, backend=backend)
+    bmu, _ = find_bmu(z, prototypes, distance=distance, grid=grid, missing=missing, backend=backend)
     dtype = accumulation_dtype(z.dtype)
     factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype, relative=True)
     own = backends.get("torch" if backend == "reference" else backend)
     with torch.autocast(z.device.type, enabled=False):
-        x = unit_rows(z.to(dtype)).unit.to(dtype) if distance == "cosine" else z.to(dtype)
-        updated = compose.batch_update(own, x, bmu, prototypes.to(dtype), factors.rows, factors.cols, sample_weight)
+        x = z.to(dtype)
+        known = None
+        if missing == "ignore":
+            known = ~x.isnan()
+            x = torch.where(known, x, 0.0)
+        if distance == "cosine":
+            x = unit_rows(x).unit.to(dtype)
+        updated = compose.batch_update(own, x, bmu, prototypes.to(dtype), factors.rows, factors.cols, sample_weight, known)
     return updated.to(dtype_of_prototypes), bmu
 
 

@@ -153,8 +153,8 @@ class FusedSOMLoss(nn.Module):
         return bmu, distance
 
     def get_extra_state(self) -> Tensor:
-        """The map as (6,) int64 on the CPU: rows, columns, topology, whether it is periodic, distance, neighborhood. A tensor, so
-        that whatever stores tensors by name stores it, too."""
+        """The map as (6,) int64 on the CPU: rows, columns, topology, whether it is periodic, distance, neighborhood. A tensor,
+        so that whatever stores tensors by name stores it, too."""
         numbers = [self.grid.rows, self.grid.cols, TOPOLOGIES.index(self.grid.topology), int(self.grid.periodic)]
         numbers += [DISTANCES.index(self.distance), NEIGHBORHOODS.index(self.neighborhood)]
         return torch.tensor(numbers, dtype=torch.int64, device="cpu")

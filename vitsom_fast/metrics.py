@@ -97,14 +97,16 @@ def class_counts(bmu: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
     return pairs.view(num_prototypes, largest + 1)
 
 
-def quantization_error(z: Tensor, prototypes: Tensor, *, distance: str = "cosine", backend: str = "auto") -> float:
+def quantization_error(
+    z: Tensor, prototypes: Tensor, *, distance: str = "cosine", missing: str = "error", backend: str = "auto"
+) -> float:
     """The mean distance of the latents to their best-matching units (Kohonen 2001, section 2.9).
 
     Args:
         z: latents, (B, D) or (B, ...) flattened from dim 1, as ``find_bmu`` takes them.
         prototypes: (K, D).
         distance: that which trained the map.
-        backend: of the search, as in ``find_bmu``.
+        missing, backend: of the search, as in ``find_bmu``.
 
     Returns:
         A number in the units of the distance; NaN if a latent is not finite, or there are no latents.
@@ -112,11 +114,19 @@ def quantization_error(z: Tensor, prototypes: Tensor, *, distance: str = "cosine
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
     """
-    _, nearest = find_bmu(z, prototypes, distance=distance, backend=backend)
+    _, nearest = find_bmu(z, prototypes, distance=distance, missing=missing, backend=backend)
     return _with_fp64(nearest).double().mean().item()
 
 
-def topographic_error(z: Tensor, prototypes: Tensor, grid: Grid, *, distance: str = "cosine", backend: str = "auto") -> float:
+def topographic_error(
+    z: Tensor,
+    prototypes: Tensor,
+    grid: Grid,
+    *,
+    distance: str = "cosine",
+    missing: str = "error",
+    backend: str = "auto",
+) -> float:
     """The share of latents whose best and second-best units are not neighbours on the grid (Kiviluoto 1996).
 
     Neighbours are at most 1.5 apart: 8 on a rectangular grid, 6 on a hexagonal one, across the seam of a periodic one.
@@ -126,7 +136,7 @@ def topographic_error(z: Tensor, prototypes: Tensor, grid: Grid, *, distance: st
         prototypes: (K, D).
         grid: the map, with ``grid.num_prototypes == K``.
         distance: that which trained the map.
-        backend: as in ``find_bmu``; where PyTorch has a device for it, both units are those of fp64.
+        missing, backend: as in ``find_bmu``; where PyTorch has a device for it, both units are those of fp64.
 
     Returns:
         A number in [0, 1]; 0 for a map of one unit, which has no second-best; NaN if a latent or a prototype is not finite, or
@@ -136,7 +146,7 @@ def topographic_error(z: Tensor, prototypes: Tensor, grid: Grid, *, distance: st
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
     """
     _check_map(prototypes, grid)
-    bmu, nearest = find_bmu(z, prototypes, distance=distance, grid=grid, k=2, backend=backend)
+    bmu, nearest = find_bmu(z, prototypes, distance=distance, grid=grid, k=2, missing=missing, backend=backend)
     if len(bmu) == 0 or not (nearest[:, 0].isfinite().all() and prototypes.isfinite().all()):
         return math.nan
     if grid.num_prototypes < 2:

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from vitsom_fast import backends
 from vitsom_fast.backends.differentiable import loss_at
-from vitsom_fast.backends.distances import lifted
+from vitsom_fast.backends.distances import lifted, missing
 from vitsom_fast.backends.distances.nearest import search as search_nearest
 from vitsom_fast.backends.memory import is_plain
 from vitsom_fast.backends.spec import accumulation_dtype
 
 _library = torch.library.Library("vitsom", "DEF")
 _library.define(
-    'find_bmu(Tensor z, Tensor prototypes, str backend, int rows=0, int cols=0, str distance="cosine", int k=1)'
+    'find_bmu(Tensor z, Tensor prototypes, str backend, int rows=0, int cols=0, str distance="cosine", int k=1,'
+    " bool ignore_missing=False)"
     " -> (Tensor bmu, Tensor distance)"
 )
 _library.define("gaussian_weights(Tensor squared_offsets, Tensor? temperature, float radius, str backend) -> Tensor weights")
@@ -39,8 +40,18 @@ _library.define(
 
 
 def _find_bmu(
-    z: Tensor, prototypes: Tensor, backend: str, rows: int = 0, cols: int = 0, distance: str = "cosine", k: int = 1
+    z: Tensor,
+    prototypes: Tensor,
+    backend: str,
+    rows: int = 0,
+    cols: int = 0,
+    distance: str = "cosine",
+    k: int = 1,
+    ignore_missing: bool = False,
 ) -> tuple[Tensor, Tensor]:
+    if ignore_missing:
+        bmu, nearest = search_nearest(z, prototypes, distance, k, missing.rows)
+        return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())
     if distance == "cosine" and k == 1:
         return backends.get(backend).search(z, prototypes, rows, cols)
     if distance in ("sqeuclidean", "euclidean") and k == 1 and backend != "torch" and z.dtype != torch.float64 and len(z) > 0:
@@ -84,7 +95,14 @@ for _name, _function in (("find_bmu", _find_bmu), ("som_forward", _som_forward),
 
 @torch.library.register_fake("vitsom::find_bmu", lib=_library)
 def _(
-    z: Tensor, prototypes: Tensor, backend: str, rows: int = 0, cols: int = 0, distance: str = "cosine", k: int = 1
+    z: Tensor,
+    prototypes: Tensor,
+    backend: str,
+    rows: int = 0,
+    cols: int = 0,
+    distance: str = "cosine",
+    k: int = 1,
+    ignore_missing: bool = False,
 ) -> tuple[Tensor, Tensor]:
     shape = (z.shape[0], k) if k > 1 else (z.shape[0],)
     return z.new_empty(shape, dtype=torch.int64), z.new_empty(shape, dtype=accumulation_dtype(z.dtype))

@@ -143,12 +143,20 @@ def batch_update(
     row_factors: Tensor,
     col_factors: Tensor,
     sample_weight: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
     """(K, D): the mean of the rows x (B, D), weighted with the neighborhood of their BMUs, ``(G A)_k / (G counts)_k`` (Kohonen
     2001, section 3.6). A unit that no row reaches, since its weight underflows, stays where it is."""
     if x.shape[0] == 0:
         return prototypes
     middle = x.mean(dim=0)  # far from the origin, sums would cancel
+    least = torch.finfo(x.dtype).tiny
+    if known is not None:  # which features (B, D) count: each has a weight of its own
+        counted = known.to(x.dtype) if sample_weight is None else known * sample_weight[:, None]
+        middle = x.sum(dim=0) / known.sum(dim=0).clamp_min(1)
+        both, _ = own.sum_by_bmu(torch.cat([(x - middle) * counted, counted], dim=1), bmu, prototypes.shape[0])
+        total, weight = own.smooth(both, row_factors.mT, col_factors.mT).chunk(2, dim=1)  # [K, D] each
+        return torch.where(weight > least, total / weight.clamp_min(least) + middle, prototypes)
     if sample_weight is None:
         sums, counts = own.sum_by_bmu(x - middle, bmu, prototypes.shape[0])
         both = torch.cat([sums, counts[:, None]], dim=1)  # [K, D + 1]
@@ -156,7 +164,6 @@ def batch_update(
         weighted = torch.cat([x - middle, torch.ones_like(x[:, :1])], dim=1) * sample_weight[:, None]  # [B, D + 1]
         both, _ = own.sum_by_bmu(weighted, bmu, prototypes.shape[0])
     total, weight = own.smooth(both, row_factors.mT, col_factors.mT).split([x.shape[1], 1], dim=1)
-    least = torch.finfo(weight.dtype).tiny
     return torch.where(weight > least, total / weight.clamp_min(least) + middle, prototypes)
 
 

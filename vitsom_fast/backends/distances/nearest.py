@@ -24,7 +24,7 @@ _CANDIDATES = 8
 _ROUNDING = 2.0**-24
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """Samples and units as one distance compares them."""
 
     x: Tensor  # [B, D], in the widest dtype
@@ -34,13 +34,15 @@ class _Rows(NamedTuple):
     shrunk: Tensor | None = None  # [B, 1]: what 1 - distance is to be multiplied with
 
 
-def search(z: Tensor, prototypes: Tensor, distance: str, k: int = 1) -> tuple[Tensor, Tensor]:
+def search(
+    z: Tensor, prototypes: Tensor, distance: str, k: int = 1, prepared: Callable[[Tensor, Tensor, str], Rows] | None = None
+) -> tuple[Tensor, Tensor]:
     """Units (B, k) int64, the nearest first and the lowest index on ties, and distances (B, k) in the accumulation dtype, of z
     (B, D) among the prototypes (K, D). A row that is not finite gets indices within range and NaN; so does what there is no
     unit for, where k is 2 and K is 1. On a CPU the units are those of fp64 arithmetic; elsewhere the best of the 8 best in
     fp32."""
     dtype = accumulation_dtype(z.dtype)
-    rows = _prepared(z, prototypes, distance)
+    rows = (prepared or _prepared)(z, prototypes, distance)
     units = torch.zeros(z.shape[0], k, dtype=torch.int64, device=z.device)
     nearest = torch.full((z.shape[0], k), torch.nan, dtype=rows.x.dtype, device=z.device)
     decide = _among_all_in_reach if z.device.type == "cpu" else _among_the_best
@@ -51,28 +53,28 @@ def search(z: Tensor, prototypes: Tensor, distance: str, k: int = 1) -> tuple[Te
     return units, nearest.to(dtype)
 
 
-def _prepared(z: Tensor, prototypes: Tensor, distance: str) -> _Rows:
+def _prepared(z: Tensor, prototypes: Tensor, distance: str) -> Rows:
     if distance == "manhattan":  # differences of numbers as they are given: nothing cancels
         x, v = (each.to(accumulation_dtype(z.dtype)) for each in (z, prototypes))
-        return _Rows(x.to(widest(z)), v.to(widest(z)), lambda chunk: _manhattan_scores(x[chunk], v), _manhattan)
+        return Rows(x.to(widest(z)), v.to(widest(z)), lambda chunk: _manhattan_scores(x[chunk], v), _manhattan)
     x, v = z.to(widest(z)), prototypes.to(widest(z))
     if distance == "cosine":
         (x, norm), v = unit_rows(x), unit_rows(v).unit
         # A latent below eps has the nearest units of its direction; that it is short only takes its distances closer to 1.
         x = x * (EPS / norm.clamp(torch.finfo(norm.dtype).tiny, EPS))
-        return _Rows(x, v, _scores(x, v - _centre(v), None), _cosine, (norm / EPS).clamp_max(1))
-    centre = _centre(v)
+        return Rows(x, v, product_scores(x, v - about_centre(v), None), _cosine, (norm / EPS).clamp_max(1))
+    centre = about_centre(v)
     seen = v - centre
-    scores = _scores(x - centre, seen, seen.square().sum(dim=1).mul_(-0.5))
-    return _Rows(x, v, scores, _squared if distance == "sqeuclidean" else _euclidean)
+    scores = product_scores(x - centre, seen, seen.square().sum(dim=1).mul_(-0.5))
+    return Rows(x, v, scores, _squared if distance == "sqeuclidean" else _euclidean)
 
 
-def _centre(v: Tensor) -> Tensor:
+def about_centre(v: Tensor) -> Tensor:
     """(D,): about the mean of the rows. Any would be right; from this one they are short."""
     return v.nan_to_num(0.0, 0.0, 0.0).mean(dim=0)
 
 
-def _scores(x: Tensor, v: Tensor, bias: Tensor | None) -> Callable[[slice], tuple[Tensor, Tensor]]:
+def product_scores(x: Tensor, v: Tensor, bias: Tensor | None) -> Callable[[slice], tuple[Tensor, Tensor]]:
     """``x . v + bias`` in fp32 and what it may be off by, once a power of two has brought the largest element to about 1."""
     largest = torch.maximum(_largest(x), _largest(v))
     unit = torch.exp2(-torch.log2(torch.where(largest > 0, largest, 1.0)).floor())
@@ -125,7 +127,7 @@ def _manhattan(x: Tensor, v: Tensor) -> Tensor:
     return (x - v).abs_().sum(dim=-1)
 
 
-def _among_all_in_reach(rows: _Rows, chunk: slice, units: Tensor, nearest: Tensor) -> None:
+def _among_all_in_reach(rows: Rows, chunk: slice, units: Tensor, nearest: Tensor) -> None:
     """Every unit that the error of the scores does not rule out is a candidate."""
     scores, off = rows.scores(chunk)
     scores.nan_to_num_(-torch.inf, -torch.inf, -torch.inf)
@@ -151,7 +153,7 @@ def _parts(count: int, dim: int) -> Iterator[slice]:
     return slices(max(count, 1), _ELEMENTS // dim)
 
 
-def _among_the_best(rows: _Rows, chunk: slice, units: Tensor, nearest: Tensor) -> None:
+def _among_the_best(rows: Rows, chunk: slice, units: Tensor, nearest: Tensor) -> None:
     """A number of candidates that is always the same."""
     scores, _ = rows.scores(chunk)
     scores = scores.nan_to_num_(-torch.inf, -torch.inf, -torch.inf)
