@@ -48,7 +48,7 @@ def som_loss(
         distance: "cosine", ``1 - z.w / (|z| |w|)``, a row of zeros has distance 1 to everything; "sqeuclidean",
             ``|z - w|^2``; "euclidean", its root, and "manhattan", the sum of absolute differences, without a gradient where the
             distance is 0. The kernels compute the cosine; all others are PyTorch operations, and of the last two each pair is
-            computed, in O(B D + K D) memory.
+            computed, in O(B D + K D) memory. But for the cosine, an axis has at most 4096 units.
         neighborhood: "gaussian"; "bubble"; "mexican_hat", whose weights are negative beyond T; "triangle";
             "manhattan_gaussian", on a rectangular topology. Formulas: ``neighborhoods.neighborhood``. "bubble" and
             "manhattan_gaussian" read the value of a temperature that is a tensor, which waits for the device; a compiler gets
@@ -81,6 +81,7 @@ def som_loss(
             how = reduction, neighborhood, distance, sample_weight
             return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, *how)
     if distance != "cosine" or reduction == "none" or sample_weight is not None:
+        _check_axes(grid, distance)
         bmu, _ = ops.find_bmu(z.detach(), prototypes.detach(), backend, grid.rows, grid.cols, distance)
         factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype)
         with torch.autocast(z.device.type, enabled=False):
@@ -232,6 +233,16 @@ def _check_grid(grid: Grid, prototypes: Tensor) -> None:
         raise ValueError(
             f"grid must have one unit for each prototype, got {grid.rows} x {grid.cols} = {grid.num_prototypes} units"
             f" for prototypes of shape {tuple(prototypes.shape)}"
+        )
+
+
+def _check_axes(grid: Grid, distance: str) -> None:
+    """Where nothing but the plain loss by cosine has a form without a matrix of the axis."""
+    longest = neighborhoods.LONGEST_AXIS
+    if max(grid.rows, grid.cols) > longest:
+        raise ValueError(
+            f"grid must have at most {longest} units along an axis for distance {distance!r}, weights of samples or a loss a sample,"
+            f" got {grid.rows} x {grid.cols}"
         )
 
 

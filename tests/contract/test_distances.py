@@ -4,6 +4,7 @@ edges: rows that are the same, data far from the origin, numbers that are none."
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -259,6 +260,16 @@ def test_candidates_are_enough_where_their_number_is_fixed(monkeypatch: pytest.M
     found = search("torch", z, prototypes, distance=distance, k=k)
     assert torch.equal(found[0], expected[0])
     assert torch.allclose(found[1], expected[1])
+
+
+def test_a_longer_axis_is_refused() -> None:
+    """Rather than a matrix of all its units."""
+    grid, z, prototypes = Grid(1, 5000), torch.randn(2, 3), torch.randn(5000, 3)
+    hows: list[dict[str, Any]] = [{"distance": "euclidean"}, {"reduction": "none"}, {"sample_weight": torch.ones(2)}]
+    for how in hows:
+        with pytest.raises(ValueError, match=r"grid must have at most 4096 units along an axis .*got 1 x 5000"):
+            som_loss(z, prototypes, grid, 2.0, **how)
+    assert som_loss(z, prototypes, grid, 2.0)[0].isfinite()
 
 
 def test_what_is_no_weight_is_refused() -> None:
