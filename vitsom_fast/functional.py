@@ -241,8 +241,8 @@ def _check_axes(grid: Grid, distance: str) -> None:
     longest = neighborhoods.LONGEST_AXIS
     if max(grid.rows, grid.cols) > longest:
         raise ValueError(
-            f"grid must have at most {longest} units along an axis for distance {distance!r}, weights of samples or a loss a sample,"
-            f" got {grid.rows} x {grid.cols}"
+            f"grid must have at most {longest} units along an axis for distance {distance!r}, weights of samples or a loss a"
+            f" sample, got {grid.rows} x {grid.cols}"
         )
 
 
