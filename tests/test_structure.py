@@ -168,10 +168,39 @@ def test_every_header_stands_by_itself(tmp_path: Path) -> None:
             assert "error" not in said, f"{header}:\n{said}"
 
 
+BINDINGS = {"cpu": KERNELS / "cpu" / "module" / "bindings.cpp", "cuda": KERNELS / "cuda" / "bindings.cpp"}
+
+
+@pytest.mark.parametrize("module", BINDINGS)
+def test_stubs_are_of_what_is_bound(module: str) -> None:
+    """Names and, where the constructor or the function is written in the same file, the number of arguments."""
+    source = BINDINGS[module].read_text()
+    bound = set(re.findall(r'm\.(?:def|attr)\(\s*"(\w+)"', source)) | set(
+        re.findall(r'py::class_<[^;]*?\(m,\s*"(\w+)"', source)
+    )
+    stub = {}
+    for node in ast.parse((PACKAGE / f"_{module}.pyi").read_text()).body:
+        if isinstance(node, ast.AnnAssign):
+            assert isinstance(node.target, ast.Name)
+            stub[node.target.id] = None
+        elif isinstance(node, ast.FunctionDef):
+            stub[node.name] = len(node.args.posonlyargs)
+        elif isinstance(node, ast.ClassDef):
+            (made,) = [each for each in node.body if isinstance(each, ast.FunctionDef)] or [None]
+            stub[node.name] = made and len(made.args.posonlyargs) - 1
+    assert set(stub) == bound
+    functions = dict(re.findall(r'm\.def\(\s*"(\w+)",\s*&(\w+)[,)]', source))
+    functions |= dict(re.findall(r'"(\w+)",\s*py::module_local\(\)\)\s*\.def\(py::init\(&(\w+)\)', source))
+    assert len(functions) > 3
+    for name, function in functions.items():
+        written = re.search(rf"\b{function}\(([^)]*)\) \{{", source)
+        assert written, function
+        assert stub[name] == len([each for each in written[1].split(",") if each.strip()]), name
+
+
 def test_types_of_one_module_are_its_own() -> None:
     """Both modules bind a ``Neighborhood``: of two for all, whichever is loaded last could not be."""
-    bindings = [ROOT / "csrc" / "cpu" / "module" / "bindings.cpp", ROOT / "csrc" / "cuda" / "bindings.cpp"]
-    for path in bindings:
+    for path in BINDINGS.values():
         bound = re.findall(r"py::class_<[^;]*?\(m,[^;]*?\)", path.read_text())
         assert bound
         assert all("py::module_local()" in each for each in bound), path
