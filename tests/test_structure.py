@@ -26,6 +26,7 @@ FLOORS = [
         "arguments",
         "settings",
         "backends.memory",
+        "backends.transforms",
         "backends.spec",
         "backends.products",
         "backends.unit_rows",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vitsom_fast import ops
-from vitsom_fast.backends import memory
+from vitsom_fast.backends import memory, transforms
 from vitsom_fast.backends.products import product
 from vitsom_fast.backends.spec import accumulation_dtype, reduction_scale
 from vitsom_fast.backends.unit_rows import centre_of, through_unit_rows, unit_rows, widest
@@ -48,7 +48,7 @@ def som_loss(
     if isinstance(temperature, Tensor):
         temperature = temperature.detach()
     with torch.autocast(z.device.type, enabled=False):
-        if torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+        if transforms.is_at_work():
             return _differentiable_loss(z, prototypes, bmu, grid, temperature, scale), bmu
         return _Loss.apply(z, prototypes, bmu, grid, temperature, scale), bmu
 

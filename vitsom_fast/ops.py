@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vitsom_fast import backends
+from vitsom_fast.backends import transforms
 from vitsom_fast.backends.differentiable import loss_at
 from vitsom_fast.backends.distances import lifted, missing
 from vitsom_fast.backends.distances.nearest import search as search_nearest
@@ -249,7 +250,7 @@ def _is_unobserved(*tensors: Tensor) -> bool:
 
 def _differentiable_som_forward(*args: Any, run: Any = None) -> tuple[Tensor, ...]:
     z, prototypes, row_factors, col_factors, reduction, backend = args
-    if torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+    if transforms.is_at_work():
         # Forward derivatives and torch.func: in operations that know of them.
         bmu, _ = find_bmu(z, prototypes, backend, row_factors.shape[1], col_factors.shape[1])
         loss, attraction = _full_precision(_plain_loss)(z, bmu, prototypes, row_factors, col_factors, reduction)

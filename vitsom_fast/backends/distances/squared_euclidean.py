@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vitsom_fast.backends import transforms
 from vitsom_fast.backends.centred import pieces
 from vitsom_fast.backends.smoothing import smooth, smooth_widely, total_weight
 from vitsom_fast.backends.unit_rows import centre_of, widest
@@ -22,11 +23,7 @@ if TYPE_CHECKING:
 
 def losses(own: Primitives, bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
     """(B,) in the widest dtype, of z (B, D) and prototypes (K, D) in the accumulation dtype; ``own`` sums and smooths."""
-    if (
-        torch.compiler.is_compiling()
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-    ):
+    if torch.compiler.is_compiling() or transforms.is_at_work():
         return _differentiable(bmu, z, prototypes, row_factors, col_factors)
     return _Losses.apply(z, prototypes, bmu, row_factors, col_factors, own)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitsom_fast.backends import transforms
 from vitsom_fast.backends.centred import slices
 from vitsom_fast.backends.spec import accumulation_dtype
 from vitsom_fast.backends.unit_rows import widest
@@ -22,9 +23,7 @@ _NOTHING = 1e-14
 
 def tiled_losses(bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str) -> Tensor:
     """(B,) in the widest dtype: ``sum_k h_bk d(z_i, w_k)`` for the BMUs b (B,), "euclidean" or "manhattan"."""
-    if not torch.compiler.is_compiling() and (
-        torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
-    ):
+    if transforms.is_at_work():
         return _differentiable(bmu, z, prototypes, row_factors, col_factors, distance)
     return _TiledLosses.apply(z, prototypes, bmu, row_factors, col_factors, distance)
 
