@@ -3,6 +3,7 @@ and units: a chain of 20000 units, for 128 latents.
 
 No matrix of the axis is made. The samples are taken in the order of their BMUs along it, a few at a time, with the units that
 are within reach of any of them, and their weights are computed where they are used, for the loss and again for its gradients.
+These are weights of the Gaussian; maps with another neighborhood do not come here.
 """
 
 from __future__ import annotations

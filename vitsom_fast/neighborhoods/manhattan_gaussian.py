@@ -15,7 +15,7 @@ TOPOLOGIES = ("rectangular",)
 def terms(
     grid: Grid, temperature: float | Tensor, *, device: torch.device, dtype: torch.dtype, weigh: object = None
 ) -> Neighborhood:
-    """About ten terms in fp32, each weight right to within 2^-22 of the largest one. The value of a tensor is read, which waits
+    """About ten terms in fp32, each weight right to within 2^-21 of the largest one. The value of a tensor is read, which waits
     for its device."""
     return terms_of_table(grid, temperature, weights, low_rank, device=device, dtype=dtype)
 
