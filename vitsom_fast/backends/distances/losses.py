@@ -26,8 +26,8 @@ def sample_losses(
     dtype = accumulation_dtype(z.dtype)
     if distance == "cosine":
         return cosine_losses(bmu, z.to(dtype), prototypes.to(dtype), row_factors, col_factors)[0]
-    # 0 unless there is a number that is not finite: 0 * inf is NaN.
-    poison = 0 * z.detach().sum(dim=1, dtype=widest(z)) + 0 * prototypes.detach().sum(dtype=widest(z))
+    is_finite = z.detach().isfinite().all(dim=1) & prototypes.detach().isfinite().all()
+    poison = torch.where(is_finite, 0.0, torch.nan).to(widest(z))  # [B]: an infinite distance is no loss either
     if distance == "sqeuclidean":
         return squared_euclidean.losses(own, bmu, z.to(dtype), prototypes.to(dtype), row_factors, col_factors) + poison
     return tiled_losses(bmu, z, prototypes, row_factors, col_factors, distance) + poison

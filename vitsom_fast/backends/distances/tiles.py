@@ -104,9 +104,10 @@ def _euclidean_gradients(x: Tensor, v: Tensor, h: Tensor) -> tuple[Tensor, Tenso
 
 
 def _manhattan_gradients(x: Tensor, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    distances, h = torch.cdist(x, v, p=1), h.contiguous()
     backward = torch.ops.aten._cdist_backward  # what autograd calls, for one of the two
-    return backward(h, x, v, 1.0, distances), backward(h.T.contiguous(), v, x, 1.0, distances.T.contiguous())
+    h, across = h.contiguous(), h.T.contiguous()
+    # The last is there for other norms, and takes half of all time to make: only its shape is looked at.
+    return backward(h, x, v, 1.0, h), backward(across, v, x, 1.0, across)
 
 
 def _differentiable(
