@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vitsom_fast import backends, long_axis, neighborhoods, ops, reference
+from vitsom_fast.arguments import whole_number
 from vitsom_fast.backends import compose
 from vitsom_fast.backends.distances.losses import sample_losses
 from vitsom_fast.backends.spec import Spec, accumulation_dtype
@@ -48,7 +49,7 @@ def som_loss(
         distance: "cosine", ``1 - z.w / (|z| |w|)``, a row of zeros has distance 1 to everything; "sqeuclidean",
             ``|z - w|^2``; "euclidean", its root, and "manhattan", the sum of absolute differences, without a gradient where the
             distance is 0. The kernels compute the cosine; all others are PyTorch operations, and of the last two each pair is
-            computed, in O(B D + K D) memory. But for the cosine, an axis has at most 4096 units.
+            computed, in O(B D + K D) memory. An axis has at most 4096 units, but for the cosine without weights or "none".
         neighborhood: "gaussian"; "bubble"; "mexican_hat", whose weights are negative beyond T; "triangle";
             "manhattan_gaussian", on a rectangular topology. Formulas: ``neighborhoods.neighborhood``. "bubble" and
             "manhattan_gaussian" read the value of a temperature that is a tensor, which waits for the device; a compiler gets
@@ -129,8 +130,8 @@ def find_bmu(
     z, prototypes = _checked_inputs(z, prototypes, distance)
     if grid is not None:
         _check_grid(grid, prototypes)
-    if isinstance(k, bool) or k not in (1, 2):
-        raise ValueError(f"k must be 1 or 2, got {k!r}")
+    if (k := whole_number("k", k)) > 2:
+        raise ValueError(f"k must be 1 or 2, got {k}")
     check_choice("missing", missing, MISSING)
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
     z, prototypes = z.detach(), prototypes.detach()

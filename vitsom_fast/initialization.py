@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,15 +43,21 @@ def principal_plane(x: Tensor, grid: Grid) -> Tensor:
     axes[: largest.shape[0]] = largest
     if grid.rows < grid.cols:
         axes = axes.flip(0)
-    row, col = torch.meshgrid(
-        *(torch.linspace(-1, 1, size, dtype=x.dtype, device=x.device) for size in (grid.rows, grid.cols)), indexing="ij"
-    )
+    places = [torch.linspace(-1, 1, size, dtype=x.dtype, device=x.device) * (size > 1) for size in (grid.rows, grid.cols)]
+    row, col = torch.meshgrid(*places, indexing="ij")
     return torch.stack([row.flatten(), col.flatten()], dim=1) @ axes
 
 
 def principal_axes(x: Tensor) -> Tensor:
     """(<= 2, D): the first two principal components of x (N, D), whose mean is 0, the larger first, as long as their standard
     deviations. Never D x D numbers where there are fewer samples than features; of large data they are found by iteration."""
+    size = x.abs().amax()
+    if not 0 < size < math.inf:
+        return torch.zeros_like(x[:2])
+    return _axes_of(x / size) * size  # squares of any data fit then
+
+
+def _axes_of(x: Tensor) -> Tensor:
     count, dim = x.shape
     if min(count, dim) > _MOST_EXACT:
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):

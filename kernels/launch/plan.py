@@ -25,8 +25,8 @@ _ALIGNMENT = 16  # bytes: Triton compiles loads of so many at once where an addr
 _PIECE = 256  # bytes: the temporaries begin at multiples of a line of any cache
 
 
-# All that a compiled kernel depends on of a tensor: dtype, shape, strides, and whether its address is a whole multiple.
-Kind = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], bool]
+# All that a compiled kernel depends on of a tensor: dtype, shape, strides, and its address as far as parts of it are aligned.
+Kind = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], int]
 
 
 class Buffer(NamedTuple):
@@ -216,7 +216,7 @@ def planned(recipe: Callable[..., None], inputs: tuple[Tensor | float, ...], *op
     assert isinstance(first, Tensor)
     kinds = tuple(
         [
-            (x.dtype, x.shape, x.stride(), x.data_ptr() % _ALIGNMENT == 0) if isinstance(x, Tensor) else None  # 0.5 us each
+            (x.dtype, x.shape, x.stride(), x.data_ptr() % _ALIGNMENT) if isinstance(x, Tensor) else None  # 0.5 us each
             for x in inputs
         ]
     )

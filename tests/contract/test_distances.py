@@ -13,6 +13,7 @@ from soak import distances
 from torch import Tensor
 
 from vitsom_fast import FusedSOMLoss, Grid, batch_update, find_bmu, reference, som_loss
+from vitsom_fast.backends import cpu
 from vitsom_fast.functional import DISTANCES, REDUCTIONS
 from vitsom_fast.neighborhoods import NEIGHBORHOODS
 
@@ -262,6 +263,95 @@ def test_candidates_are_enough_where_their_number_is_fixed(monkeypatch: pytest.M
     assert torch.allclose(found[1], expected[1])
 
 
+@pytest.mark.parametrize("reach", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("temperature", [0.1, 0.7, 5.0])
+@pytest.mark.parametrize("distance", OTHERS)
+def test_clusters_far_from_each_other(distance: str, temperature: float, reach: float) -> None:
+    """The squares of what lies between them are no scale for what lies within."""
+    grid = Grid(1, 20)
+    prototypes = torch.randn(20, 4) + reach * torch.tensor([-1.0, 1.0]).repeat_interleave(10)[:, None]
+    z = prototypes[torch.randint(20, (100,))] + 0.3 * torch.randn(100, 4)
+    result = run("torch", z, prototypes, grid, temperature, distance=distance)
+    loss, *grads = _truth(z, prototypes, grid, temperature, result.bmu, distance, "mean", None)
+    # Squares of 1e12 in fp64 leave 1e-4 of what is 1.
+    assert relative_error(result.loss, loss) <= (1e-3 if distance == "sqeuclidean" and reach == 1e6 else 1e-5)
+    for grad, true in zip((result.grad_z, result.grad_prototypes), grads, strict=True):
+        assert relative_error(grad, true) <= 1e-5
+
+
+@pytest.mark.parametrize("distance", OTHERS)
+def test_one_prototype_far_from_all_others(distance: str) -> None:
+    grid, z, prototypes = Grid(4, 4), torch.randn(50, 4), torch.randn(16, 4)
+    prototypes[15] = 1e6
+    result = run("torch", z, prototypes, grid, 0.3, distance=distance)
+    loss, *grads = _truth(z, prototypes, grid, 0.3, result.bmu, distance, "mean", None)
+    assert relative_error(result.loss, loss) <= 1e-5
+    assert relative_error(result.grad_z, grads[0]) <= 1e-5
+    assert relative_error(result.grad_prototypes[:15], grads[1][:15]) <= 1e-5
+
+
+@pytest.mark.parametrize("near", [1e-5, 1e-7])
+def test_latents_next_to_their_units_are_pulled(near: float) -> None:
+    prototypes = torch.randn(16, 4, dtype=torch.float64)
+    z = prototypes.repeat(3, 1) + near * torch.randn(48, 4, dtype=torch.float64)
+    result = run("torch", z, prototypes, Grid(4, 4), 0.5, distance="euclidean")
+    _, *grads = _truth(z, prototypes, Grid(4, 4), 0.5, result.bmu, "euclidean", "mean", None)
+    assert relative_error(result.grad_z, grads[0]) <= 1e-5
+    assert relative_error(result.grad_prototypes, grads[1]) <= 1e-5
+
+
+@pytest.mark.parametrize("distance", OTHERS)
+def test_many_samples_of_few_units(distance: str) -> None:
+    """Sums of one sign, one after another in fp32, would be off by 1e-4."""
+    z, prototypes = torch.rand(20000, 3) + 3, torch.rand(4, 3)
+    result = run("torch", z, prototypes, Grid(2, 2), 1.0, distance=distance)
+    _, *grads = _truth(z, prototypes, Grid(2, 2), 1.0, result.bmu, distance, "mean", None)
+    assert relative_error(result.grad_prototypes, grads[1]) <= 1e-5
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_an_empty_batch_pulls_nowhere(distance: str, reduction: str) -> None:
+    z, prototypes = torch.empty(0, 3, requires_grad=True), torch.randn(6, 3, requires_grad=True)
+    loss, _ = som_loss(z, prototypes, Grid(2, 3), 1.0, distance=distance, reduction=reduction, sample_weight=torch.ones(0))
+    grad_z, grad = torch.autograd.grad(loss.sum(), (z, prototypes))
+    assert grad_z.shape == (0, 3)
+    assert torch.equal(grad, torch.zeros(6, 3))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_autocast_around_the_backward_pass(backend: str, distance: str, weighted: bool) -> None:
+    if is_emulated(backend):
+        pytest.skip("in PyTorch operations: as torch")
+    grid, z, prototypes = Grid(4, 5), torch.randn(40, 16), torch.randn(20, 16)
+    weight = torch.rand(40) if weighted else None
+    results = []
+    for enabled in (False, True):
+        inputs = [x.clone().requires_grad_() for x in (z, prototypes)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss, _ = som_loss(*inputs, grid, 1.0, distance=distance, sample_weight=weight, backend=backend)
+            loss.backward()
+        results.append((loss.detach(), *(x.grad for x in inputs)))
+    for one, other in zip(*results, strict=True):
+        assert relative_error(one, other) <= 1e-6
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_one_unit_that_is_finite_is_the_nearest(distance: str) -> None:
+    bmu, nearest = find_bmu(torch.tensor([[1.0, 0.5]]), torch.tensor([[torch.nan, 0.0], [1.0, 0.0]]), distance=distance, k=2)
+    assert bmu[0, 0] == 1
+    assert nearest[0, 0].isfinite()
+    assert nearest[0, 1].isnan()
+
+
+@pytest.mark.parametrize("distance", ["sqeuclidean", "euclidean"])
+def test_subnormal_rows(distance: str) -> None:
+    z, prototypes = torch.randn(50, 3) * 1e-40, torch.randn(20, 3) * 1e-40
+    bmu, _ = search("cpu" if cpu.unavailable() is None else "torch", z, prototypes, distance=distance)
+    assert _regret(z, prototypes, bmu, "euclidean") <= 1e-12
+
+
 def test_a_longer_axis_is_refused() -> None:
     """Rather than a matrix of all its units."""
     grid, z, prototypes = Grid(1, 5000), torch.randn(2, 3), torch.randn(5000, 3)
@@ -279,8 +369,8 @@ def test_what_is_no_weight_is_refused() -> None:
             som_loss(z, prototypes, grid, 1.0, sample_weight=weight)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"sample_weight must have shape \(5,\).*got \(4,\)"):
         som_loss(z, prototypes, grid, 1.0, sample_weight=torch.ones(4))
-    for k in (0, 3, True):
-        with pytest.raises(ValueError, match="k must be 1 or 2"):
+    for k, error in ((0, ValueError), (3, ValueError), (True, TypeError), (2.0, TypeError)):
+        with pytest.raises(error, match="k must be"):
             find_bmu(z, prototypes, k=k)
 
 

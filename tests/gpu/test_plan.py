@@ -193,7 +193,7 @@ def test_arguments_are_in_the_kernels_order() -> None:
         arg_names = ("x", "out", "count", "WIDE", "BLOCK")
 
     recording = plan.Recording(torch.device("cpu"))
-    x = recording.given((torch.float32, (4,), (1,), True))
+    x = recording.given((torch.float32, (4,), (1,), 0))
     number = recording.given(None)
     out = recording.result((4,), torch.float32)
     _, scratch = recording.temporary((3,), torch.float32), recording.temporary((2, 2), torch.int32)

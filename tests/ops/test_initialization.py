@@ -65,6 +65,16 @@ def test_any_data(method: str, dtype: torch.dtype, shape: tuple[int, ...]) -> No
     assert module.prototypes.isfinite().all()
 
 
+@pytest.mark.parametrize("grid_size", [(1, 5), (5, 1), (1, 1)])
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e20])
+def test_a_chain_goes_through_the_mean(grid_size: tuple[int, int], scale: float) -> None:
+    x = (torch.randn(300, 3) * torch.tensor([5.0, 2.0, 1.0]) + 3) * scale
+    prototypes = FusedSOMLoss(grid_size, 3).initialize_(x).prototypes.detach()
+    assert torch.allclose(prototypes.mean(dim=0), x.mean(dim=0), rtol=1e-4)
+    if max(grid_size) > 1:
+        assert (prototypes[-1] - prototypes[0]).abs().argmax() == 0
+
+
 def test_what_is_no_data_is_refused() -> None:
     module = FusedSOMLoss((2, 3), 4)
     with pytest.raises(ValueError, match=r"method must be one of .*got 'zeros'"):

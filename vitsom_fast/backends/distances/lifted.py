@@ -49,7 +49,7 @@ def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     squares = _squares(prototypes)  # [K]
     longest = torch.where(squares.isfinite(), squares, 0.0).amax().sqrt()
     # A power of two takes the longest prototype to between 1 and 2. Half of its square is then at most 2, as long as others.
-    scale = torch.exp2(-torch.log2(torch.where(longest > 0, longest, 1.0)).floor())
+    scale = torch.exp2(-torch.log2(torch.where(longest > 0, longest, 1.0)).floor().clamp_min(-126))  # of subnormals to less
     lifted_z, lifted = (_wider(x, scale) for x in (z, prototypes))
     lifted_z[:, dim : dim + 3], lifted_z[:, dim + 3 :] = 1.0, 0.0
     half_square = squares * (scale * scale * 0.5)

@@ -24,8 +24,11 @@ def sample_losses(
 ) -> Tensor:
     """(B,) in the widest dtype, of latents z (B, D), prototypes (K, D) and BMUs (B,); the backend ``own`` sums and smooths."""
     dtype = accumulation_dtype(z.dtype)
-    if distance == "cosine":
-        return cosine_losses(bmu, z.to(dtype), prototypes.to(dtype), row_factors, col_factors)[0]
+    if z.shape[0] == 0:  # no sample pulls, not even on a prototype that is not finite
+        return z.sum(dim=1, dtype=widest(z)) + prototypes[:0].sum(dtype=widest(z))
+    if distance == "cosine":  # in a dtype that autocast, which may be on in the backward pass, leaves as it is
+        wide = [x.to(widest(z)) for x in (z, prototypes, row_factors, col_factors)]
+        return cosine_losses(bmu, *wide)[0]
     is_finite = z.detach().isfinite().all(dim=1) & prototypes.detach().isfinite().all()
     poison = torch.where(is_finite, 0.0, torch.nan).to(widest(z))  # [B]: an infinite distance is no loss either
     if distance == "sqeuclidean":

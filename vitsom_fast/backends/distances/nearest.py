@@ -132,8 +132,10 @@ def _among_all_in_reach(rows: Rows, chunk: slice, units: Tensor, nearest: Tensor
     scores, off = rows.scores(chunk)
     scores.nan_to_num_(-torch.inf, -torch.inf, -torch.inf)
     k = units.shape[1]
-    least = scores.topk(min(k, scores.shape[1]), dim=1).values[:, -1]
-    least = torch.where(least.isfinite(), least - 2 * off, torch.inf)  # none of a row that is not finite
+    best = scores.topk(min(k, scores.shape[1]), dim=1).values
+    # All that are numbers, where there are not as many as asked for; none of a row that is not finite.
+    fewer = scores.new_full((len(scores),), torch.inf).masked_fill_(best[:, 0].isfinite(), torch.finfo(scores.dtype).min)
+    least = torch.where(best[:, -1].isfinite(), best[:, -1] - 2 * off, fewer)
     sample, unit = (scores >= least[:, None]).nonzero(as_tuple=True)  # in the order of the samples, then of the units
     x = rows.x[chunk]
     distance = torch.cat([rows.exact(x[sample[part]], rows.v[unit[part]]) for part in _parts(len(sample), x.shape[1])])

@@ -20,6 +20,9 @@ from vitsom_fast.backends.unit_rows import centre_of, widest
 if TYPE_CHECKING:
     from vitsom_fast.backends.compose import Primitives
 
+# The share of ``n |v|^2`` below which a loss that fp32 has smoothed has lost too many digits: 1e-7 of it is 1e-5 of the loss.
+_CANCELS = 0.02
+
 
 def losses(own: Primitives, bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
     """(B,) in the widest dtype, of z (B, D) and prototypes (K, D) in the accumulation dtype; ``own`` sums and smooths."""
@@ -33,21 +36,28 @@ class _Losses(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, prototypes: Tensor, bmu: Tensor, row_factors: Tensor, col_factors: Tensor, own: Primitives
     ) -> Tensor:
-        centre, wide = _centre(prototypes), widest(z)
-        seen = _with_squares(prototypes, centre)  # [K, width]
-        at_bmu = own.smooth(seen, row_factors, col_factors)[bmu]  # [B, width]
+        centre = _centre(prototypes)
         weight = total_weight(row_factors, col_factors)[bmu]  # [B]
+        dtype = z.dtype if z.device.type == "cpu" else widest(z)  # on a GPU nobody waits to see whether fp32 is enough
+        while True:
+            seen = _with_squares(prototypes, centre, dtype)  # [K, width]
+            at_bmu = _smooth(own, seen, row_factors, col_factors)[bmu]  # [B, width]
+            result = _losses(z, at_bmu, weight, centre)
+            most = (weight.abs() + 1) * seen[:, z.shape[1]].amax()  # 1: of weights that cancel, that of the BMU
+            if dtype == widest(z) or not (result.abs() < _CANCELS * most).any():
+                break
+            dtype = widest(z)
         ctx.save_for_backward(z, prototypes, bmu, row_factors, col_factors, at_bmu)
         ctx.own = own
-        result = weight.new_empty(z.shape[0])
-        for part in pieces(z):
-            x, attraction = z[part].to(wide) - centre, at_bmu[part].to(wide)
-            along = (x * attraction[:, : z.shape[1]]).sum(dim=1)
-            result[part] = weight[part] * x.square().sum(dim=1) - 2 * along + attraction[:, z.shape[1]]
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grad.device.type, enabled=False):  # the caller's may be on
+            return _Losses._gradients(ctx, grad)
+
+    @staticmethod
+    def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, prototypes, bmu, row_factors, col_factors, at_bmu = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # someone differentiates the gradient
@@ -65,15 +75,15 @@ class _Losses(torch.autograd.Function):
                 x = z[part].to(grad.dtype) - centre
                 grad_z[part] = (x * weight[part, None] - at_bmu[part, :dim]) * (2 * grad[part, None])
         if wanted[1]:
-            weighted = z.new_zeros(z.shape[0], _width(dim))  # [B, width]: g x, then g
+            weighted = at_bmu.new_zeros(z.shape[0], _width(dim))  # [B, width]: g x, then g
             for part in pieces(z):
                 weighted[part, :dim] = (z[part].to(grad.dtype) - centre) * grad[part, None]
             weighted[:, dim] = grad
-            sums, _ = ctx.own.sum_by_bmu(weighted, bmu, prototypes.shape[0])
-            pulled = ctx.own.smooth(sums, row_factors.mT, col_factors.mT)  # [K, width]
+            sums = _sum_by_bmu(ctx.own, weighted, bmu, prototypes)
+            pulled = _smooth(ctx.own, sums, row_factors.mT, col_factors.mT)  # [K, width]
             grad_prototypes = torch.empty_like(prototypes, memory_format=torch.contiguous_format)
             for part in pieces(prototypes):
-                v = prototypes[part] - centre.to(prototypes.dtype)
+                v = prototypes[part].to(pulled.dtype) - centre.to(pulled.dtype)
                 grad_prototypes[part] = v.mul_(pulled[part, dim : dim + 1]).sub_(pulled[part, :dim]).mul_(2)
         return grad_z, grad_prototypes, None, None, None, None
 
@@ -89,14 +99,41 @@ def _width(dim: int) -> int:
     return -(-(dim + 1) // 16) * 16
 
 
-def _with_squares(prototypes: Tensor, centre: Tensor) -> Tensor:
-    """The prototypes as seen from the centre and their squared lengths, (K, width) in their dtype."""
+def _with_squares(prototypes: Tensor, centre: Tensor, dtype: torch.dtype) -> Tensor:
+    """The prototypes as seen from the centre and their squared lengths, (K, width)."""
     dim = prototypes.shape[1]
-    seen = prototypes.new_zeros(prototypes.shape[0], _width(dim))
+    seen = prototypes.new_zeros(prototypes.shape[0], _width(dim), dtype=dtype)
     for part in pieces(prototypes):
-        v = torch.sub(prototypes[part], centre.to(prototypes.dtype), out=seen[part, :dim])
+        v = torch.sub(prototypes[part].to(dtype), centre.to(dtype), out=seen[part, :dim])
         seen[part, dim] = v.square().sum(dim=1)
     return seen
+
+
+def _losses(z: Tensor, at_bmu: Tensor, weight: Tensor, centre: Tensor) -> Tensor:
+    """(B,) in the widest dtype, from the smoothed prototypes and squares at the BMUs (B, width) and sums of weights (B,)."""
+    dim, result = z.shape[1], weight.new_empty(z.shape[0])
+    for part in pieces(z):
+        x, attraction = z[part].to(weight.dtype) - centre, at_bmu[part].to(weight.dtype)
+        along = (x * attraction[:, :dim]).sum(dim=1)
+        result[part] = weight[part] * x.square().sum(dim=1) - 2 * along + attraction[:, dim]
+    return result
+
+
+def _smooth(own: Primitives, x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
+    """The backend's own, or in the widest dtype PyTorch's."""
+    if x.dtype == row_factors.dtype:
+        return own.smooth(x, row_factors, col_factors)
+    return smooth(x, row_factors.to(x.dtype), col_factors.to(x.dtype))
+
+
+def _sum_by_bmu(own: Primitives, x: Tensor, bmu: Tensor, prototypes: Tensor) -> Tensor:
+    """Sums (K, width) of the rows x (B, width) of each BMU, in an order that does not change from run to run."""
+    if x.dtype == prototypes.dtype:
+        return own.sum_by_bmu(x, bmu, prototypes.shape[0])[0]
+    sums = x.new_zeros(prototypes.shape[0], x.shape[1])
+    if x.device.type == "cpu":
+        return sums.index_add_(0, bmu, x)
+    return sums.index_put_((bmu,), x, accumulate=True)  # sorts the indices first, where index_add_ adds with atomics
 
 
 def _differentiable(bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
