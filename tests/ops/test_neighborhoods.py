@@ -249,15 +249,16 @@ def _nothing_kept() -> Iterator[None]:
 @pytest.mark.usefixtures("_nothing_kept")
 @pytest.mark.parametrize("kind", INSEPARABLE)
 def test_what_is_kept(kind: str) -> None:
-    """Few of them, none made for inference only, and none that a caller can change."""
+    """Few of them, none that a caller can change, and such as a step can use that were made for inference."""
     grid = Grid(4, 5)
     with torch.inference_mode():
         neighborhood(grid, 1.3, kind)
+    FusedSOMLoss((4, 5), 6, neighborhood=kind, backend="torch")(torch.randn(8, 6), 1.3).backward()
     before = recombined(grid, kind, 1.3, torch.float32)
     for each in neighborhood(grid, 1.3, kind):
         each.zero_()
     assert torch.equal(recombined(grid, kind, 1.3, torch.float32), before)
-    assert inseparable._products.cache_info().hits == 3
+    assert inseparable._products.cache_info().hits == 4
     for step in range(100):
         neighborhood(grid, 1 + step / 100, kind)
     assert inseparable._products.cache_info().currsize <= 16

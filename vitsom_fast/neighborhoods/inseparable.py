@@ -94,13 +94,9 @@ def _products(
 ) -> list[Products]:
     """Those of each part, which nobody may write to. They are found in fp64 on the CPU."""
     cpu = torch.device("cpu")
-    found = []
-    with torch.inference_mode(False), torch.no_grad():
-        given = torch.tensor(temperature, dtype=precision, device=cpu)
-        for part in parts(grid, cpu):
-            left, right = decompose(_table(grid, part, given, weights, torch.float64), dtype)
-            found.append((left.to(device), right.to(device)))
-    return found
+    given = torch.tensor(temperature, dtype=precision, device=cpu)
+    tables = [_table(grid, part, given, weights, torch.float64) for part in parts(grid, cpu)]
+    return [(left.to(device), right.to(device)) for left, right in (decompose(table, dtype) for table in tables)]
 
 
 def _table(grid: Grid, part: Part, temperature: float | Tensor, weights: Weights, dtype: torch.dtype) -> Tensor:
