@@ -130,8 +130,10 @@ def find_bmu(
     z, prototypes = _checked_inputs(z, prototypes, distance)
     if grid is not None:
         _check_grid(grid, prototypes)
-    if (k := whole_number("k", k)) > 2:
-        raise ValueError(f"k must be 1 or 2, got {k}")
+    if type(k) is not int or k not in (1, 2):
+        k = whole_number("k", k)
+        if k > 2:
+            raise ValueError(f"k must be 1 or 2, got {k}")
     check_choice("missing", missing, MISSING)
     backend = backends.resolve(backend, Spec(z.device, z.dtype, distance))
     z, prototypes = z.detach(), prototypes.detach()

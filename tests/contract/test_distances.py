@@ -88,7 +88,10 @@ def test_nearest_two(any_backend: str, distance: str, kind: str) -> None:
     z, prototypes = _inputs(kind, 40, grid, 12)
     bmu, nearest = search(any_backend, z, prototypes, distance=distance, k=2)
     assert bmu.shape == nearest.shape == (40, 2)
-    assert torch.equal(bmu[:, 0], search(any_backend, z, prototypes, distance=distance)[0])
+    if any_backend in ("triton", "cuda"):  # whose own search keeps to 1e-6 of the scale
+        assert _regret(z, prototypes, bmu[:, 0], distance) <= 1e-12
+    else:
+        assert torch.equal(bmu[:, 0], search(any_backend, z, prototypes, distance=distance)[0])
     rest = torch.ones(40, grid.num_prototypes, dtype=torch.bool).scatter_(1, bmu[:, :1], False)
     for i in range(40):
         others = rest[i].nonzero()[:, 0]

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vitsom_fast import FusedSOMLoss, Grid, backends, batch_update, find_bmu, reference, som_loss
 from vitsom_fast.backends.compose import Composed
-from vitsom_fast.metrics import topographic_error
 from vitsom_fast.neighborhoods import neighborhood
 
 GRIDS = [
@@ -164,7 +163,6 @@ def test_the_search_is_told_of_the_grid_wherever_it_is_known(monkeypatch: pytest
         lambda: module.find_bmu(z),
         lambda: som_loss(z, prototypes, module.grid, 1.0, backend="torch"),
         lambda: batch_update(z, prototypes, module.grid, 1.0, backend="torch"),
-        lambda: topographic_error(z, prototypes, module.grid, backend="torch"),
         lambda: torch.func.grad(lambda x: som_loss(x, prototypes, module.grid, 1.0, backend="torch")[0])(z),
     ]
     for call in calls:
