@@ -20,14 +20,8 @@ from vitsom_fast.grid import Grid, wrap
 # Units closer than this are neighbours: the 8 around a unit of a rectangular grid, the 6 of a hexagonal one.
 ADJACENT = 1.5
 
-# Numbers held at a time: 16 M are 128 MB in fp64.
-_CHUNK = 1 << 24
-
 # Rows shorter than this are not brought to length 1: the eps of torch.nn.functional.normalize.
 _EPS = 1e-12
-
-# A latent may be of any length: that changes no order of its distances.
-_TINY = torch.finfo(torch.float64).tiny
 
 # Cells of a table of counts: 1 GB. Labels that ask for more are ids.
 _LARGEST_TABLE = 1 << 27
@@ -194,12 +188,12 @@ def _with_fp64(x: Tensor) -> Tensor:
     return x.cpu() if x.device.type == "mps" else x
 
 
-def _unit_rows(x: Tensor, *, eps: float = _EPS) -> Tensor:
-    """x / max(|x|, eps) of rows (N, D), in fp64; a row is divided by its largest element before it is squared."""
+def _unit_rows(x: Tensor) -> Tensor:
+    """x / max(|x|, 1e-12) of rows (N, D), in fp64; a row is divided by its largest element before it is squared."""
     x = x.double()
-    largest = x.abs().amax(dim=1, keepdim=True).clamp_min(_TINY)  # [N, 1]
+    largest = x.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)  # [N, 1]
     scaled = x / largest
-    return scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True).maximum(eps / largest)
+    return scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True).maximum(_EPS / largest)
 
 
 def _steps(size: int, periodic: bool) -> tuple[int, ...]:

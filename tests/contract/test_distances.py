@@ -348,6 +348,25 @@ def test_one_unit_that_is_finite_is_the_nearest(distance: str) -> None:
     assert nearest[0, 1].isnan()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_the_default_dtype_is_no_matter(backend: str, distance: str, dtype: torch.dtype) -> None:
+    if is_emulated(backend):
+        pytest.skip("in PyTorch operations: as torch")
+    z, prototypes = torch.randn(20, 5), torch.randn(30, 5)
+    expected = run(backend, z, prototypes, Grid(5, 6), 1.0, distance=distance)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = run(backend, z, prototypes, Grid(5, 6), 1.0, distance=distance)
+        two, _ = search(backend, z, prototypes, distance=distance, k=2)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(two, search(backend, z, prototypes, distance=distance, k=2)[0])
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("distance", ["sqeuclidean", "euclidean"])
 def test_subnormal_rows(distance: str) -> None:
     z, prototypes = torch.randn(50, 3) * 1e-40, torch.randn(20, 3) * 1e-40

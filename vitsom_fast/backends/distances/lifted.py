@@ -69,7 +69,7 @@ def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _wider(x: Tensor, scale: Tensor) -> Tensor:
     """x times the scale, with room for the features that are added."""
-    wider = torch.empty(x.shape[0], x.shape[1] + _ADDED, device=x.device)
+    wider = torch.empty(x.shape[0], x.shape[1] + _ADDED, dtype=torch.float32, device=x.device)
     torch.mul(x, scale.float(), out=wider[:, : x.shape[1]])
     return wider
 
