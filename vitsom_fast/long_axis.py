@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -90,12 +91,9 @@ class _Loss(torch.autograd.Function):
         for_z, for_prototypes = ctx.needs_input_grad[:2]
         grad_z = grad_prototypes = None
         if torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
-            with torch.enable_grad():
-                z, prototypes = z.view_as(z), prototypes.view_as(prototypes)  # one may depend on the other
-                loss = _differentiable_loss(z, prototypes, *how[:3], ctx.scale)
-                wanted = [x for x, needed in ((z, for_z), (prototypes, for_prototypes)) if needed]
-                grads = iter(torch.autograd.grad(loss, wanted, grad_loss, create_graph=True))
-            return next(grads) if for_z else None, next(grads) if for_prototypes else None, None, None, None, None
+            again = partial(_differentiable_loss, bmu=how[0], grid=how[1], temperature=how[2], scale=ctx.scale)
+            wanted = for_z, for_prototypes
+            return *transforms.gradients_again(again, z, prototypes, wanted, grad_loss), None, None, None, None
         dtype = attraction.dtype
         latents = unit_rows(z.to(dtype))
         factor = grad_loss.to(latents.unit.dtype) * -ctx.scale

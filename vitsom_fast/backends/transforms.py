@@ -1,8 +1,11 @@
-"""Whether someone takes derivatives in a way that only PyTorch's own operations know of."""
+"""Derivatives that only PyTorch's own operations know of: whether someone takes them, and gradients made of such operations."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 
 def is_at_work() -> bool:
@@ -10,3 +13,15 @@ def is_at_work() -> bool:
     if torch.compiler.is_compiling():
         return False
     return torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def gradients_again(
+    function: Callable[[Tensor, Tensor], Tensor], z: Tensor, prototypes: Tensor, wanted: tuple[bool, bool], grad: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of ``function(z, prototypes)`` that are wanted, in operations that can be differentiated once more."""
+    with torch.enable_grad():
+        # Views of their own: should one input depend on the other, the path between them is not ours to follow.
+        inputs = z.view_as(z), prototypes.view_as(prototypes)
+        asked = [x for x, needed in zip(inputs, wanted, strict=True) if needed]
+        grads = iter(torch.autograd.grad(function(*inputs), asked, grad, create_graph=True))
+    return next(grads) if wanted[0] else None, next(grads) if wanted[1] else None

@@ -7,6 +7,7 @@ the BMU b of sample i and n = G 1. For the gradients g of these, ``dz_i = 2 g_i 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,11 +62,8 @@ class _Losses(torch.autograd.Function):
         z, prototypes, bmu, row_factors, col_factors, at_bmu = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # someone differentiates the gradient
-            z, prototypes = z.view_as(z), prototypes.view_as(prototypes)
-            result = _differentiable(bmu, z, prototypes, row_factors, col_factors)
-            inputs = [x for x, needed in zip((z, prototypes), wanted, strict=True) if needed]
-            grads = iter(torch.autograd.grad(result, inputs, grad, create_graph=True))
-            return next(grads) if wanted[0] else None, next(grads) if wanted[1] else None, None, None, None, None
+            again = partial(_differentiable, bmu, row_factors=row_factors, col_factors=col_factors)
+            return *transforms.gradients_again(again, z, prototypes, wanted, grad), None, None, None, None
         centre, dim = _centre(prototypes), z.shape[1]
         grad_z = grad_prototypes = None
         if wanted[0]:

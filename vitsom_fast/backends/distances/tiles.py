@@ -4,6 +4,7 @@ backward pass. Memory: O(B D + K D)."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,11 +57,9 @@ class _TiledLosses(torch.autograd.Function):
         z, prototypes, bmu, row_factors, col_factors = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # someone differentiates the gradient
-            z, prototypes = z.view_as(z), prototypes.view_as(prototypes)
-            losses = _differentiable(bmu, z, prototypes, row_factors, col_factors, ctx.distance)
-            inputs = [x for x, needed in zip((z, prototypes), wanted, strict=True) if needed]
-            grads = iter(torch.autograd.grad(losses, inputs, grad, create_graph=True))
-            return next(grads) if wanted[0] else None, next(grads) if wanted[1] else None, None, None, None, None
+            how = {"row_factors": row_factors, "col_factors": col_factors, "distance": ctx.distance}
+            again = partial(_differentiable, bmu, **how)
+            return *transforms.gradients_again(again, z, prototypes, wanted, grad), None, None, None, None
         x, v = _seen(z, prototypes, ctx.distance)
         grad_x, grad_v = torch.zeros_like(x), torch.zeros_like(v, dtype=widest(v))
         gradients = _euclidean_gradients if ctx.distance == "euclidean" else _manhattan_gradients
