@@ -310,3 +310,11 @@ def test_a_run_ends_with_the_table(tmp_path: Path) -> None:
     (recorded,) = json.loads(json_path.read_text())["benchmarks"]
     assert set(recorded["extra_info"]["contenders"]) == {"eager", "torch"}
     assert recorded["extra_info"]["contenders"]["eager"]["x_baseline"] == 1
+
+
+def test_costs_of_distances(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.studies import distances
+
+    assert distances.main(["--tiny", "--budget", "0.01"]) == 0
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [row for row in rows if row in ("tiny", "euclidean", "manhattan")] == ["tiny", "euclidean", "manhattan"]
