@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from vitsom_fast import Grid, find_bmu, metrics
+from vitsom_fast.backends.distances import nearest
 from vitsom_fast.grid import wrap
 
 
@@ -134,7 +135,7 @@ def test_topographic_error_knows_the_neighbours(grid: Grid, first: int, second: 
 def test_topographic_error_is_a_share_and_works_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = Grid(3, 3)
     z = torch.cat([_between(4, other, 9)[0] for other in (0, 1, 2, 3)] + [_between(0, other, 9)[0] for other in (2, 5, 6, 8)])
-    monkeypatch.setattr(metrics, "_CHUNK", 27)
+    monkeypatch.setattr(nearest, "_SCORES", 27)
     assert metrics.topographic_error(z, torch.eye(9), grid) == 0.5
 
 
