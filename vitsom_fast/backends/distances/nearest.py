@@ -164,6 +164,7 @@ def _among_the_best(rows: Rows, chunk: slice, units: Tensor, nearest: Tensor) ->
     x = rows.x[chunk]
     for part in slices(len(x), _ELEMENTS // (x.shape[1] * found.shape[1])):
         distance = rows.exact(x[part, None, :], rows.v[found[part]])  # [n, candidates]
+        distance = torch.where(distance.isinf(), torch.nan, distance)  # the Manhattan distance of what is infinite
         order = distance.nan_to_num(torch.inf).sort(dim=1, stable=True).indices[:, :k]
         width = order.shape[1]
         units[part, :width] = found[part].gather(1, order)
