@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from vitsom_fast.kernels.launch.device import interprets
+from vitsom_fast.kernels.launch.repeated import repeated
 
 _ALIGNMENT = 16  # bytes: Triton compiles loads of so many at once where an address is a multiple
 _PIECE = 256  # bytes: the temporaries begin at multiples of a line of any cache
@@ -181,7 +182,7 @@ class Plan:
 def first_launch(kernel: Any, programs: int, arguments: list[Any], options: dict[str, Any]) -> Callable[..., Any] | None:
     """By way of Triton's own look at each argument; returns what does the same without, given addresses and a stream."""
     compiled = kernel[programs,](*arguments, **options)
-    return None if interprets() else compiled[programs, 1, 1]
+    return None if interprets() else repeated(compiled, programs)
 
 
 def current_stream(device: torch.device) -> int:

@@ -76,7 +76,7 @@ def _library(name: str) -> str:
 def test_contract_under_the_address_sanitizer() -> None:
     """Which also puts guards around every array in shared memory."""
     # The sanitizer looks for what throws exceptions when it starts: before Python loads what brings it.
-    libraries = [_library(name) for name in ("libasan.so", "libstdc++.so")]
+    libraries = [_library(name) for name in ("libasan.so", "libstdc++.so.6")]
     if not Path(libraries[0]).is_absolute():
         pytest.skip("there is no address sanitizer")
     environment = {"LD_PRELOAD": ":".join(libraries), "ASAN_OPTIONS": "detect_leaks=0", "VITSOM_BACKEND": "torch"}

@@ -205,3 +205,57 @@ def test_arguments_are_in_the_kernels_order() -> None:
     assert launch.places == ((0, 0, 0), (1, -1, 256 + 4), (2, 1, 0))
     assert out.owner == 2
     assert recording.bytes == 512
+
+
+def test_hooks_of_profilers_are_called_where_there_are_any() -> None:
+    from triton import knobs
+
+    module = importlib.import_module("vitsom_fast.kernels.launch.repeated")
+    seen: list[tuple[Any, ...]] = []
+
+    class Compiled:
+        """What of Triton's class is asked for; its own launch calls the hooks."""
+
+        function, packed_metadata = 11, (4, 1)
+
+        @staticmethod
+        def run(*arguments: Any) -> None:
+            seen.append(arguments)
+
+        def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
+            return lambda *arguments, stream: seen.append(("watched", grid, arguments, stream))
+
+    launch = module.repeated(Compiled(), 6)
+    launch(1, 2, stream=3)
+    hooks = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    for hook in hooks:
+        hook.add(print)
+        try:
+            launch(1, 2, stream=3)
+        finally:
+            hook.remove(print)
+    launch(1, stream=5)
+    plain = (6, 1, 1, 3, 11, (4, 1), None, None, None, 1, 2)
+    watched = ("watched", (6, 1, 1), (1, 2), 3)
+    assert seen == [plain, watched, watched, (6, 1, 1, 5, 11, (4, 1), None, None, None, 1)]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="no GPU")
+def test_a_hook_sees_every_launch_of_a_plan() -> None:
+    from triton import knobs
+
+    z, prototypes = torch.randn(8, 5, device=GPU), torch.randn(12, 5, device=GPU)
+    names: list[str] = []
+
+    def note(metadata: Any) -> None:
+        names.append(metadata.get()["name"])
+
+    find_bmu(z, prototypes, backend="triton")
+    knobs.runtime.launch_enter_hook.add(note)
+    try:
+        find_bmu(z, prototypes, backend="triton")
+    finally:
+        knobs.runtime.launch_enter_hook.remove(note)
+    seen = len(names)
+    find_bmu(z, prototypes, backend="triton")
+    assert len(names) == seen >= 3
