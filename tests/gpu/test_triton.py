@@ -46,7 +46,7 @@ def along_axes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("dim", "dtype"),
-    [(3, torch.bfloat16), (40, torch.float16), (40, torch.float32), (250, torch.bfloat16), (250, torch.float32)],
+    [(3, torch.float16), (40, torch.float32), (250, torch.bfloat16), (130, torch.float32)],
 )
 def test_every_configuration_finds_the_bmu(dim: int, dtype: torch.dtype) -> None:
     """In a map with ties all over it, and a latent and a prototype that are no numbers."""
@@ -78,8 +78,7 @@ def test_features_split_across_programs(batch: int, count: int, dim: int) -> Non
     check_bmu(search_with(config, z, prototypes).cpu(), z.cpu(), prototypes.cpu())
 
 
-@pytest.mark.parametrize("near", [1.0, 1e-2, 1e-4])
-@pytest.mark.parametrize("dim", [3, 100])
+@pytest.mark.parametrize(("dim", "near"), [(100, 1.0), (100, 1e-2), (3, 1e-4)])
 def test_certified_search(monkeypatch: pytest.MonkeyPatch, dim: int, near: float) -> None:
     """Prototypes so close that the upper halves alone cannot tell which is nearest."""
     monkeypatch.setenv("VITSOM_TRITON_SEARCH", "certified")
@@ -162,7 +161,7 @@ def test_both_forms(form: str, grid: Grid, batch: int, dim: int, data: str, dtyp
     z, prototypes = z.to(dtype), prototypes.to(dtype)
     if data == "in strides":
         z, prototypes = z.T.contiguous().T, prototypes.repeat_interleave(2, dim=1)[:, ::2]
-    for temperature in (0.4, 2.5, 100.0):
+    for temperature in (0.4, 100.0):
         if data == "not finite":
             prototypes[-1, 0] = torch.nan
             assert run("triton", z, prototypes, grid, temperature).loss.isnan()
