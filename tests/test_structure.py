@@ -38,7 +38,7 @@ FLOORS = [
     ("backends.cpu", "backends.cuda", "backends.torch_ops", "backends.triton"),
     ("backends",),
     ("ops",),
-    ("long_axis",),
+    ("long_axis", "long_axis_pairs"),
     ("functional",),
     ("usage", "loss", "metrics", "optim", "class_names", "plotting"),
     ("models",),

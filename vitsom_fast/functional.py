@@ -8,7 +8,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from vitsom_fast import backends, long_axis, neighborhoods, ops, reference
+from vitsom_fast import backends, long_axis, long_axis_pairs, neighborhoods, ops, reference
 from vitsom_fast.arguments import whole_number
 from vitsom_fast.backends import compose
 from vitsom_fast.backends.distances.losses import sample_losses
@@ -49,11 +49,11 @@ def som_loss(
         distance: "cosine", ``1 - z.w / (|z| |w|)``, a row of zeros has distance 1 to everything; "sqeuclidean",
             ``|z - w|^2``; "euclidean", its root, and "manhattan", the sum of absolute differences, without a gradient where the
             distance is 0. The kernels compute the cosine; all others are PyTorch operations, and of the last two each pair is
-            computed, in O(B D + K D) memory. An axis has at most 4096 units, but for the cosine without weights or "none".
+            computed, in O(B D + K D) memory.
         neighborhood: "gaussian"; "bubble"; "mexican_hat", whose weights are negative beyond T; "triangle";
             "manhattan_gaussian", on a rectangular topology. Formulas: ``neighborhoods.neighborhood``. "bubble" and
             "manhattan_gaussian" read the value of a temperature that is a tensor, which waits for the device; a compiler gets
-            a term for each offset instead, and more to multiply. But for the Gaussian an axis has at most 4096 units.
+            a term for each offset instead, and more to multiply.
         reduction: "mean" over B and K (ViT-SOM), "batchmean" (sum over K, mean over B: DESOM), "sum", or "none": the mean over
             K of each sample.
         sample_weight: (B,), not negative: a sample of weight 2 counts as one that is there twice, in means too. Its values are
@@ -81,13 +81,16 @@ def som_loss(
         with torch.autocast(z.device.type, enabled=False):
             how = reduction, neighborhood, distance, sample_weight
             return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, *how)
-    if distance != "cosine" or reduction == "none" or sample_weight is not None:
-        _check_axes(grid, distance)
+    is_too_long = long_axis_pairs.serves(grid)
+    if distance != "cosine" or reduction == "none" or sample_weight is not None or (is_too_long and neighborhood != "gaussian"):
         bmu, _ = ops.find_bmu(z.detach(), prototypes.detach(), backend, grid.rows, grid.cols, distance)
-        factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype)
         with torch.autocast(z.device.type, enabled=False):
-            own = backends.get(backend)
-            losses = sample_losses(own, bmu, z, prototypes, factors.rows, factors.cols, distance)
+            if is_too_long:
+                losses = long_axis_pairs.sample_losses(bmu, z, prototypes, grid, temperature, distance, neighborhood)
+            else:
+                own = backends.get(backend)
+                factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype)
+                losses = sample_losses(own, bmu, z, prototypes, factors.rows, factors.cols, distance)
             return reference.reduced(losses, reduction, grid.num_prototypes, sample_weight).to(dtype), bmu
     if neighborhood == "gaussian" and long_axis.serves(grid, z.shape[0]):
         return long_axis.som_loss(z, prototypes, grid, temperature, reduction, backend)
@@ -236,16 +239,6 @@ def _check_grid(grid: Grid, prototypes: Tensor) -> None:
         raise ValueError(
             f"grid must have one unit for each prototype, got {grid.rows} x {grid.cols} = {grid.num_prototypes} units"
             f" for prototypes of shape {tuple(prototypes.shape)}"
-        )
-
-
-def _check_axes(grid: Grid, distance: str) -> None:
-    """Where nothing but the plain loss by cosine has a form without a matrix of the axis."""
-    longest = neighborhoods.LONGEST_AXIS
-    if max(grid.rows, grid.cols) > longest:
-        raise ValueError(
-            f"grid must have at most {longest} units along an axis for distance {distance!r}, weights of samples or a loss a"
-            f" sample, got {grid.rows} x {grid.cols}"
         )
 
 

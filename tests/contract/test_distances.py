@@ -12,7 +12,7 @@ from helpers import BACKENDS, is_emulated, relative_error, run, search, skip_unl
 from soak import distances
 from torch import Tensor
 
-from vitsom_fast import FusedSOMLoss, Grid, batch_update, find_bmu, reference, som_loss
+from vitsom_fast import FusedSOMLoss, Grid, batch_update, find_bmu, long_axis_pairs, neighborhoods, reference, som_loss
 from vitsom_fast.backends import cpu
 from vitsom_fast.functional import DISTANCES, REDUCTIONS
 from vitsom_fast.neighborhoods import NEIGHBORHOODS
@@ -375,14 +375,47 @@ def test_subnormal_rows(distance: str) -> None:
     assert _regret(z, prototypes, bmu, "euclidean") <= 1e-12
 
 
-def test_a_longer_axis_is_refused() -> None:
-    """Rather than a matrix of all its units."""
-    grid, z, prototypes = Grid(1, 5000), torch.randn(2, 3), torch.randn(5000, 3)
-    hows: list[dict[str, Any]] = [{"distance": "euclidean"}, {"reduction": "none"}, {"sample_weight": torch.ones(2)}]
-    for how in hows:
-        with pytest.raises(ValueError, match=r"grid must have at most 4096 units along an axis .*got 1 x 5000"):
-            som_loss(z, prototypes, grid, 2.0, **how)
-    assert som_loss(z, prototypes, grid, 2.0)[0].isfinite()
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_an_axis_too_long_for_its_matrix(monkeypatch: pytest.MonkeyPatch, distance: str, neighborhood: str) -> None:
+    """The formulas for a few samples at a time, and the same once more where the losses are differentiated."""
+    monkeypatch.setattr(neighborhoods, "LONGEST_AXIS", 8)
+    monkeypatch.setattr(long_axis_pairs, "_PAIRS", 40)
+    grid = Grid(1, 13, periodic=neighborhood == "bubble")
+    z, prototypes = torch.randn(9, 5, requires_grad=True), torch.randn(13, 5, requires_grad=True)
+    weight = torch.rand(9)
+    for reduction, sample_weight in (("none", None), ("mean", weight), ("batchmean", None)):
+        how: dict[str, Any] = {"reduction": reduction, "sample_weight": sample_weight, "distance": distance}
+        results = []
+        for loss, dtype in ((som_loss, torch.float32), (reference.som_loss, torch.float64)):
+            inputs = [x.detach().to(dtype).requires_grad_() for x in (z, prototypes)]
+            value, bmu = loss(*inputs, grid, 1.7, neighborhood=neighborhood, **how)
+            results.append((value, bmu, *torch.autograd.grad(value.sum(), inputs)))
+        assert torch.equal(results[0][1], results[1][1])
+        for place in (0, 2, 3):
+            assert relative_error(results[0][place].detach(), results[1][place].detach()) < 1e-5
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_not_finite_on_a_long_axis(monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
+    monkeypatch.setattr(neighborhoods, "LONGEST_AXIS", 8)
+    for distance in DISTANCES:
+        z, prototypes = torch.randn(5, 3), torch.randn(13, 3)
+        z[2, 1] = bad
+        losses, _ = som_loss(z, prototypes, Grid(1, 13), 0.1, distance=distance, reduction="none")
+        assert losses.isnan().tolist() == [False, False, True, False, False]
+        z[2], prototypes[4, 0] = 0.0, bad
+        assert som_loss(z, prototypes, Grid(1, 13), 0.1, distance=distance, reduction="none")[0].isnan().all()
+        assert som_loss(z[:0], prototypes, Grid(1, 13), 0.1, distance=distance, reduction="batchmean")[0] == 0
+
+
+def test_a_chain_of_twenty_thousand_units() -> None:
+    """Whose matrix would have 400 million numbers."""
+    grid, z, prototypes = Grid(20000, 1), torch.randn(3, 2, requires_grad=True), torch.randn(20000, 2)
+    loss, bmu = som_loss(z, prototypes, grid, 2.0, distance="sqeuclidean", neighborhood="bubble", reduction="sum")
+    near = prototypes[(bmu[:, None] + torch.arange(-2, 3)).clamp(0, 19999)]  # [3, 5, D]
+    assert loss.item() == pytest.approx((z[:, None] - near).square().sum().item(), rel=1e-5)
+    assert relative_error(torch.autograd.grad(loss, z)[0], 2 * (z[:, None] - near).sum(dim=1).detach()) < 1e-5
 
 
 def test_what_is_no_weight_is_refused() -> None:

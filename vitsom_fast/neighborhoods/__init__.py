@@ -28,7 +28,7 @@ _KINDS: dict[str, Any] = {
 }
 NEIGHBORHOODS = tuple(_KINDS)
 
-# Factors are square matrices of an axis. Those of the Gaussian alone can do without on a long one (``vitsom_fast.long_axis``).
+# Factors are square matrices of an axis. Losses do without on a longer one (``vitsom_fast.long_axis``, ``long_axis_pairs``).
 LONGEST_AXIS = 4096
 
 
@@ -66,6 +66,11 @@ def neighborhood(
     check(grid, kind)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating torch.dtype, got {dtype!r}")
+    if kind != "gaussian" and max(grid.rows, grid.cols) > LONGEST_AXIS:
+        raise ValueError(
+            f"neighborhood {kind!r} has factors on a grid of at most {LONGEST_AXIS} units along an axis, got {grid.rows} x"
+            f" {grid.cols}"
+        )
     own = _KINDS[kind]
     terms = getattr(own, "relative_terms", own.terms) if relative else own.terms
     return terms(grid, temperature, device=device_of(device), dtype=dtype, weigh=weigh)
@@ -75,11 +80,5 @@ def check(grid: Grid, kind: str) -> None:
     """Raises the ValueError that says why a grid cannot have this kind of neighborhood."""
     if kind not in NEIGHBORHOODS:
         raise ValueError(f"neighborhood must be one of {NEIGHBORHOODS}, got {kind!r}")
-    if kind == "gaussian":
-        return
     if grid.topology not in getattr(_KINDS[kind], "TOPOLOGIES", TOPOLOGIES):
         raise ValueError(f"neighborhood {kind!r} needs a rectangular topology, got {grid.topology!r}")
-    if max(grid.rows, grid.cols) > LONGEST_AXIS:
-        raise ValueError(
-            f"neighborhood {kind!r} needs a grid of at most {LONGEST_AXIS} units along an axis, got {grid.rows} x {grid.cols}"
-        )

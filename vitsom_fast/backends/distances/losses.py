@@ -29,11 +29,17 @@ def sample_losses(
     if distance == "cosine":  # in a dtype that autocast, which may be on in the backward pass, leaves as it is
         wide = [x.to(widest(z)) for x in (z, prototypes, row_factors, col_factors)]
         return cosine_losses(bmu, *wide)[0]
-    is_finite = z.detach().isfinite().all(dim=1) & prototypes.detach().isfinite().all()
-    poison = torch.where(is_finite, 0.0, torch.nan).to(widest(z))  # [B]: an infinite distance is no loss either
+    poison = poison_of(z, prototypes)
     if distance == "sqeuclidean":
         return squared_euclidean.losses(own, bmu, z.to(dtype), prototypes.to(dtype), row_factors, col_factors) + poison
     return tiled_losses(bmu, z, prototypes, row_factors, col_factors, distance) + poison
+
+
+def poison_of(z: Tensor, prototypes: Tensor) -> Tensor:
+    """(B,) in the widest dtype: NaN for a latent that is not finite, or for all where a prototype is not, else 0: an infinite
+    distance is no loss either."""
+    is_finite = z.detach().isfinite().all(dim=1) & prototypes.detach().isfinite().all()
+    return torch.where(is_finite, 0.0, torch.nan).to(widest(z))
 
 
 def cosine_losses(
