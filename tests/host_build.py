@@ -37,6 +37,12 @@ def linked(target: Path, *arguments: str | Path) -> Path:
     return target
 
 
+def library_of_compiler(name: str) -> str:
+    """The path of one of the compiler's own libraries, or only its name where it has none."""
+    done = subprocess.run([COMPILER, f"-print-file-name={name}"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
 def digest(parts: list[str | bytes]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 

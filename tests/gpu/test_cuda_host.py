@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cuda_host.build import SOURCES, build
-from host_build import COMPILER
+from host_build import COMPILER, library_of_compiler
 
 TESTS = Path(__file__).parent.parent
 CHECK = str(TESTS / "cuda_host" / "check.py")
@@ -67,16 +67,10 @@ def test_the_order_of_the_threads_does_not_matter() -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def _library(name: str) -> str:
-    """The path of one of the compiler's libraries, or only its name where it has none."""
-    found = subprocess.run([COMPILER, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
-    return found.stdout.strip()
-
-
 def test_contract_under_the_address_sanitizer() -> None:
     """Which also puts guards around every array in shared memory."""
     # The sanitizer looks for what throws exceptions when it starts: before Python loads what brings it.
-    libraries = [_library(name) for name in ("libasan.so", "libstdc++.so.6")]
+    libraries = [library_of_compiler(name) for name in ("libasan.so", "libstdc++.so.6")]
     if not Path(libraries[0]).is_absolute():
         pytest.skip("there is no address sanitizer")
     environment = {"LD_PRELOAD": ":".join(libraries), "ASAN_OPTIONS": "detect_leaks=0", "VITSOM_BACKEND": "torch"}
