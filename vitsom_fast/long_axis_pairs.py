@@ -33,10 +33,10 @@ def sample_losses(
     """``L_i = sum_k h_ik d_ik``, (B,) in the widest dtype, for BMUs (B,), latents (B, D) and prototypes (K, D); differentiable.
     Distances are made once more in the backward pass."""
     x, units = z.to(widest(z)), prototypes.to(widest(z))
+    weights = PairWeights(grid, temperature, neighborhood, x)
 
     def losses(bmu: Tensor, x: Tensor, units: Tensor) -> Tensor:
-        weights = reference.neighborhood_weights(bmu, grid, temperature, x.dtype, neighborhood)  # [n, K]
-        return (weights * reference.distances(x, units, distance)).sum(dim=1)
+        return (weights.of(bmu) * reference.distances(x, units, distance)).sum(dim=1)
 
     if transforms.is_at_work():  # which know of no recomputing
         return losses(bmu, x, units) + poison_of(z, prototypes)
@@ -50,10 +50,36 @@ def sample_losses(
 def spread(x: Tensor, bmu: Tensor, grid: Grid, temperature: float | Tensor, neighborhood: str) -> Tensor:
     """``G' A``, (K, C): to each unit the rows x (B, C), weighted with the neighborhood of their BMUs (B,)."""
     total = x.new_zeros(grid.num_prototypes, x.shape[1], dtype=widest(x))
+    weights = PairWeights(grid, temperature, neighborhood, total)
     for part in _parts(len(x), grid):
-        weights = reference.neighborhood_weights(bmu[part], grid, temperature, total.dtype, neighborhood)  # [n, K]
-        total += weights.T @ x[part].to(total.dtype)
+        total += weights.of(bmu[part]).T @ x[part].to(total.dtype)
     return total
+
+
+class PairWeights:
+    """The weights between BMUs and all units, cut out of one table of all offsets: a weight depends on nothing else, but on a
+    hexagonal grid for the parity of the BMU's row.
+
+    Args:
+        like: a tensor of the dtype and on the device that they are to have.
+    """
+
+    def __init__(self, grid: Grid, temperature: float | Tensor, neighborhood: str, like: Tensor) -> None:
+        down = torch.arange(1 - grid.rows, grid.rows, device=like.device)  # [2 R - 1]
+        across = torch.arange(1 - grid.cols, grid.cols, device=like.device).to(like.dtype)  # [2 C - 1]
+        tables = []
+        for parity in range(1 + (grid.topology == "hexagonal")):
+            shift = 0.5 * ((down + parity) % 2 - parity).to(like.dtype) * (grid.topology == "hexagonal")  # [2 R - 1]
+            offset = torch.stack(torch.broadcast_tensors(down.to(like.dtype)[:, None], across + shift[:, None]), dim=-1)
+            tables.append(reference.weights_of_offsets(offset, grid, temperature, neighborhood))
+        table = torch.stack(tables)  # [parities, 2 R - 1, 2 C - 1]
+        self._grid = grid
+        self._windows = table.unfold(1, grid.rows, 1).unfold(2, grid.cols, 1)  # [parities, R, C, R, C], in the same memory
+
+    def of(self, bmu: Tensor) -> Tensor:
+        """(n, K) of BMUs (n,)."""
+        row, col = bmu.div(self._grid.cols, rounding_mode="floor"), bmu % self._grid.cols
+        return self._windows[row % len(self._windows), self._grid.rows - 1 - row, self._grid.cols - 1 - col].flatten(1)
 
 
 def _parts(batch: int, grid: Grid) -> Iterator[slice]:

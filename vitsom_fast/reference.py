@@ -44,14 +44,19 @@ def neighborhood_weights(
     # Offsets are taken and wrapped where they are exact, before the rows of a hexagonal grid move together.
     lattice = grid.lattice.to(device=bmu.device, dtype=dtype)  # [K, 2]
     offset = lattice[None, :, :] - lattice[bmu][:, None, :]  # [B, K, 2]
+    return weights_of_offsets(offset, grid, temperature, neighborhood)
+
+
+def weights_of_offsets(offset: Tensor, grid: Grid, temperature: float | Tensor, neighborhood: str = "gaussian") -> Tensor:
+    """``h`` (...) of offsets (..., 2) on the grid's lattice from a BMU to a unit, along rows and along columns."""
     if grid.periodic:
         offset = torch.stack([wrap(offset[..., axis], extent) for axis, extent in enumerate((grid.rows, grid.cols))], dim=-1)
-    squares = offset.square()  # [B, K, 2]
+    squares = offset.square()  # [..., 2]
     if grid.row_pitch != 1:
         squares = torch.stack([squares[..., 0] * 0.75, squares[..., 1]], dim=-1)
-    squared = squares.sum(-1)  # d^2, [B, K]
+    squared = squares.sum(-1)  # d^2, [...]
     if neighborhood == "bubble":
-        return (squared.sqrt() <= temperature).to(dtype)
+        return (squared.sqrt() <= temperature).to(squared.dtype)
     if neighborhood == "mexican_hat":
         return (1 - squared / temperature**2) * torch.exp(-squared / (2 * temperature**2))
     if neighborhood == "triangle":

@@ -29,6 +29,7 @@ from benchmarks.harness.rows import render, rows_of
 from benchmarks.harness.table import write_csv
 from benchmarks.harness.workloads import TINY, WORKLOADS, MapSettings, organised_map, photo_patches
 from vitsom_fast import Grid, find_bmu, reference
+from vitsom_fast.neighborhoods import NEIGHBORHOODS
 
 pytestmark = pytest.mark.slow
 
@@ -310,6 +311,14 @@ def test_a_run_ends_with_the_table(tmp_path: Path) -> None:
     (recorded,) = json.loads(json_path.read_text())["benchmarks"]
     assert set(recorded["extra_info"]["contenders"]) == {"eager", "torch"}
     assert recorded["extra_info"]["contenders"]["eager"]["x_baseline"] == 1
+
+
+def test_costs_of_neighborhoods(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.studies import neighborhoods
+
+    assert neighborhoods.main(["--tiny", "--budget", "0.01"]) == 0
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [row for row in rows if row in NEIGHBORHOODS] == 2 * list(NEIGHBORHOODS)
 
 
 def test_costs_of_distances(capsys: pytest.CaptureFixture[str]) -> None:

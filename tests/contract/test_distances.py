@@ -396,6 +396,15 @@ def test_an_axis_too_long_for_its_matrix(monkeypatch: pytest.MonkeyPatch, distan
             assert relative_error(results[0][place].detach(), results[1][place].detach()) < 1e-5
 
 
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_weights_of_pairs(grid: Grid) -> None:
+    for neighborhood in NEIGHBORHOODS if grid.topology == "rectangular" else NEIGHBORHOODS[:-1]:
+        every = torch.arange(grid.num_prototypes)
+        weights = long_axis_pairs.PairWeights(grid, 1.3, neighborhood, torch.empty(0, dtype=torch.float64)).of(every)
+        expected = reference.neighborhood_weights(every, grid, 1.3, torch.float64, neighborhood)
+        assert torch.allclose(weights, expected, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_what_is_not_finite_on_a_long_axis(monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
     monkeypatch.setattr(neighborhoods, "LONGEST_AXIS", 8)
