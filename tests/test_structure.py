@@ -37,7 +37,7 @@ FLOORS = [
     ("reference", "backends.differentiable", "backends.compiled", "backends.compose"),
     ("backends.cpu", "backends.cuda", "backends.torch_ops", "backends.triton"),
     ("backends",),
-    ("ops",),
+    ("ops", "pair_ops"),
     ("long_axis", "long_axis_pairs"),
     ("functional",),
     ("usage", "loss", "metrics", "optim", "class_names", "plotting"),

@@ -15,6 +15,7 @@ from vitsom_fast.backends.distances.losses import sample_losses
 from vitsom_fast.backends.spec import Spec, accumulation_dtype
 from vitsom_fast.backends.unit_rows import unit_rows
 from vitsom_fast.grid import Grid
+from vitsom_fast.pair_ops import backend_of_pairs
 
 DISTANCES = ("cosine", "sqeuclidean", "euclidean", "manhattan")
 MISSING = ("error", "ignore")
@@ -90,7 +91,8 @@ def som_loss(
             else:
                 own = backends.get(backend)
                 factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype)
-                losses = sample_losses(own, bmu, z, prototypes, factors.rows, factors.cols, distance)
+                of_pairs = backend_of_pairs(backend, z.dtype)
+                losses = sample_losses(own, bmu, z, prototypes, factors.rows, factors.cols, distance, of_pairs)
             return reference.reduced(losses, reduction, grid.num_prototypes, sample_weight).to(dtype), bmu
     if neighborhood == "gaussian" and long_axis.serves(grid, z.shape[0]):
         return long_axis.som_loss(z, prototypes, grid, temperature, reduction, backend)

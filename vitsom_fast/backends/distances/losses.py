@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 
 
 def sample_losses(
-    own: Primitives, bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str
+    own: Primitives,
+    bmu: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    distance: str,
+    backend_of_pairs: str | None = None,
 ) -> Tensor:
-    """(B,) in the widest dtype, of latents z (B, D), prototypes (K, D) and BMUs (B,); the backend ``own`` sums and smooths."""
+    """(B,) in the widest dtype, of latents z (B, D), prototypes (K, D) and BMUs (B,); the backend ``own`` sums and smooths, and
+    the operators of ``backend_of_pairs``, None: PyTorch's, go through all pairs where a distance does not factorise."""
     dtype = accumulation_dtype(z.dtype)
     if z.shape[0] == 0:  # no sample pulls, not even on a prototype that is not finite
         return z.sum(dim=1, dtype=widest(z)) + prototypes[:0].sum(dtype=widest(z))
@@ -32,7 +40,7 @@ def sample_losses(
     poison = poison_of(z, prototypes)
     if distance == "sqeuclidean":
         return squared_euclidean.losses(own, bmu, z.to(dtype), prototypes.to(dtype), row_factors, col_factors) + poison
-    return tiled_losses(bmu, z, prototypes, row_factors, col_factors, distance) + poison
+    return tiled_losses(bmu, z, prototypes, row_factors, col_factors, distance, backend_of_pairs) + poison
 
 
 def poison_of(z: Tensor, prototypes: Tensor) -> Tensor:

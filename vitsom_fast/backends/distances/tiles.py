@@ -1,5 +1,6 @@
-"""Losses under distances that do not factorise: tiles of samples by all units, made in the forward pass and once more in the
-backward pass. Memory: O(B D + K D)."""
+"""Losses under distances that do not factorise: by a backend's own operators ``vitsom::pair_losses`` and
+``vitsom::pair_gradients``, or in tiles of samples by all units, made in the forward pass and once more in the backward pass.
+Memory: O(B D + K D)."""
 
 from __future__ import annotations
 
@@ -25,20 +26,38 @@ _SAMPLES = 256
 _NEAR, _NOTHING = 1e-8, 1e-14
 
 
-def tiled_losses(bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str) -> Tensor:
-    """(B,) in the widest dtype: ``sum_k h_bk d(z_i, w_k)`` for the BMUs b (B,), "euclidean" or "manhattan"."""
+def tiled_losses(
+    bmu: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    distance: str,
+    backend: str | None = None,
+) -> Tensor:
+    """(B,) in the widest dtype: ``sum_k h_bk d(z_i, w_k)`` for the BMUs b (B,), "euclidean" or "manhattan"; by the operators of
+    this backend, None: in PyTorch operations."""
     if transforms.is_at_work():
         return _differentiable(bmu, z, prototypes, row_factors, col_factors, distance)
-    return _TiledLosses.apply(z, prototypes, bmu, row_factors, col_factors, distance)
+    return _TiledLosses.apply(z, prototypes, bmu, row_factors, col_factors, distance, backend)
 
 
 class _TiledLosses(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, prototypes: Tensor, bmu: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str
+        ctx: Any,
+        z: Tensor,
+        prototypes: Tensor,
+        bmu: Tensor,
+        row_factors: Tensor,
+        col_factors: Tensor,
+        distance: str,
+        backend: str | None,
     ) -> Tensor:
         ctx.save_for_backward(z, prototypes, bmu, row_factors, col_factors)
-        ctx.distance = distance
+        ctx.distance, ctx.backend = distance, backend
+        if backend is not None:
+            return torch.ops.vitsom.pair_losses(z, prototypes, bmu, row_factors, col_factors, distance, backend)
         x, v = _seen(z, prototypes, distance)
         losses = x.new_zeros(x.shape[0], dtype=widest(z))
         for tile in _tiles(x, v):
@@ -59,7 +78,10 @@ class _TiledLosses(torch.autograd.Function):
         if torch.is_grad_enabled():  # someone differentiates the gradient
             how = {"row_factors": row_factors, "col_factors": col_factors, "distance": ctx.distance}
             again = partial(_differentiable, bmu, **how)
-            return *transforms.gradients_again(again, z, prototypes, wanted, grad), None, None, None, None
+            return *transforms.gradients_again(again, z, prototypes, wanted, grad), None, None, None, None, None
+        if ctx.backend is not None:
+            grads = torch.ops.vitsom.pair_gradients(grad, *ctx.saved_tensors, ctx.distance, *wanted, ctx.backend)
+            return *(x if needed else None for x, needed in zip(grads, wanted, strict=True)), None, None, None, None, None
         x, v = _seen(z, prototypes, ctx.distance)
         grad_x, grad_v = torch.zeros_like(x), torch.zeros_like(v, dtype=widest(v))
         gradients = _euclidean_gradients if ctx.distance == "euclidean" else _manhattan_gradients
@@ -67,7 +89,7 @@ class _TiledLosses(torch.autograd.Function):
             h = pair_weights(bmu[tile], row_factors, col_factors).to(x.dtype) * grad[tile, None].to(x.dtype)
             grad_x[tile], of_v = gradients(x[tile], v, h, bmu[tile])
             grad_v += of_v
-        return grad_x.to(z.dtype), grad_v.to(prototypes.dtype), None, None, None, None
+        return grad_x.to(z.dtype), grad_v.to(prototypes.dtype), None, None, None, None, None
 
 
 def pair_weights(bmu: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
