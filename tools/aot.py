@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,9 +97,22 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
         yield case("dense.gradients.dense_project_kernel", configs.dense_project(dim))
         yield case("factorised.gradients.project_kernel", configs.project(family), **precision)
         yield case("factorised.attraction.attraction_kernel", configs.attraction(family, dim))
+        yield from _pair_cases(case, family, dim)
         for side in SIDES:
             yield case("factorised.smooth.smooth_columns_kernel", configs.smooth(family, side, dim))
             yield case("factorised.gradients.spread_kernel", configs.spread(family, side, dim), **precision)
+
+
+def _pair_cases(case: Callable[..., Case], family: str, dim: int) -> Iterator[Case]:
+    from vitsom_fast.kernels.launch import configs
+
+    yield case("pairs.operands.extent_kernel", configs.pair_copy(dim))
+    yield case("pairs.operands.copy_kernel", configs.pair_copy(dim), ALONG=True, ACROSS=True)
+    yield case("pairs.parts.add_parts_kernel", configs.add_parts())
+    for manhattan in (False, True):
+        yield case("pairs.losses.pair_losses_kernel", configs.pairs(family), "fp32", MANHATTAN=manhattan)
+        yield case("pairs.gradients.pulls_kernel", configs.pairs(family), "fp32", MANHATTAN=manhattan, ALONG=True, ACROSS=True)
+        yield case("pairs.gradients.pulled_kernel", configs.pulled(family, dim), "fp32", MANHATTAN=manhattan, IS_FIRST=False)
 
 
 def compile_case(case: Case) -> Row:
@@ -156,14 +169,20 @@ _ALIGNED_SIZES = (
     "stride",
     "rows",
     "cols",
+    "pitch",
+    "along_pitch",
+    "across_pitch",
+    "parts_pitch",
+    "num_others",
 )
 
 # What a kernel's arguments point to; all others are sizes and strides.
 _POINTERS = {
     "fp32": "inverse inverse_z inverse_prototypes rest_z rest_prototypes centre prototype_scale partial smoothed"
     " row_factors col_factors factors squared_offsets"
-    " attraction loss grad_loss spread pulled along distance temperature maxima weights",
-    "fp64": "factor_sums",
+    " attraction loss grad_loss spread pulled along distance temperature maxima weights"
+    " latents units units_across zeros across own others pulls parts extents unit",
+    "fp64": "factor_sums grad_losses",
     "i64": "row_keys bmu",
     "i32": "tickets ticket order starts",
 }
@@ -171,11 +190,11 @@ _TYPES = {name: f"*{kind}" for kind, names in _POINTERS.items() for name in name
 
 
 def _type(argument: str, case: Case, constants: dict[str, Any]) -> str:
-    if argument in ("z", "prototypes", "grad_z", "grad_prototypes"):
+    if argument in ("z", "prototypes", "grad_z", "grad_prototypes", "sums"):
         return f"*{case.dtype}"
     if argument.endswith(("_high", "_low")):
         return "*fp16"
-    if argument == "partial" and "attraction" in case.kernel:
+    if (argument == "partial" and "attraction" in case.kernel) or (argument == "parts" and "losses" in case.kernel):
         return "*fp64"
     if argument == "temperature" and not constants["ON_DEVICE"]:
         return "fp32"

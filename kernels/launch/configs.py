@@ -206,3 +206,41 @@ def project(family: str) -> Config:
     if family == "hopper":
         return Config({"BLOCK_OUT": 64, "BLOCK_IN": 16, "BLOCK_D": 64}, num_stages=2)
     return Config({"BLOCK_OUT": 64, "BLOCK_IN": 32, "BLOCK_D": 64}, num_stages=3)
+
+
+# Samples or units of a tile of pairs: fewer numbers than there are threads, so that each thread loads those that it needs and
+# none are passed on through shared memory.
+PAIR_TILE = 64
+# Programs for every multiprocessor, where there is work for so many.
+PAIR_PROGRAMS = 8
+
+
+def pair_dim(dim: int) -> int:
+    """Features of padded rows."""
+    return -(-dim // 16) * 16
+
+
+def pair_copy(dim: int) -> Config:
+    return Config({"TILE": PAIR_TILE, "BLOCK_D": _pair_features(dim)})
+
+
+def pairs(family: str) -> Config:
+    return Config({"TILE": PAIR_TILE}, num_warps=8, num_stages=1, max_registers=_pair_registers(family))
+
+
+def pulled(family: str, dim: int) -> Config:
+    blocks = {"TILE": PAIR_TILE, "BLOCK_D": _pair_features(dim)}
+    return Config(blocks, num_warps=8, num_stages=1, max_registers=_pair_registers(family))
+
+
+def add_parts() -> Config:
+    return Config({"BLOCK": 1024})
+
+
+def _pair_features(dim: int) -> int:
+    return 16 if dim <= 16 else _features(dim)
+
+
+def _pair_registers(family: str) -> int:
+    """128: two programs at a time on a multiprocessor; ptxas would take more, to load far ahead. On sm_80 they spill."""
+    return {"cdna": 0, "ampere": 255}.get(family, 128)

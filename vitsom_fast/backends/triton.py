@@ -22,7 +22,17 @@ from vitsom_fast.backends.torch_ops import smooth, sum_by_bmu
 from vitsom_fast.kernels.context import size as context_size
 
 # The primitives that no kernel of its own serves.
-__all__ = ["search", "smooth", "som_backward", "som_forward", "sum_by_bmu", "unavailable", "unsupported"]
+__all__ = [
+    "pair_gradients",
+    "pair_losses",
+    "search",
+    "smooth",
+    "som_backward",
+    "som_forward",
+    "sum_by_bmu",
+    "unavailable",
+    "unsupported",
+]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OLDEST = (3, 6)
@@ -122,8 +132,42 @@ def som_backward(
     return _run(_modules().passes.backward, inputs, scale, for_z, for_prototypes)
 
 
+def pair_losses(z: Tensor, prototypes: Tensor, bmu: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str) -> Tensor:
+    """Losses (B,) fp64, ``sum_k h_bk d(z_i, w_k)`` for the BMUs b (B,), "euclidean" or "manhattan"."""
+    if z.shape[0] == 0:
+        return torch.empty(0, dtype=torch.float64, device=z.device)
+    inputs = in_memory("z", z), in_memory("prototypes", prototypes), _contiguous("bmu", bmu)
+    (losses,) = _run(_modules().pair_losses.losses, (*inputs, *_factors(row_factors, col_factors)), distance)
+    return losses
+
+
+def pair_gradients(
+    grad_losses: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    bmu: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    distance: str,
+    for_z: bool,
+    for_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients (B, D) and (K, D) in the dtype of their input, for those of the losses (B,); an empty tensor for one that is
+    not asked for."""
+    if z.shape[0] == 0:
+        return z.new_empty(z.shape if for_z else 0), prototypes.new_zeros(prototypes.shape if for_prototypes else 0)
+    inputs = in_memory("grad_losses", grad_losses), in_memory("z", z), in_memory("prototypes", prototypes)
+    factors = _factors(row_factors, col_factors)
+    recipe = _modules().pair_gradients.gradients
+    return _run(recipe, (*inputs, _contiguous("bmu", bmu), *factors), distance, for_z, for_prototypes)
+
+
+def _contiguous(name: str, x: Tensor) -> Tensor:
+    return in_memory(name, x).contiguous()
+
+
 def _factors(row_factors: Tensor, col_factors: Tensor) -> tuple[Tensor, Tensor]:
-    return in_memory("row_factors", row_factors).contiguous(), in_memory("col_factors", col_factors).contiguous()
+    return _contiguous("row_factors", row_factors), _contiguous("col_factors", col_factors)
 
 
 def _run(recipe: Any, inputs: tuple[Tensor | float, ...], *options: Any) -> Any:
@@ -160,6 +204,8 @@ class _Modules(NamedTuple):
     autotune: ModuleType
     gaussian: ModuleType
     certified: ModuleType
+    pair_losses: ModuleType
+    pair_gradients: ModuleType
 
 
 @functools.cache
@@ -172,5 +218,7 @@ def _modules() -> _Modules:
         "launch.autotune",
         "factorised.gaussian",
         "search.certified",
+        "pairs.losses",
+        "pairs.gradients",
     )
     return _Modules(*(importlib.import_module(f"vitsom_fast.kernels.{name}") for name in names))
