@@ -19,15 +19,15 @@ import benchmarks.gpu
 from benchmarks.gpu.record import Record
 from benchmarks.harness.places import ROOT
 
-BUILD_SECONDS, TEST_SECONDS = 120.0, 170.0
+BUILD_SECONDS, TEST_SECONDS, OPTION_SECONDS = 120.0, 170.0, 70.0
 LAST_SECONDS = 8.0  # kept for the end of a process and the table
 TESTED = (
     "tests/contract",
     *(f"tests/ops/test_{name}.py" for name in ("extremes", "ops", "loss_module", "long_axis")),
-    *(f"tests/gpu/test_{name}.py" for name in ("triton", "gpu")),
+    *(f"tests/gpu/test_{name}.py" for name in ("pairs", "triton", "gpu")),
 )
 MOST_WORKERS = 14  # of the tests: each has a context of its own on the GPU
-PHASES = ("build", "tests", "measure")
+PHASES = ("build", "tests", "options", "measure")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.build()
     if "tests" in phases:
         run.tests()
+    if "options" in phases:
+        run.options()
     if "measure" in phases:
         run.measure(options.workloads)
     record = Record.load(options.out)
@@ -91,6 +93,14 @@ class Run:
             outcome += "; stopped at its deadline"
         failed = status not in (0, None) or counts["FAILED"] + counts["ERROR"] > 0
         self._note("tests", outcome, failed)
+
+    def options(self) -> None:
+        """Distances, neighborhoods and the like, by themselves."""
+        seconds = min(OPTION_SECONDS, self.deadline - LAST_SECONDS - time.time())
+        command = ["-m", "benchmarks.gpu.options", "--out", str(self.out), "--until", str(time.time() + seconds - LAST_SECONDS)]
+        status = self._python("options", command, seconds)
+        outcome = "done" if status == 0 else "stopped at the deadline" if status is None else "FAILED, see options.log"
+        self._note("options", outcome, failed=status not in (0, None))
 
     def measure(self, workloads: str | None) -> None:
         """Starts the process anew where a contender took it down, as long as that gets it further."""

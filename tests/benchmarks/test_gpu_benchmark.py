@@ -123,7 +123,7 @@ def test_dry_run(tmp_path: Path) -> None:
         "--out",
         str(tmp_path),
         "--phases",
-        "build,measure",
+        "build,options,measure",
         "--workloads",
         "tiny",
     ]
@@ -132,10 +132,10 @@ def test_dry_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "measure.log").read_text()
     assert DRY_RUN in done.stdout
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["measure.log", "results.csv", "results.json", "table.txt"]
+    assert files == ["measure.log", "options.log", "results.csv", "results.json", "table.txt"]
     record = Record.load(tmp_path)
     assert record.dry
-    assert record.phases == {"build": "left out of a dry run", "measure": "done"}
+    assert record.phases == {"build": "left out of a dry run", "options": "done", "measure": "done"}
     assert record.finished == [f"tiny {dtype} {operation}" for dtype in ("fp32", "bf16") for operation in ("step", "search")]
     took_part = {row.contender for row in record.rows if row.case == "tiny fp32 step"}
     assert took_part >= {"eager", "compile", *serving(CPU, torch.float32)}
