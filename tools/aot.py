@@ -109,7 +109,11 @@ def _pair_cases(case: Callable[..., Case], family: str, dim: int) -> Iterator[Ca
     yield case("pairs.operands.extent_kernel", configs.pair_copy(dim))
     yield case("pairs.operands.copy_kernel", configs.pair_copy(dim), ALONG=True, ACROSS=True)
     yield case("pairs.parts.add_parts_kernel", configs.add_parts())
+    for two in (False, True):
+        yield case("pairs.search.merge_keys_kernel", configs.merge_keys(), SQUARED=True, TWO=two)
     for manhattan in (False, True):
+        for two in (False, True) if manhattan else (True,):  # the nearest alone is found by products
+            yield case("pairs.search.pair_search_kernel", configs.pairs(family), "fp32", MANHATTAN=manhattan, TWO=two)
         yield case("pairs.losses.pair_losses_kernel", configs.pairs(family), "fp32", MANHATTAN=manhattan)
         yield case("pairs.gradients.pulls_kernel", configs.pairs(family), "fp32", MANHATTAN=manhattan, ALONG=True, ACROSS=True)
         yield case("pairs.gradients.pulled_kernel", configs.pulled(family, dim), "fp32", MANHATTAN=manhattan, IS_FIRST=False)
@@ -183,7 +187,7 @@ _POINTERS = {
     " attraction loss grad_loss spread pulled along distance temperature maxima weights"
     " latents units units_across zeros across own others pulls parts extents unit",
     "fp64": "factor_sums grad_losses",
-    "i64": "row_keys bmu",
+    "i64": "row_keys bmu best_keys nearest",
     "i32": "tickets ticket order starts",
 }
 _TYPES = {name: f"*{kind}" for kind, names in _POINTERS.items() for name in names.split()}

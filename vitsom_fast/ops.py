@@ -57,7 +57,11 @@ def _find_bmu(
         return backends.get(backend).search(z, prototypes, rows, cols)
     if distance in ("sqeuclidean", "euclidean") and k == 1 and backend != "torch" and z.dtype != torch.float64 and len(z) > 0:
         return lifted.search(backends.get(backend).search, z, prototypes, rows, cols, distance)
-    bmu, nearest = search_nearest(z, prototypes, distance, k)
+    own = backends.get(backend)
+    if distance != "cosine" and z.dtype != torch.float64 and hasattr(own, "pair_search"):
+        bmu, nearest = own.pair_search(z, prototypes, distance, k)  # type: ignore[attr-defined]
+    else:
+        bmu, nearest = search_nearest(z, prototypes, distance, k)
     return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())
 
 

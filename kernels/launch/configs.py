@@ -237,6 +237,10 @@ def add_parts() -> Config:
     return Config({"BLOCK": 1024})
 
 
+def merge_keys() -> Config:
+    return Config({"BLOCK": 256})
+
+
 def _pair_features(dim: int) -> int:
     return 16 if dim <= 16 else _features(dim)
 

@@ -5,8 +5,9 @@ cannot be used, ``unavailable()`` on this machine and ``unsupported(spec)`` for 
 (``compose.Primitives``). Forward and backward are made of these, unless it has fused forms of its own: ``som_forward``,
 ``som_backward`` and what the one keeps for the other, ``context_size``, a number of ``CONTEXT_DTYPE``, and ``attraction_rows``,
 the number of rows of its attraction, in whatever order it likes. ``pair_losses`` and ``pair_gradients``, where it has them, are
-the losses under distances that do not factorise (``vitsom_fast.pair_ops``), for all dtypes but fp64. "reference" is no such
-module: it is ``vitsom_fast.reference`` with PyTorch's own autograd.
+the losses under distances that do not factorise (``vitsom_fast.pair_ops``), for all dtypes but fp64; ``pair_search`` is the
+search for one or two units by such distances. "reference" is no such module: it is ``vitsom_fast.reference`` with PyTorch's own
+autograd.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from vitsom_fast.kernels.context import size as context_size
 __all__ = [
     "pair_gradients",
     "pair_losses",
+    "pair_search",
     "search",
     "smooth",
     "som_backward",
@@ -132,6 +133,15 @@ def som_backward(
     return _run(_modules().passes.backward, inputs, scale, for_z, for_prototypes)
 
 
+def pair_search(z: Tensor, prototypes: Tensor, distance: str, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest units (B, k) int64, k 1 or 2, and their distances (B, k) fp32, of z (B, D) among the prototypes (K, D);
+    "sqeuclidean", "euclidean" or "manhattan". NaN for what is not finite, and where there is no second unit."""
+    if z.shape[0] == 0:
+        nothing = torch.empty(0, k, dtype=torch.float32, device=z.device)
+        return nothing.long(), nothing
+    return _run(_modules().pair_search.search, (in_memory("z", z), in_memory("prototypes", prototypes)), distance, k)
+
+
 def pair_losses(z: Tensor, prototypes: Tensor, bmu: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str) -> Tensor:
     """Losses (B,) fp64, ``sum_k h_bk d(z_i, w_k)`` for the BMUs b (B,), "euclidean" or "manhattan"."""
     if z.shape[0] == 0:
@@ -206,6 +216,7 @@ class _Modules(NamedTuple):
     certified: ModuleType
     pair_losses: ModuleType
     pair_gradients: ModuleType
+    pair_search: ModuleType
 
 
 @functools.cache
@@ -220,5 +231,6 @@ def _modules() -> _Modules:
         "search.certified",
         "pairs.losses",
         "pairs.gradients",
+        "pairs.search",
     )
     return _Modules(*(importlib.import_module(f"vitsom_fast.kernels.{name}") for name in names))
