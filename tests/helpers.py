@@ -78,6 +78,15 @@ def _skip_unless_quick(backend: str, batch: int, grid: Grid, dim: int) -> None:
         pytest.skip(f"{programs:.0f} programs take an interpreter long")
 
 
+def _skip_unless_few_pairs(backend: str, z: Tensor, prototypes: Tensor, distance: str, k: int = 1) -> None:
+    """Skip what an interpreter would take long for: 20 ms for 16 features of a tile of 64 x 64 pairs."""
+    if backend != "triton" or BACKENDS[backend] != "cpu" or distance == "cosine" or (distance != "manhattan" and k == 1):
+        return
+    pieces = math.ceil(z.shape[0] / 64) * math.ceil(prototypes.shape[0] / 64) * math.ceil(z.shape[1] / 16)
+    if pieces > 30:
+        pytest.skip(f"{pieces} pieces of tiles take an interpreter long")
+
+
 def _skip_unless_quick_to_search(backend: str, z: Tensor, prototypes: Tensor) -> None:
     """Skip what an interpreter would take long for: 60 ms a tile of 128 x 128."""
     if backend == "triton" and BACKENDS[backend] == "cpu" and z.shape[0] * prototypes.shape[0] > 1 << 19:
@@ -99,6 +108,7 @@ def run(
 ) -> Result:
     """One step: strides and dtypes of the inputs are kept, results come back on the CPU."""
     _skip_unless_quick(backend, z.shape[0], grid, prototypes.shape[1])
+    _skip_unless_few_pairs(backend, z, prototypes, "manhattan" if distance == "euclidean" else distance)
     device = BACKENDS[backend]
     if isinstance(temperature, Tensor):
         temperature = temperature.to(device)
@@ -115,6 +125,7 @@ def run(
 def search(backend: str, z: Tensor, prototypes: Tensor, *, distance: str = "cosine", k: int = 1) -> tuple[Tensor, Tensor]:
     """``find_bmu`` on a backend's device; results on the CPU."""
     _skip_unless_quick_to_search(backend, z, prototypes)
+    _skip_unless_few_pairs(backend, z, prototypes, distance, k)
     device = BACKENDS[backend]
     bmu, nearest = find_bmu(z.to(device), prototypes.to(device), distance=distance, k=k, backend=backend)
     return bmu.cpu(), nearest.cpu()

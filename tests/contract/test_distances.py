@@ -71,7 +71,7 @@ def test_search(any_backend: str, distance: str, kind: str, batch: int, grid: Gr
     skip_unless_supported(any_backend, dtype)
     z, prototypes = (x.to(dtype) for x in _inputs(kind, batch, grid, dim))
     bmu, nearest = search(any_backend, z, prototypes, distance=distance)
-    assert _regret(z, prototypes, bmu, distance) <= (1e-6 if any_backend == "reference" else 1e-12)
+    assert _regret(z, prototypes, bmu, distance) <= (1e-6 if any_backend in ("reference", "triton") else 1e-12)
     if any_backend != "reference":
         d = reference.distances(z.double(), prototypes.double(), distance)
         assert torch.allclose(nearest.double(), d.gather(1, bmu[:, None])[:, 0], rtol=1e-6, atol=0)
@@ -88,14 +88,15 @@ def test_nearest_two(any_backend: str, distance: str, kind: str) -> None:
     z, prototypes = _inputs(kind, 40, grid, 12)
     bmu, nearest = search(any_backend, z, prototypes, distance=distance, k=2)
     assert bmu.shape == nearest.shape == (40, 2)
-    if any_backend in ("triton", "cuda"):  # whose own search keeps to 1e-6 of the scale
-        assert _regret(z, prototypes, bmu[:, 0], distance) <= 1e-12
+    least = 1e-6 if any_backend == "triton" else 1e-12  # of the scale
+    if any_backend in ("triton", "cuda"):  # whose search for one keeps to 1e-6, too
+        assert _regret(z, prototypes, bmu[:, 0], distance) <= least
     else:
         assert torch.equal(bmu[:, 0], search(any_backend, z, prototypes, distance=distance)[0])
     rest = torch.ones(40, grid.num_prototypes, dtype=torch.bool).scatter_(1, bmu[:, :1], False)
     for i in range(40):
         others = rest[i].nonzero()[:, 0]
-        assert _regret(z[i : i + 1], prototypes[others], (others == bmu[i, 1]).nonzero()[:, 0], distance) <= 1e-12
+        assert _regret(z[i : i + 1], prototypes[others], (others == bmu[i, 1]).nonzero()[:, 0], distance) <= least
     assert (nearest[:, 0] <= nearest[:, 1]).all()
 
 
