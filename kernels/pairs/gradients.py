@@ -28,7 +28,7 @@ _PULLS, _FEWEST_PULLS = 2, 1 << 22
 _MOST_SPLITS = 8
 
 
-@triton.jit(do_not_specialize=["batch", "terms", "first_sample", "first_unit", "sample_tiles"])
+@triton.jit(do_not_specialize=["batch", "terms", "first_sample_tile", "first_unit_tile", "sample_tiles"])
 def pulls_kernel(
     latents,  # [padded B, padded D] fp32
     units_across,  # [padded D, padded K] fp32; not used for Manhattan distances
@@ -45,8 +45,8 @@ def pulls_kernel(
     terms,
     padded_dim,
     pitch,  # padded K
-    first_sample,
-    first_unit,
+    first_sample_tile,
+    first_unit_tile,
     sample_tiles,
     along_pitch,
     across_pitch,
@@ -57,9 +57,12 @@ def pulls_kernel(
     TILE: tl.constexpr,
 ):
     """A tile of pairs a program; 0 for what is beyond the last sample or unit."""
-    row = tl.program_id(0) % sample_tiles * TILE + tl.arange(0, TILE)
-    column = tl.program_id(0) // sample_tiles * TILE + tl.arange(0, TILE)
-    samples, units = (first_sample + row).to(tl.int64), (first_unit + column).to(tl.int64)
+    row_tile, column_tile = tl.program_id(0) % sample_tiles, tl.program_id(0) // sample_tiles
+    lanes = tl.arange(0, TILE)
+    row, column = row_tile * TILE + lanes, column_tile * TILE + lanes
+    # Multiples of a tile, for the compiler to know that features of units are aligned.
+    samples = ((first_sample_tile + row_tile) * TILE + lanes).to(tl.int64)
+    units = ((first_unit_tile + column_tile) * TILE + lanes).to(tl.int64)
     if MANHATTAN:
         pull = tiles.weights(row_factors, col_factors, bmu, samples, units, batch, rows, cols, terms)
     else:
@@ -225,8 +228,8 @@ def gradients(
             terms,
             padded_dim,
             operands.units.shape[0],
-            first_sample,
-            first_unit,
+            first_sample // configs.PAIR_TILE,
+            first_unit // configs.PAIR_TILE,
             samples // configs.PAIR_TILE,
             units,
             samples,
