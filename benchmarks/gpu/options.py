@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ ROUNDS, WALL, TO_START = 0.6, 0.05, 5.0
 class Comparison(NamedTuple):
     workload: Workload
     operation: str
-    runs: dict[str, Callable[[Inputs], Run]]
+    runs: Mapping[str, Callable[[Inputs], Run]]
     is_checked: bool = False  # gradients, against those of the first
 
 

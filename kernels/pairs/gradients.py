@@ -77,7 +77,7 @@ def pulls_kernel(
         tl.store(across + column.to(tl.int64)[:, None] * across_pitch + row[None, :], tl.trans(pull))
 
 
-@triton.jit(do_not_specialize=["row_tiles", "steps_a_split", "first_row"])
+@triton.jit(do_not_specialize=["row_tiles", "steps_a_split"])
 def pulled_kernel(
     own,  # [padded rows, padded D] fp32, from the first of this chunk on
     others,  # [padded others, padded D] fp32, as well
