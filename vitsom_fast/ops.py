@@ -59,7 +59,7 @@ def _find_bmu(
         return lifted.search(backends.get(backend).search, z, prototypes, rows, cols, distance)
     own = backends.get(backend)
     if distance != "cosine" and z.dtype != torch.float64 and hasattr(own, "pair_search"):
-        bmu, nearest = own.pair_search(z, prototypes, distance, k)  # type: ignore[attr-defined]
+        bmu, nearest = own.pair_search(z, prototypes, distance, k)
     else:
         bmu, nearest = search_nearest(z, prototypes, distance, k)
     return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())
