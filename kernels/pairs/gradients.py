@@ -23,7 +23,7 @@ from vitsom_fast.kernels.pairs.parts import add_up
 from vitsom_fast.kernels.pairs.tile import STEPS
 
 # Pulls that are kept at a time: for each element of the inputs, and at least.
-_PULLS, _FEWEST_PULLS = 2, 1 << 22
+_PULLS, _FEWEST_PULLS = 2, 1 << 21
 # Parts that a sum is split into at most.
 _MOST_SPLITS = 8
 
