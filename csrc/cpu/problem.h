@@ -8,6 +8,9 @@ namespace vitsom {
 // Whether the search is to rule out tiles of the map; automatic: where that looks faster.
 enum class Pruning { automatic, always, never };
 
+// Those that do not factorise: each pair is computed.
+enum class PairDistance { euclidean, manhattan };
+
 struct Problem {
     Matrix z;           // [batch, dim]
     Matrix prototypes;  // [num_prototypes, dim], of the same dtype

@@ -46,6 +46,8 @@ def build(flags: list[str]) -> Path:
         "step/backward",
         "step/sum_by_bmu",
         "step/smooth",
+        "pairs/pair_losses",
+        "pairs/pair_gradients",
     ]
     portable = ["module/dispatch", "module/supported", "runtime/allocation", "search/search", "step/step"]
     own = {name: [*KERNELS, "-DVITSOM_ISA=baseline"] for name in of_baseline}

@@ -149,6 +149,49 @@ def som_backward(
     return grad_z, grad_prototypes
 
 
+def pair_losses(
+    z: Tensor, prototypes: Tensor, bmu: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str
+) -> Tensor:
+    """``sum_k h_bk d(z_i, w_k)`` (B,) fp64 for the BMUs b (B,), "euclidean" or "manhattan"."""
+    problem, _keep = _problem(z, prototypes)
+    neighborhood, _keep_factors = neighborhood_of(_cpu, prototypes, row_factors, col_factors)
+    bmu = checked("bmu", bmu, (z.shape[0],), torch.int64)
+    losses = torch.empty(z.shape[0], dtype=torch.float64, device=_CPU)
+    _cpu.pair_losses(problem, neighborhood, distance, bmu.data_ptr(), losses.data_ptr())
+    return losses
+
+
+def pair_gradients(
+    grad_losses: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    bmu: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    distance: str,
+    for_z: bool,
+    for_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients (B, D) and (K, D) of the losses (B,) in the dtype of their input; an empty tensor for one that is not asked
+    for."""
+    problem, _keep = _problem(z, prototypes)
+    neighborhood, _keep_factors = neighborhood_of(_cpu, prototypes, row_factors, col_factors)
+    bmu = checked("bmu", bmu, (z.shape[0],), torch.int64)
+    grad_losses = checked("grad_losses", grad_losses.to(torch.float64), (z.shape[0],), torch.float64)
+    grad_z = torch.empty(z.shape if for_z else 0, dtype=z.dtype, device=_CPU)
+    grad_prototypes = torch.empty(prototypes.shape if for_prototypes else 0, dtype=prototypes.dtype, device=_CPU)
+    _cpu.pair_gradients(
+        problem,
+        neighborhood,
+        distance,
+        grad_losses.data_ptr(),
+        bmu.data_ptr(),
+        grad_z.data_ptr(),
+        grad_prototypes.data_ptr(),
+    )
+    return grad_z, grad_prototypes
+
+
 def _problem(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[object, Kept]:
     if rows > 0 and rows * cols != prototypes.shape[0]:
         raise ValueError(f"rows and cols must be those of {prototypes.shape[0]} prototypes, got {rows} and {cols}")

@@ -126,6 +126,32 @@ void smooth(std::uintptr_t x, std::int64_t dim, const Neighborhood& h, int threa
     run([&, &k = kernels()] { k.smooth(address<const float>(x), dim, h, threads, address<float>(out)); });
 }
 
+vitsom::PairDistance pair_distance(const std::string& name) {
+    if (name == "euclidean") return vitsom::PairDistance::euclidean;
+    if (name == "manhattan") return vitsom::PairDistance::manhattan;
+    throw std::invalid_argument("distance must be one of ('euclidean', 'manhattan'), got '" + name + "'");
+}
+
+void pair_losses(
+    const Problem& p, const Neighborhood& h, const std::string& distance, std::uintptr_t bmu, std::uintptr_t losses) {
+    const auto* units = address<const std::int64_t>(bmu);
+    check_units(units, p.batch, p.num_prototypes);
+    const auto kind = pair_distance(distance);
+    run([&, &k = kernels()] { k.pair_losses(p, h, kind, units, address<double>(losses)); });
+}
+
+void pair_gradients(
+    const Problem& p, const Neighborhood& h, const std::string& distance, std::uintptr_t grad_losses, std::uintptr_t bmu,
+    std::uintptr_t grad_z, std::uintptr_t grad_prototypes) {
+    const auto* units = address<const std::int64_t>(bmu);
+    check_units(units, p.batch, p.num_prototypes);
+    const auto kind = pair_distance(distance);
+    run([&, &k = kernels()] {
+        k.pair_gradients(
+            p, h, kind, address<const double>(grad_losses), units, address<void>(grad_z), address<void>(grad_prototypes));
+    });
+}
+
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
     for (const auto* supported : vitsom::supported_kernels()) names.emplace_back(supported->name);
@@ -151,6 +177,8 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("som_backward", &som_backward);
     m.def("sum_by_bmu", &sum_by_bmu);
     m.def("smooth", &smooth);
+    m.def("pair_losses", &pair_losses);
+    m.def("pair_gradients", &pair_gradients);
     // Doubles that a forward pass keeps for its backward pass, of each sample and of each prototype.
     m.attr("saved_per_sample") = vitsom::SAVED_PER_SAMPLE;
     m.attr("saved_per_prototype") = vitsom::SAVED_PER_PROTOTYPE;

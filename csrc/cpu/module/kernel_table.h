@@ -30,6 +30,14 @@ using SumByBmu = void(
 // out = G x for x and out [rows * cols, dim].
 using Smooth = void(const float* x, std::int64_t dim, const Neighborhood&, int threads, float* out);
 
+// losses [batch]: of each sample, the sum of its weights times distances.
+using PairLosses = void(const Problem&, const Neighborhood&, PairDistance, const std::int64_t* bmu, double* losses);
+
+// Gradients of the sum of these times grad_losses [batch], as Backward has them.
+using PairGradients = void(
+    const Problem&, const Neighborhood&, PairDistance, const double* grad_losses, const std::int64_t* bmu, void* grad_z,
+    void* grad_prototypes);
+
 struct Kernels {
     const char* name;
     SearchPass *search_pruned, *search_int8, *search_bf16;  // nullptr where the set has no such pass
@@ -38,6 +46,8 @@ struct Kernels {
     Backward* backward;
     SumByBmu* sum_by_bmu;
     Smooth* smooth;
+    PairLosses* pair_losses;
+    PairGradients* pair_gradients;
 };
 
 // What each set is compiled to have: everything in a namespace of its name, since an inline function shared between builds could be
@@ -50,6 +60,8 @@ struct Kernels {
     Backward backward;                         \
     SumByBmu sum_by_bmu;                       \
     Smooth smooth;                             \
+    PairLosses pair_losses;                    \
+    PairGradients pair_gradients;              \
     }
 VITSOM_DECLARE(baseline)
 VITSOM_DECLARE(avx2)
@@ -66,7 +78,7 @@ inline const Kernels* kernels_baseline() {
     using namespace baseline;
     static constexpr Kernels table{
         "baseline", nullptr, nullptr, nullptr,
-        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth, pair_losses, pair_gradients};
     return &table;
 }
 
@@ -74,7 +86,7 @@ inline const Kernels* kernels_avx2() {
     using namespace avx2;
     static constexpr Kernels table{
         "avx2", nullptr, nullptr, nullptr,
-        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth, pair_losses, pair_gradients};
     return &table;
 }
 
@@ -82,7 +94,7 @@ inline const Kernels* kernels_avx512() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512", nullptr, nullptr, nullptr,
-        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth, pair_losses, pair_gradients};
     return &table;
 }
 
@@ -90,7 +102,7 @@ inline const Kernels* kernels_avx512vnni() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr,
-        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth, pair_losses, pair_gradients};
     return &table;
 }
 
@@ -98,7 +110,7 @@ inline const Kernels* kernels_avx512bf16() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16,
-        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth};
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth, pair_losses, pair_gradients};
     return &table;
 }
 

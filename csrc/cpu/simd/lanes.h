@@ -25,11 +25,20 @@ inline Vec halves_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 8, 9, 10, 11, 12,
 inline Vec quarters_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11); }
 inline Vec pairs_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13); }
 #elif defined(__AVX2__)
+inline Vec square_root(Vec v) { return reinterpret_cast<Vec>(_mm256_sqrt_ps(reinterpret_cast<__m256>(v))); }
 inline Vec larger_of(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec halves_swapped(Vec v) { return v; }
 inline Vec quarters_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 4, 5, 6, 7, 0, 1, 2, 3); }
 inline Vec pairs_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 2, 3, 0, 1, 6, 7, 4, 5); }
 #else
+#if defined(__SSE2__)
+inline Vec square_root(Vec v) { return reinterpret_cast<Vec>(_mm_sqrt_ps(reinterpret_cast<__m128>(v))); }
+#else
+inline Vec square_root(Vec v) {
+    for (int lane = 0; lane < WIDTH; ++lane) v[lane] = __builtin_sqrtf(v[lane]);
+    return v;
+}
+#endif
 inline Vec larger_of(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec halves_swapped(Vec v) { return v; }
 inline Vec quarters_swapped(Vec v) { return v; }

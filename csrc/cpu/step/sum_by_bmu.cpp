@@ -2,36 +2,15 @@
 //
 // Rows are summed up in fp64, 20000 of one unit in fp32 are wrong by 6e-6, and in their order: sums never change from run to run.
 #include "cpu/module/kernel_table.h"
-#include "cpu/runtime/arena.h"
 #include "cpu/runtime/threads.h"
 #include "cpu/simd/packing.h"
+#include "cpu/step/rows_by_unit.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
 
 // Features that are summed up together: as many sums as stay in the first-level cache.
 constexpr std::int64_t SUMMED_FEATURES = 1024;
-
-// The rows in the order of their units.
-struct RowsByUnit {
-    std::int64_t* begin;  // [num_units + 1] into order
-    std::int64_t* order;  // [batch]
-
-    void take(Arena& arena, std::int64_t batch, std::int64_t num_units) {
-        begin = arena.take<std::int64_t>(num_units + 1);
-        order = arena.take<std::int64_t>(batch);
-    }
-
-    // A counting sort, which keeps the rows of a unit in their order.
-    void sort(const std::int64_t* bmu, std::int64_t batch, std::int64_t num_units) {
-        for (std::int64_t k = 0; k <= num_units; ++k) begin[k] = 0;
-        for (std::int64_t i = 0; i < batch; ++i) ++begin[bmu[i] + 1];
-        for (std::int64_t k = 0; k < num_units; ++k) begin[k + 1] += begin[k];
-        for (std::int64_t i = batch - 1; i >= 0; --i) order[--begin[bmu[i] + 1]] = i;
-        for (std::int64_t k = 0; k < num_units; ++k) begin[k] = begin[k + 1];
-        begin[num_units] = batch;
-    }
-};
 
 // Features [first, first + count) of the rows order[begin, end), added up.
 inline void sum_rows_of_unit(

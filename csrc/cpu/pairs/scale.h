@@ -1,0 +1,53 @@
+// Powers of two that take numbers to where their squares are numbers, too.
+#pragma once
+
+#include "cpu/pairs/distances.h"
+#include "cpu/runtime/threads.h"
+#include "cpu/simd/rows.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+inline double power_of_two(int exponent) {
+    const std::uint64_t bits = static_cast<std::uint64_t>(exponent + 1023) << 52;
+    double power;
+    std::memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+// Of a number that is finite; -1023 of 0.
+inline int exponent_of(double x) {
+    std::uint64_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return static_cast<int>(bits >> 52 & 0x7ff) - 1023;
+}
+
+// The largest magnitude of the elements that are finite.
+__attribute__((noinline)) inline float largest_of_row(Row x, std::int64_t n) {
+    Vec most{};
+    with_elements(x, [&](const auto* elements) {
+        for_each_vector(n, [&](std::int64_t d, auto load, auto) {
+            const Vec size = magnitude(load(elements + d));
+            most = larger_of(size <= splat(__FLT_MAX__) ? size : Vec{}, most);
+        });
+    });
+    return largest(most);
+}
+
+// What latents and prototypes are multiplied with. Squared, the largest is then about 2^80, as is a sum of 2^40 of them, and a
+// difference of 2^-100 of the largest is a number. Sums of magnitudes are left as they are but next to the end of fp32. `rows` has
+// room for a number of each of both.
+inline float scale_of_pairs(const Problem& p, PairDistance distance, float* rows, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (std::int64_t i = 0; i < p.batch + p.num_prototypes; ++i) {
+        rows[i] = largest_of_row(i < p.batch ? row(p.z, i) : row(p.prototypes, i - p.batch), p.dim);
+    }
+    float most = 0;
+    for (std::int64_t i = 0; i < p.batch + p.num_prototypes; ++i) most = rows[i] > most ? rows[i] : most;
+    const int exponent = exponent_of(most);
+    if (distance == PairDistance::manhattan) return exponent > 80 ? static_cast<float>(power_of_two(80 - exponent)) : 1.0f;
+    return static_cast<float>(power_of_two(exponent < -80 ? 120 : 40 - exponent));
+}
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom
