@@ -53,16 +53,22 @@ def _find_bmu(
     if ignore_missing:
         bmu, nearest = search_nearest(z, prototypes, distance, k, missing.rows)
         return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())
+    own: Any = backends.get(backend)
     if distance == "cosine" and k == 1:
-        return backends.get(backend).search(z, prototypes, rows, cols)
-    if distance in ("sqeuclidean", "euclidean") and k == 1 and backend != "torch" and z.dtype != torch.float64 and len(z) > 0:
-        return lifted.search(backends.get(backend).search, z, prototypes, rows, cols, distance)
-    own = backends.get(backend)
-    if distance != "cosine" and z.dtype != torch.float64 and hasattr(own, "pair_search"):
+        return own.search(z, prototypes, rows, cols)
+    is_served = z.dtype != torch.float64
+    if is_served and (distance, k) in getattr(own, "PAIR_SEARCHES", ()):
         bmu, nearest = own.pair_search(z, prototypes, distance, k)
+    elif is_served and k == 1 and backend != "torch" and len(z) > 0 and _may_lift(z, distance):
+        return lifted.search(own.search, z, prototypes, rows, cols, distance)
     else:
         bmu, nearest = search_nearest(z, prototypes, distance, k)
     return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())
+
+
+def _may_lift(z: Tensor, distance: str) -> bool:
+    """Whether a search by cosine serves. On a GPU it is off by 1e-6 of the squares, of which the root may be 1e-3."""
+    return distance == "sqeuclidean" or (distance == "euclidean" and z.device.type == "cpu")
 
 
 def _gaussian_weights(squared_offsets: Tensor, temperature: Tensor | None, radius: float, backend: str) -> Tensor:

@@ -48,6 +48,7 @@ def build(flags: list[str]) -> Path:
         "step/smooth",
         "pairs/pair_losses",
         "pairs/pair_gradients",
+        "pairs/search_manhattan",
     ]
     portable = ["module/dispatch", "module/supported", "runtime/allocation", "search/search", "step/step"]
     own = {name: [*KERNELS, "-DVITSOM_ISA=baseline"] for name in of_baseline}

@@ -97,7 +97,11 @@ def judge(z: Tensor, w: Tensor, bmu: Tensor, distance: str) -> tuple[float, bool
         d = reference.distances(rows, w, distance)
         if distance == "sqeuclidean":  # torch.cdist squared and rooted again
             d = (rows[:, None] - w).square().sum(dim=2)
-        lengths = torch.linalg.vector_norm(rows, dim=1), torch.linalg.vector_norm(w, dim=1).amax()
+        order = 1 if distance == "manhattan" else 2
+        lengths = (
+            torch.linalg.vector_norm(rows, order, dim=1),
+            torch.linalg.vector_norm(w, order, dim=1).amax(),
+        )
         scale = lengths[0].square() + lengths[1].square() if distance == "sqeuclidean" else lengths[0] + lengths[1]
         scale = torch.ones_like(scale) if distance == "cosine" else scale.clamp_min(1e-300)
         regrets.append(((d.gather(1, found[:, None])[:, 0] - d.amin(dim=1)) / scale).amax())

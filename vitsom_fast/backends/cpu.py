@@ -66,6 +66,18 @@ def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple
     return bmu, distance
 
 
+PAIR_SEARCHES = {("manhattan", 1)}
+
+
+def pair_search(z: Tensor, prototypes: Tensor, distance: str, k: int) -> tuple[Tensor, Tensor]:
+    """BMU (B, 1) int64 and Manhattan distance (B, 1) fp32 of each row of z (B, D) among the prototypes (K, D)."""
+    problem, _keep = _problem(z, prototypes)
+    bmu = torch.empty(z.shape[0], k, dtype=torch.int64, device=_CPU)
+    nearest = torch.empty(z.shape[0], k, dtype=torch.float32, device=_CPU)
+    _cpu.search_manhattan(problem, bmu.data_ptr(), nearest.data_ptr())
+    return bmu, nearest
+
+
 def sum_by_bmu(x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Tensor]:
     """Sums (K, D) and counts (K,) fp32 of the rows x (B, D) of every BMU (B,)."""
     x, bmu = matrix("x", x), checked("bmu", bmu, (x.shape[0],), torch.int64)
@@ -149,9 +161,7 @@ def som_backward(
     return grad_z, grad_prototypes
 
 
-def pair_losses(
-    z: Tensor, prototypes: Tensor, bmu: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str
-) -> Tensor:
+def pair_losses(z: Tensor, prototypes: Tensor, bmu: Tensor, row_factors: Tensor, col_factors: Tensor, distance: str) -> Tensor:
     """``sum_k h_bk d(z_i, w_k)`` (B,) fp64 for the BMUs b (B,), "euclidean" or "manhattan"."""
     problem, _keep = _problem(z, prototypes)
     neighborhood, _keep_factors = neighborhood_of(_cpu, prototypes, row_factors, col_factors)

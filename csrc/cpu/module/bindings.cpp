@@ -152,6 +152,10 @@ void pair_gradients(
     });
 }
 
+void search_manhattan(const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
+    run([&, &k = kernels()] { k.search_manhattan(p, address<std::int64_t>(bmu), address<float>(distance)); });
+}
+
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
     for (const auto* supported : vitsom::supported_kernels()) names.emplace_back(supported->name);
@@ -179,6 +183,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("smooth", &smooth);
     m.def("pair_losses", &pair_losses);
     m.def("pair_gradients", &pair_gradients);
+    m.def("search_manhattan", &search_manhattan);
     // Doubles that a forward pass keeps for its backward pass, of each sample and of each prototype.
     m.attr("saved_per_sample") = vitsom::SAVED_PER_SAMPLE;
     m.attr("saved_per_prototype") = vitsom::SAVED_PER_PROTOTYPE;

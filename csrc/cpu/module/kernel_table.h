@@ -38,6 +38,9 @@ using PairGradients = void(
     const Problem&, const Neighborhood&, PairDistance, const double* grad_losses, const std::int64_t* bmu, void* grad_z,
     void* grad_prototypes);
 
+// The nearest prototype of each latent by Manhattan distance, as fp64 has it, and how far it is.
+using SearchManhattan = void(const Problem&, std::int64_t* bmu, float* distance);
+
 struct Kernels {
     const char* name;
     SearchPass *search_pruned, *search_int8, *search_bf16;  // nullptr where the set has no such pass
@@ -48,6 +51,7 @@ struct Kernels {
     Smooth* smooth;
     PairLosses* pair_losses;
     PairGradients* pair_gradients;
+    SearchManhattan* search_manhattan;
 };
 
 // What each set is compiled to have: everything in a namespace of its name, since an inline function shared between builds could be
@@ -62,6 +66,7 @@ struct Kernels {
     Smooth smooth;                             \
     PairLosses pair_losses;                    \
     PairGradients pair_gradients;              \
+    SearchManhattan search_manhattan;          \
     }
 VITSOM_DECLARE(baseline)
 VITSOM_DECLARE(avx2)
@@ -78,7 +83,8 @@ inline const Kernels* kernels_baseline() {
     using namespace baseline;
     static constexpr Kernels table{
         "baseline", nullptr, nullptr, nullptr,
-        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth, pair_losses, pair_gradients};
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
+        pair_losses, pair_gradients, search_manhattan};
     return &table;
 }
 
@@ -86,7 +92,8 @@ inline const Kernels* kernels_avx2() {
     using namespace avx2;
     static constexpr Kernels table{
         "avx2", nullptr, nullptr, nullptr,
-        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth, pair_losses, pair_gradients};
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
+        pair_losses, pair_gradients, search_manhattan};
     return &table;
 }
 
@@ -94,7 +101,8 @@ inline const Kernels* kernels_avx512() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512", nullptr, nullptr, nullptr,
-        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth, pair_losses, pair_gradients};
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
+        pair_losses, pair_gradients, search_manhattan};
     return &table;
 }
 
@@ -102,7 +110,8 @@ inline const Kernels* kernels_avx512vnni() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr,
-        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth, pair_losses, pair_gradients};
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
+        pair_losses, pair_gradients, search_manhattan};
     return &table;
 }
 
@@ -110,7 +119,8 @@ inline const Kernels* kernels_avx512bf16() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16,
-        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth, pair_losses, pair_gradients};
+        search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
+        pair_losses, pair_gradients, search_manhattan};
     return &table;
 }
 

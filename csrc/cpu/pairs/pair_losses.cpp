@@ -46,9 +46,7 @@ void pair_losses(const Problem& p, const Neighborhood& h, PairDistance distance,
     });
     samples.sort(bmu, p.batch, p.num_prototypes);
     const float scale = scale_of_pairs(p, distance, largest, threads);
-    // As many tiles for each thread, in whole groups.
-    const std::int64_t tiles = ceil_div(p.batch, SAMPLES * threads) * threads;
-    const std::int64_t height = ceil_div(ceil_div(p.batch, tiles > 0 ? tiles : 1), TILE_ROWS) * TILE_ROWS;
+    const std::int64_t height = samples_a_tile(p.batch, threads);
     Interruption interruption(p);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (std::int64_t first = 0; first < p.batch; first += height) {

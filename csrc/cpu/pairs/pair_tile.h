@@ -23,6 +23,12 @@ struct PairTile {
     std::int64_t blocks() const { return ceil_div(units, TILE_COLS); }
 };
 
+// Samples of a tile, in whole groups: every thread gets as many tiles.
+inline std::int64_t samples_a_tile(std::int64_t batch, int threads) {
+    const std::int64_t tiles = larger(ceil_div(batch, SAMPLES * threads), 1) * threads;
+    return larger(ceil_div(ceil_div(batch, tiles), TILE_ROWS), 1) * TILE_ROWS;
+}
+
 // Of one thread. Rows of samples and units that a tile lacks have weight 0.
 struct PairScratch {
     float* weights;  // [SAMPLES][UNITS]
