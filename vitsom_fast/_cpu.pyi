@@ -46,6 +46,20 @@ def som_backward(
     grad_prototypes: int,
     /,
 ) -> None: ...
+def squared_losses(
+    problem: Problem, neighborhood: Neighborhood, bmu: int, attraction: int, context: int, losses: int, /
+) -> bool: ...
+def squared_gradients(
+    problem: Problem,
+    neighborhood: Neighborhood,
+    bmu: int,
+    attraction: int,
+    context: int,
+    shares: int,
+    grad_z: int,
+    grad_prototypes: int,
+    /,
+) -> None: ...
 def sum_by_bmu(
     x: int,
     stride: int,

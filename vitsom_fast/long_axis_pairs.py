@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitsom_fast import neighborhoods, reference
 from vitsom_fast.backends import transforms
-from vitsom_fast.backends.distances.losses import poison_of
+from vitsom_fast.backends.centred import poison
 from vitsom_fast.backends.unit_rows import widest
 from vitsom_fast.grid import Grid
 
@@ -39,12 +39,12 @@ def sample_losses(
         return (weights.of(bmu) * reference.distances(x, units, distance)).sum(dim=1)
 
     if transforms.is_at_work():  # which know of no recomputing
-        return losses(bmu, x, units) + poison_of(z, prototypes)
+        return losses(bmu, x, units) + poison(z, prototypes)
     parts = [
         checkpoint(losses, bmu[part], x[part], units, use_reentrant=False, preserve_rng_state=False)
         for part in _parts(len(x), grid)
     ]
-    return torch.cat([x.sum(dim=1)[:0], *parts]) + poison_of(z, prototypes)
+    return torch.cat([x.sum(dim=1)[:0], *parts]) + poison(z, prototypes)
 
 
 def spread(x: Tensor, bmu: Tensor, grid: Grid, temperature: float | Tensor, neighborhood: str) -> Tensor:

@@ -11,6 +11,8 @@ enum class Pruning { automatic, always, never };
 // Those that do not factorise: each pair is computed.
 enum class PairDistance { euclidean, manhattan };
 
+enum class Distance { cosine, squared_euclidean };
+
 struct Problem {
     Matrix z;           // [batch, dim]
     Matrix prototypes;  // [num_prototypes, dim], of the same dtype
@@ -19,6 +21,7 @@ struct Problem {
     int threads;                      // at most this many
     Pruning pruning;
     bool (*interrupted)();            // whether to give up, with an Interrupted; only the thread that called asks
+    Distance distance = Distance::cosine;  // of the step; a search knows the cosine alone
 };
 
 struct Interrupted {};

@@ -55,6 +55,13 @@ def row_products(a: Tensor, table: Tensor, index: Tensor, origin: Tensor | float
     return torch.cat(products)
 
 
+def poison(z: Tensor, prototypes: Tensor) -> Tensor:
+    """(B,) in the widest dtype: 0 for a sample that is finite, as all prototypes are, else NaN. An infinite distance is no loss
+    either."""
+    is_finite = z.detach().isfinite().all(dim=1) & prototypes.detach().isfinite().all()
+    return torch.where(is_finite, 0.0, torch.nan).to(widest(z))
+
+
 def pieces(x: Tensor) -> Iterator[slice]:
     """Rows of x that are computed with at a time."""
     return slices(x.shape[0], (_PIECE if x.device.type == "cpu" else _PIECE_ELSEWHERE) // x.shape[1])

@@ -202,6 +202,57 @@ def pair_gradients(
     return grad_z, grad_prototypes
 
 
+def squared_losses(
+    z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, bmu: Tensor
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Under the squared Euclidean distance, the sum of h d over all prototypes of each sample, (B,) fp64, attraction
+    (min(B, K), D) fp32 and a context; None where sums in fp32 have lost too many digits. NaN for a row that is not finite."""
+    problem, _keep = _problem(z, prototypes)
+    neighborhood, _keep_factors = neighborhood_of(_cpu, prototypes, row_factors, col_factors)
+    (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
+    bmu = checked("bmu", bmu, (batch,), torch.int64)
+    attraction = torch.empty(min(batch, num_prototypes), dim, dtype=torch.float32, device=_CPU)
+    context = torch.empty(context_size(batch, num_prototypes, 1), dtype=CONTEXT_DTYPE, device=_CPU)
+    losses = torch.empty(batch, dtype=torch.float64, device=_CPU)
+    addresses = bmu.data_ptr(), attraction.data_ptr(), context.data_ptr(), losses.data_ptr()
+    return (losses, attraction, context) if _cpu.squared_losses(problem, neighborhood, *addresses) else None
+
+
+def squared_gradients(
+    grad: Tensor,
+    z: Tensor,
+    prototypes: Tensor,
+    row_factors: Tensor,
+    col_factors: Tensor,
+    bmu: Tensor,
+    attraction: Tensor,
+    context: Tensor,
+    for_z: bool,
+    for_prototypes: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients (B, D) and (K, D) in the dtype of their input, from those of the losses, grad (B,) fp64."""
+    problem, _keep = _problem(z, prototypes)
+    neighborhood, _keep_factors = neighborhood_of(_cpu, prototypes, row_factors, col_factors)
+    (batch, dim), num_prototypes = z.shape, prototypes.shape[0]
+    grad = checked("grad", grad, (batch,), torch.float64)
+    bmu = checked("bmu", bmu, (batch,), torch.int64)
+    attraction = checked("attraction", attraction, (min(batch, num_prototypes), dim), torch.float32)
+    context = checked("context", context, (context_size(batch, num_prototypes, 1),), CONTEXT_DTYPE)
+    grad_z = torch.empty(z.shape, dtype=z.dtype, device=_CPU) if for_z else None
+    grad_prototypes = torch.empty(prototypes.shape, dtype=prototypes.dtype, device=_CPU) if for_prototypes else None
+    _cpu.squared_gradients(
+        problem,
+        neighborhood,
+        bmu.data_ptr(),
+        attraction.data_ptr(),
+        context.data_ptr(),
+        grad.data_ptr(),
+        0 if grad_z is None else grad_z.data_ptr(),
+        0 if grad_prototypes is None else grad_prototypes.data_ptr(),
+    )
+    return grad_z, grad_prototypes
+
+
 def _problem(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[object, Kept]:
     if rows > 0 and rows * cols != prototypes.shape[0]:
         raise ValueError(f"rows and cols must be those of {prototypes.shape[0]} prototypes, got {rows} and {cols}")

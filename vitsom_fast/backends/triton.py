@@ -23,9 +23,9 @@ from vitsom_fast.kernels.context import size as context_size
 
 # The primitives that no kernel of its own serves.
 __all__ = [
+    "PAIR_SEARCHES",
     "pair_gradients",
     "pair_losses",
-    "PAIR_SEARCHES",
     "pair_search",
     "search",
     "smooth",

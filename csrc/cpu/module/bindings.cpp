@@ -111,6 +111,29 @@ void som_backward(
     });
 }
 
+// Losses [batch] in fp64; returns whether they are precise.
+bool squared_losses(
+    const Problem& p, const Neighborhood& h, std::uintptr_t bmu, std::uintptr_t attraction, std::uintptr_t context,
+    std::uintptr_t losses) {
+    const auto* units = address<const std::int64_t>(bmu);
+    check_units(units, p.batch, p.num_prototypes);
+    return run([&, &k = kernels()] {
+        return vitsom::squared_losses(k, p, h, units, address<float>(attraction), address<double>(context), address<double>(losses));
+    });
+}
+
+void squared_gradients(
+    const Problem& p, const Neighborhood& h, std::uintptr_t bmu, std::uintptr_t attraction, std::uintptr_t context,
+    std::uintptr_t shares, std::uintptr_t grad_z, std::uintptr_t grad_prototypes) {
+    const auto* units = address<const std::int64_t>(bmu);
+    check_units(units, p.batch, p.num_prototypes);
+    run([&, &k = kernels()] {
+        vitsom::squared_gradients(
+            k, p, h, units, address<const float>(attraction), address<const double>(context), address<const double>(shares),
+            address<void>(grad_z), address<void>(grad_prototypes));
+    });
+}
+
 void sum_by_bmu(
     std::uintptr_t x, std::int64_t stride, int dtype, std::int64_t batch, std::int64_t dim, std::uintptr_t bmu,
     std::int64_t num_units, int threads, std::uintptr_t sums, std::uintptr_t counts) {
@@ -179,6 +202,8 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("find_bmu", &find_bmu);
     m.def("som_forward", &som_forward);
     m.def("som_backward", &som_backward);
+    m.def("squared_losses", &squared_losses);
+    m.def("squared_gradients", &squared_gradients);
     m.def("sum_by_bmu", &sum_by_bmu);
     m.def("smooth", &smooth);
     m.def("pair_losses", &pair_losses);

@@ -14,13 +14,18 @@ using SearchPass = std::int64_t(
 
 // loss = scale * sum over i of (n_b - z^_i . S_b), given the BMUs; attraction [min(batch, num_prototypes), dim] is S_b of each
 // distinct BMU, column by column of the grid, then zeros; context is what the search found and what the backward pass will want.
-using Attract = void(
-    const Problem&, const Neighborhood&, double scale, float* loss, const std::int64_t* bmu, float* attraction, double* context);
+//
+// Under the squared Euclidean distance `losses` [batch], the sums over all prototypes, take the place of the loss, the attraction
+// is that of rows as seen from the centre, and the context is written. Returns whether fp32 was precise enough for them.
+using Attract = bool(
+    const Problem&, const Neighborhood&, double scale, float* loss, const std::int64_t* bmu, float* attraction, double* context,
+    double* losses);
 
-// Gradients in the dtype of the problem, each row contiguous; nullptr for one that is not wanted.
+// Gradients in the dtype of the problem, each row contiguous; nullptr for one that is not wanted. `shares` [batch] are the gradients
+// of `losses`, in place of the scale.
 using Backward = void(
     const Problem&, const Neighborhood&, double scale, const std::int64_t* bmu, const float* attraction, const double* context,
-    void* grad_z, void* grad_prototypes);
+    const double* shares, void* grad_z, void* grad_prototypes);
 
 // sums [num_units, dim] and counts [num_units] of the rows x [batch, dim] by their units.
 using SumByBmu = void(

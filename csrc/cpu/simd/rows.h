@@ -147,6 +147,12 @@ inline Scaling scaling(double factor) {
     return {first, rounded, static_cast<float>(second - static_cast<double>(rounded))};
 }
 
+// Of a factor that is neither very large nor very small, but may be zero or below: one step, and what fp32 cuts off.
+inline Scaling in_one_step(double factor) {
+    const float rounded = static_cast<float>(factor);
+    return {1.0f, rounded, static_cast<float>(factor - static_cast<double>(rounded))};
+}
+
 // Fetches so many bytes into the second-level cache.
 inline void fetch_bytes(const void* x, std::int64_t bytes) {
     constexpr std::int64_t LINE = 64;

@@ -12,6 +12,7 @@
 #include "cpu/search/centre.h"
 #include "cpu/step/saved_for_backward.h"
 #include "cpu/step/forward_plan.h"
+#include "cpu/step/squared_euclidean.h"
 #include "cpu/module/kernel_table.h"
 
 namespace vitsom {
@@ -191,17 +192,21 @@ inline void fetch_column(const Problem& p, const ForwardPlan& f, Slice slice, st
     }
 }
 
-// Adds z . S_b of a slice, and then the centre to what has been made without it.
+// Adds z . S_b of a slice, and then the centre to what has been made without it. Under the squared Euclidean distance, where latents
+// are seen from the centre, too, what it has of the loss.
 inline void finish_column(const Problem& p, const ForwardPlan& f, Slice slice, std::int64_t full, float* attraction, double* along) {
     const std::int64_t column = f.samples.full[full], begin = slice.begin(), count = slice.count(p.dim);
     const float* centre = f.centre + begin;
+    const bool is_squared = p.distance == Distance::squared_euclidean;
     for (std::int64_t g = f.samples.column[column]; g < f.samples.column[column + 1]; ++g) {
         float* pull = attraction + g * p.dim + begin;
         const double weight = f.weight[g];
         for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
             const std::int64_t i = f.samples.order[s];
-            along[i] += dot_with_sum(row(p.z, i) + begin, pull, weight, centre, count);
+            const Row z = row(p.z, i) + begin;
+            along[i] += is_squared ? loss_without_squares(z, pull, weight, centre, count) : dot_with_sum(z, pull, weight, centre, count);
         }
+        if (is_squared) continue;
         const float rounded = static_cast<float>(weight);
         for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
             store(pull + d, load(pull + d) + rounded * load(centre + d));
@@ -245,19 +250,28 @@ inline void smooth_slice(
     }
 }
 
-void attract(
+bool attract(
     const Problem& p, const Neighborhood& h, double scale, float* loss, const std::int64_t* bmu, float* attraction,
-    double* context) {
+    double* context, double* losses) {
+    const bool is_squared = p.distance == Distance::squared_euclidean;
     const SavedForBackward saved(context, p.batch);
     const std::int64_t attraction_rows = smaller(p.batch, p.num_prototypes);
     use_huge_pages(attraction, static_cast<std::size_t>(attraction_rows * p.dim) * sizeof(float));
     const ThinTerms thin(p, h);
     ForwardPlan f{};
     Arena arena;
-    lay_out(arena, [&](Arena& a) { f.take(a, p, h, thin); });
+    double *squares = nullptr, *columns = nullptr, *squares_at_bmu = nullptr;
+    lay_out(arena, [&](Arena& a) {
+        f.take(a, p, h, thin);
+        squares = a.take<double>(is_squared ? p.num_prototypes : 0);
+        columns = a.take<double>(is_squared ? p.num_prototypes : 0);
+        squares_at_bmu = a.take<double>(is_squared ? attraction_rows : 0);
+    });
     f.prepare(p, h, thin, bmu);
+    if (is_squared) mark_members_of_centre(p, saved.inverse_prototype);
     write_centre(p, saved.inverse_prototype, 0, p.dim, f.centre);
     fill(f.centre + p.dim, f.chunks * TILE_COLS - p.dim, 0.0f);
+    const double largest = is_squared ? square_prototypes(p, h, f.centre, saved.inverse_prototype, squares) : 0;
     const std::int64_t slices = ceil_div(f.chunks, f.slice_chunks);
     const auto smooth = [&](std::int64_t i, ForwardScratch& s, const Workspace& workspace) {
         const Slice slice{i * f.slice_chunks, smaller(f.chunks, (i + 1) * f.slice_chunks)};
@@ -280,6 +294,18 @@ void attract(
     }
     fill(attraction + f.samples.groups * p.dim, (attraction_rows - f.samples.groups) * p.dim, 0.0f);
 
+    bool finite = true;
+    for (std::int64_t k = 0; k < p.num_prototypes; ++k) {
+        finite &= saved.inverse_prototype[k] == saved.inverse_prototype[k];
+    }
+    // A bad prototype may lie outside every band, where its weight is 0: 0 * NaN is NaN all the same.
+    if (!finite) fill(attraction, attraction_rows * p.dim, __builtin_nanf(""));
+    if (is_squared) {
+        smooth_at_bmus(h, f.samples, squares, p.threads, columns, squares_at_bmu);
+        const bool is_precise = finish_losses(p, f.samples, saved, f.weight, squares_at_bmu, largest, losses);
+        for (std::int64_t i = 0; i < p.batch && !finite; ++i) losses[i] = __builtin_nan("");
+        return is_precise || !finite;
+    }
     double total = 0;
     for (std::int64_t g = 0; g < f.samples.groups; ++g) {
         for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
@@ -287,15 +313,8 @@ void attract(
             total += f.weight[g] - saved.z_dot_attraction[i] * saved.inverse_z[i];
         }
     }
-    bool finite = true;
-    for (std::int64_t k = 0; k < p.num_prototypes; ++k) {
-        finite &= saved.inverse_prototype[k] == saved.inverse_prototype[k];
-    }
-    if (!finite) {  // a bad prototype may lie outside every band, where its weight is 0: 0 * NaN is NaN all the same
-        total = __builtin_nan("");
-        fill(attraction, attraction_rows * p.dim, __builtin_nanf(""));
-    }
-    *loss = static_cast<float>(scale * total);
+    *loss = static_cast<float>(scale * (finite ? total : __builtin_nan("")));
+    return true;
 }
 
 }  // namespace VITSOM_ISA

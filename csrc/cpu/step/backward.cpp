@@ -1,5 +1,6 @@
 // Gradients: dL/dz^ = -scale * S_b; dL/dw^ = -scale * (G A), A_k the sum of z^ over the samples whose BMU is k; both through the
-// normalisation, whose norms and products with z the forward pass has left in its saved.
+// normalisation, whose norms and products with z the forward pass has left in its saved. Under the squared Euclidean distance the
+// same with other numbers, as squared_euclidean.h has it: either gradient is a multiple of what is smoothed less a multiple of the row.
 //
 // A is sparse: the samples are summed up by BMU first, in the same pass over z that writes its gradient. Then, a slab of grid
 // rows at a time, the sums of each column of the grid are spread along its rows, and each row of the slab is smoothed along the
@@ -10,6 +11,7 @@
 // prototype, are written once and read once a slab, or once in all where they are reduced to ranks.
 #include "cpu/step/saved_for_backward.h"
 #include "cpu/step/backward_plan.h"
+#include "cpu/step/squared_euclidean.h"
 #include "cpu/module/kernel_table.h"
 #include "cpu/simd/nontemporal.h"
 
@@ -21,25 +23,44 @@ using Saved = SavedForBackward<const double>;
 // Features of the samples of a BMU that are summed up together.
 constexpr std::int64_t MOST_FEATURES = 1024;
 
+// A sample z as seen from a centre, if any: it adds `share` of that to the sum of its BMU, and its gradient is
+// `outer * (S_b - inner * z)`.
+struct Epilogue {
+    double scale;
+    const double* shares;  // [batch] the gradients of the losses
+    const float* centre;   // [chunks * TILE_COLS], zero beyond dim; of the squared Euclidean distance alone
+
+    struct OfSample {
+        double share;
+        Scaling inner;
+        float outer;
+    };
+    OfSample operator()(const Saved& saved, std::int64_t i) const {
+        if (centre) return {shares[i], in_one_step(saved.total_weight[i]), static_cast<float>(-2 * shares[i])};
+        const double inverse = saved.inverse_z[i];
+        const Scaling inner = scaling(inverse >= 1 / EPS ? 0.0 : saved.z_dot_attraction[i] * inverse * inverse);
+        return {inverse, inner, static_cast<float>(-scale * inverse)};
+    }
+};
+
 // Features [first, first + count) of the samples of a BMU: their gradient, and the sum of their z^ where `sums` is wanted, spaced
 // `stride` from one chunk to the next. It is summed up in fp64: 20000 samples of one BMU in fp32 are wrong by 6e-6.
-template <class T>
+template <bool CENTRED, class T>
 void visit_samples(
-    const Problem& p, const BmuGroups& samples, const Saved& saved, double scale, std::int64_t group, std::int64_t first,
+    const Problem& p, const BmuGroups& samples, const Saved& saved, const Epilogue& epilogue, std::int64_t group, std::int64_t first,
     std::int64_t count, const float* attraction, T* grad_z, bool streamed, float* sums, std::int64_t stride) {
     DoublePair total[MOST_FEATURES / WIDTH];
     const std::int64_t vectors = 2 * ceil_div(count, TILE_COLS);
     for (std::int64_t v = 0; v < vectors; ++v) total[v] = DoublePair{};
     const float* pull = attraction + group * p.dim + first;
+    const float* centre = epilogue.centre + first;
     for (std::int64_t s = samples.start[group]; s < samples.start[group + 1]; ++s) {
         const std::int64_t i = samples.order[s];
         const T* z = typed_row<T>(p.z, i) + first;
         T* out = grad_z + i * p.dim + first;
-        const double inverse = saved.inverse_z[i];
-        const Scaling inner = scaling(inverse >= 1 / EPS ? 0.0 : saved.z_dot_attraction[i] * inverse * inverse);
-        const float outer = static_cast<float>(-scale * inverse);
+        const auto [share, inner, outer] = epilogue(saved, i);
         for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
-            const Vec v = load(z + d);
+            const Vec v = CENTRED ? load(z + d) - load(centre + d) : load(z + d);
             if (grad_z) {
                 const Vec result = outer * inner.from(load(pull + d), v);
                 if (streamed) stream(out + d, result);
@@ -47,8 +68,8 @@ void visit_samples(
             }
             if (sums) {
                 const DoublePair wide = widen(v);
-                total[d / WIDTH].low += wide.low * inverse;
-                total[d / WIDTH].high += wide.high * inverse;
+                total[d / WIDTH].low += wide.low * share;
+                total[d / WIDTH].high += wide.high * share;
             }
         });
     }
@@ -56,7 +77,7 @@ void visit_samples(
 }
 
 inline void visit_all_samples(
-    const Problem& p, const BmuGroups& samples, const Saved& saved, double scale, const float* attraction, void* grad_z,
+    const Problem& p, const BmuGroups& samples, const Saved& saved, const Epilogue& epilogue, const float* attraction, void* grad_z,
     const BackwardPlan* b) {
     const int threads = useful_threads(8 * p.batch * p.dim, p.threads);
     // A few tasks a thread, however few BMUs there are.
@@ -73,9 +94,11 @@ inline void visit_all_samples(
             sums = b->sums_of(samples, column) + first / TILE_COLS * stride + (group - samples.column[column]) * TILE_COLS;
         }
         with_dtype(p.z.dtype, [&](auto t) {
-            visit_samples(
-                p, samples, saved, scale, group, first, smaller(features, p.dim - first), attraction,
-                static_cast<decltype(t)*>(grad_z), streamed, sums, stride);
+            using T = decltype(t);
+            const auto visit = epilogue.centre ? visit_samples<true, T> : visit_samples<false, T>;
+            visit(
+                p, samples, saved, epilogue, group, first, smaller(features, p.dim - first), attraction, static_cast<T*>(grad_z),
+                streamed, sums, stride);
         });
         finish_stream();
     }
@@ -178,10 +201,22 @@ __attribute__((noinline)) void project(
     });
 }
 
-// The gradient of the prototypes of one grid row.
+// out = 2 (weight * v - grad) for the prototype as seen from the centre.
+template <class T>
+__attribute__((noinline)) void pull_from_centre(
+    const T* w, const float* centre, const float* grad, double weight, T* out, std::int64_t n, bool streamed) {
+    const Scaling inner = in_one_step(weight);
+    for_each_vector(n, [&](std::int64_t i, auto load, auto store) {
+        const Vec result = -2 * inner.from(load(grad + i), load(w + i) - load(centre + i));
+        if (streamed) stream(out + i, result);
+        else store(out + i, result);
+    });
+}
+
+// The gradient of the prototypes of one grid row. `weight` [cols][rows] is G' C under the squared Euclidean distance.
 inline void finish_row(
-    const Problem& p, const Neighborhood& h, const BackwardPlan& b, const Saved& saved, double scale, std::int64_t grid_row,
-    const float* spread, float* gradient, void* grad_prototypes) {
+    const Problem& p, const Neighborhood& h, const BackwardPlan& b, const Saved& saved, const Epilogue& epilogue,
+    const double* weight, std::int64_t grid_row, const float* spread, float* gradient, void* grad_prototypes) {
     const Expansion& cols = b.sources[0].cols;
     const bool streamed = is_streamed(grad_prototypes, p.prototypes.dtype, p.dim, p.num_prototypes * p.dim);
     const std::int64_t row_start = grid_row * h.cols;
@@ -200,9 +235,12 @@ inline void finish_row(
             const std::int64_t k = row_start + column;
             with_dtype(p.prototypes.dtype, [&](auto t) {
                 using T = decltype(t);
-                project(
-                    typed_row<T>(p.prototypes, k), gradient + place * b.gradient_size(), saved.inverse_prototype[k], -scale,
-                    static_cast<T*>(grad_prototypes) + k * p.dim, p.dim, streamed);
+                const T* w = typed_row<T>(p.prototypes, k);
+                const float* grad = gradient + place * b.gradient_size();
+                T* out = static_cast<T*>(grad_prototypes) + k * p.dim;
+                const double inverse = saved.inverse_prototype[k];
+                if (!epilogue.centre) project(w, grad, inverse, -epilogue.scale, out, p.dim, streamed);
+                else pull_from_centre(w, epilogue.centre, grad, weight[column * h.rows + grid_row], out, p.dim, streamed);
             });
         });
     }
@@ -224,7 +262,7 @@ inline float negligible_weight(const double* inverse_prototype, std::int64_t cou
 
 void backward(
     const Problem& p, const Neighborhood& h, double scale, const std::int64_t* bmu, const float* attraction,
-    const double* context, void* grad_z, void* grad_prototypes) {
+    const double* context, const double* shares, void* grad_z, void* grad_prototypes) {
     const auto fill_prototypes = [&](float value) {
         if (!grad_prototypes) return;
         with_dtype(p.prototypes.dtype, [&](auto t) { fill(static_cast<decltype(t)*>(grad_prototypes), p.num_prototypes * p.dim, value); });
@@ -234,25 +272,43 @@ void backward(
     use_huge_pages(grad_z, static_cast<std::size_t>(p.batch * p.dim * element_bytes));
     use_huge_pages(grad_prototypes, static_cast<std::size_t>(p.num_prototypes * p.dim * element_bytes));
     const Saved saved(context, p.batch);
+    const bool is_squared = p.distance == Distance::squared_euclidean;
     Arena sorting;
     BmuGroups samples{};
-    lay_out(sorting, [&](Arena& a) { BmuGroups::take(a, samples, p.batch, h.rows, h.cols); });
+    float* centre = nullptr;
+    lay_out(sorting, [&](Arena& a) {
+        BmuGroups::take(a, samples, p.batch, h.rows, h.cols);
+        centre = a.take<float>(is_squared ? p.dim : 0);
+    });
     samples.sort(bmu, p.batch, h.rows, h.cols);
+    if (is_squared) write_centre(p, saved.inverse_prototype, 0, p.dim, centre);
+    const Epilogue epilogue{scale, shares, is_squared ? centre : nullptr};
     bool finite = true;
-    for (std::int64_t i = 0; i < p.batch; ++i) finite &= saved.inverse_z[i] == saved.inverse_z[i];
+    for (std::int64_t i = 0; i < p.batch; ++i) finite &= saved.inverse_z[i] == saved.inverse_z[i] && !(is_squared && shares[i] != shares[i]);
     if (!finite) fill_prototypes(__builtin_nanf(""));  // a bad sample pulls on every one, be its weight 0: 0 * NaN is NaN
     if (!grad_prototypes || !finite) {
-        if (grad_z) visit_all_samples(p, samples, saved, scale, attraction, grad_z, nullptr);
+        if (grad_z) visit_all_samples(p, samples, saved, epilogue, attraction, grad_z, nullptr);
         return;
     }
 
+    // Where all rows count as of length 1, it is that of the loss.
     const float negligible = negligible_weight(saved.inverse_prototype, p.num_prototypes);
     const ThinTerms thin(p, h, negligible);
     BackwardPlan b{};
     Arena arena;
-    lay_out(arena, [&](Arena& a) { b.take(a, p, h, thin, samples); });
+    double *weight = nullptr, *shares_of_bmu = nullptr, *columns = nullptr;
+    lay_out(arena, [&](Arena& a) {
+        b.take(a, p, h, thin, samples);
+        weight = a.take<double>(is_squared ? p.num_prototypes : 0);
+        columns = a.take<double>(is_squared ? p.num_prototypes : 0);
+        shares_of_bmu = a.take<double>(is_squared ? samples.groups : 0);
+    });
     b.prepare(h, thin, samples, negligible);
-    visit_all_samples(p, samples, saved, scale, attraction, grad_z, &b);
+    if (is_squared) {
+        sum_by_group(samples, shares, shares_of_bmu);
+        smooth_from_bmus(h, samples, shares_of_bmu, p.threads, columns, weight);
+    }
+    visit_all_samples(p, samples, saved, epilogue, attraction, grad_z, &b);
     for (std::int64_t t = 0; t < h.terms; ++t) {
         if (!b.sources[t].is_thin) continue;
 #pragma omp parallel for schedule(static) num_threads(b.threads) if (b.threads > 1)
@@ -268,7 +324,7 @@ void backward(
         }
         for (std::int64_t r = 0; r < count; ++r) {
             finish_row(
-                p, h, b, saved, scale, b.order[first + r], s.spread + r * b.spread_size, s.gradient, grad_prototypes);
+                p, h, b, saved, epilogue, weight, b.order[first + r], s.spread + r * b.spread_size, s.gradient, grad_prototypes);
         }
         finish_stream();
     }

@@ -14,4 +14,13 @@ void som_backward(
     const Kernels&, const Problem&, const Neighborhood&, double scale, const std::int64_t* bmu, const float* attraction,
     const double* context, void* grad_z, void* grad_prototypes);
 
+// Under the squared Euclidean distance: Attract and Backward, the BMUs given.
+bool squared_losses(
+    const Kernels&, const Problem&, const Neighborhood&, const std::int64_t* bmu, float* attraction, double* context,
+    double* losses);
+
+void squared_gradients(
+    const Kernels&, const Problem&, const Neighborhood&, const std::int64_t* bmu, const float* attraction, const double* context,
+    const double* shares, void* grad_z, void* grad_prototypes);
+
 }  // namespace vitsom

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends.centred import near_centre, prototype_centre
+from vitsom_fast.backends.centred import near_centre, poison, prototype_centre
 from vitsom_fast.backends.distances import squared_euclidean
 from vitsom_fast.backends.distances.tiles import tiled_losses
 from vitsom_fast.backends.smoothing import smooth, smooth_widely, total_weight
-from vitsom_fast.backends.spec import accumulation_dtype
 from vitsom_fast.backends.unit_rows import centre_of, unit_rows, widest
 
 if TYPE_CHECKING:
@@ -31,23 +30,14 @@ def sample_losses(
 ) -> Tensor:
     """(B,) in the widest dtype, of latents z (B, D), prototypes (K, D) and BMUs (B,); the backend ``own`` sums and smooths, and
     the operators of ``backend_of_pairs``, None: PyTorch's, go through all pairs where a distance does not factorise."""
-    dtype = accumulation_dtype(z.dtype)
     if z.shape[0] == 0:  # no sample pulls, not even on a prototype that is not finite
         return z.sum(dim=1, dtype=widest(z)) + prototypes[:0].sum(dtype=widest(z))
     if distance == "cosine":  # in a dtype that autocast, which may be on in the backward pass, leaves as it is
         wide = [x.to(widest(z)) for x in (z, prototypes, row_factors, col_factors)]
         return cosine_losses(bmu, *wide)[0]
-    poison = poison_of(z, prototypes)
     if distance == "sqeuclidean":
-        return squared_euclidean.losses(own, bmu, z.to(dtype), prototypes.to(dtype), row_factors, col_factors) + poison
-    return tiled_losses(bmu, z, prototypes, row_factors, col_factors, distance, backend_of_pairs) + poison
-
-
-def poison_of(z: Tensor, prototypes: Tensor) -> Tensor:
-    """(B,) in the widest dtype: NaN for a latent that is not finite, or for all where a prototype is not, else 0: an infinite
-    distance is no loss either."""
-    is_finite = z.detach().isfinite().all(dim=1) & prototypes.detach().isfinite().all()
-    return torch.where(is_finite, 0.0, torch.nan).to(widest(z))
+        return squared_euclidean.losses(own, bmu, z, prototypes, row_factors, col_factors)
+    return tiled_losses(bmu, z, prototypes, row_factors, col_factors, distance, backend_of_pairs) + poison(z, prototypes)
 
 
 def cosine_losses(

@@ -3,6 +3,9 @@
 With x and v the latents and prototypes as seen from a common centre, ``L_i = n_b |x_i|^2 - 2 x_i . (G v)_b + (G |v|^2)_b`` for
 the BMU b of sample i and n = G 1. For the gradients g of these, ``dz_i = 2 g_i (n_b x_i - (G v)_b)`` and
 ``dw_k = 2 ((G c)_k v_k - (G A)_k)``, with A and c the sums of g x and of g over the samples of each BMU.
+
+A backend may have a form of its own, ``squared_losses`` and ``squared_gradients`` as in ``backends/cpu.py``, which may leave to
+the one here what asks for fp64.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import torch
 from torch import Tensor
 
 from vitsom_fast.backends import transforms
-from vitsom_fast.backends.centred import pieces
+from vitsom_fast.backends.centred import pieces, poison
 from vitsom_fast.backends.smoothing import smooth, smooth_widely, total_weight
+from vitsom_fast.backends.spec import accumulation_dtype
 from vitsom_fast.backends.unit_rows import centre_of, widest
 
 if TYPE_CHECKING:
@@ -26,10 +30,14 @@ _CANCELS = 0.02
 
 
 def losses(own: Primitives, bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
-    """(B,) in the widest dtype, of z (B, D) and prototypes (K, D) in the accumulation dtype; ``own`` sums and smooths."""
+    """(B,) in the widest dtype, of z (B, D) and prototypes (K, D); ``own`` sums and smooths. NaN for a row that is not finite."""
     if torch.compiler.is_compiling() or transforms.is_at_work():
-        return _differentiable(bmu, z, prototypes, row_factors, col_factors)
+        return _differentiable(bmu, z, prototypes, row_factors, col_factors) + poison(z, prototypes)
     return _Losses.apply(z, prototypes, bmu, row_factors, col_factors, own)
+
+
+# The gradients of what is not differentiated.
+_NOTHING = (None,) * 4
 
 
 class _Losses(torch.autograd.Function):
@@ -37,9 +45,18 @@ class _Losses(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, prototypes: Tensor, bmu: Tensor, row_factors: Tensor, col_factors: Tensor, own: Primitives
     ) -> Tensor:
+        ctx.own = own
+        fused = own.squared_losses(z, prototypes, row_factors, col_factors, bmu) if hasattr(own, "squared_losses") else None
+        ctx.is_fused = fused is not None
+        if fused is not None:
+            result, *kept = fused
+            ctx.save_for_backward(z, prototypes, bmu, row_factors, col_factors, *kept)
+            return result
         centre = _centre(prototypes)
         weight = total_weight(row_factors, col_factors)[bmu]  # [B]
-        dtype = z.dtype if z.device.type == "cpu" else widest(z)  # on a GPU nobody waits to see whether fp32 is enough
+        dtype = (
+            accumulation_dtype(z.dtype) if z.device.type == "cpu" else widest(z)
+        )  # on a GPU nobody waits to see whether fp32 is enough
         while True:
             seen = _with_squares(prototypes, centre, dtype)  # [K, width]
             at_bmu = _smooth(own, seen, row_factors, col_factors)[bmu]  # [B, width]
@@ -49,8 +66,7 @@ class _Losses(torch.autograd.Function):
                 break
             dtype = widest(z)
         ctx.save_for_backward(z, prototypes, bmu, row_factors, col_factors, at_bmu)
-        ctx.own = own
-        return result
+        return result + poison(z, prototypes)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -59,11 +75,14 @@ class _Losses(torch.autograd.Function):
 
     @staticmethod
     def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, prototypes, bmu, row_factors, col_factors, at_bmu = ctx.saved_tensors
+        z, prototypes, bmu, row_factors, col_factors, *kept = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # someone differentiates the gradient
             again = partial(_differentiable, bmu, row_factors=row_factors, col_factors=col_factors)
-            return *transforms.gradients_again(again, z, prototypes, wanted, grad), None, None, None, None
+            return *transforms.gradients_again(again, z, prototypes, wanted, grad), *_NOTHING
+        if ctx.is_fused:
+            return *ctx.own.squared_gradients(grad, z, prototypes, row_factors, col_factors, bmu, *kept, *wanted), *_NOTHING
+        (at_bmu,) = kept
         centre, dim = _centre(prototypes), z.shape[1]
         grad_z = grad_prototypes = None
         if wanted[0]:
@@ -77,13 +96,13 @@ class _Losses(torch.autograd.Function):
             for part in pieces(z):
                 weighted[part, :dim] = (z[part].to(grad.dtype) - centre) * grad[part, None]
             weighted[:, dim] = grad
-            sums = _sum_by_bmu(ctx.own, weighted, bmu, prototypes)
+            sums = _sum_by_bmu(ctx.own, weighted, bmu, prototypes.shape[0], accumulation_dtype(z.dtype))
             pulled = _smooth(ctx.own, sums, row_factors.mT, col_factors.mT)  # [K, width]
             grad_prototypes = torch.empty_like(prototypes, memory_format=torch.contiguous_format)
             for part in pieces(prototypes):
                 v = prototypes[part].to(pulled.dtype) - centre.to(pulled.dtype)
                 grad_prototypes[part] = v.mul_(pulled[part, dim : dim + 1]).sub_(pulled[part, :dim]).mul_(2)
-        return grad_z, grad_prototypes, None, None, None, None
+        return grad_z, grad_prototypes, *_NOTHING
 
 
 def _centre(prototypes: Tensor) -> Tensor:
@@ -124,11 +143,11 @@ def _smooth(own: Primitives, x: Tensor, row_factors: Tensor, col_factors: Tensor
     return smooth(x, row_factors.to(x.dtype), col_factors.to(x.dtype))
 
 
-def _sum_by_bmu(own: Primitives, x: Tensor, bmu: Tensor, prototypes: Tensor) -> Tensor:
+def _sum_by_bmu(own: Primitives, x: Tensor, bmu: Tensor, num_prototypes: int, dtype: torch.dtype) -> Tensor:
     """Sums (K, width) of the rows x (B, width) of each BMU, in an order that does not change from run to run."""
-    if x.dtype == prototypes.dtype:
-        return own.sum_by_bmu(x, bmu, prototypes.shape[0])[0]
-    sums = x.new_zeros(prototypes.shape[0], x.shape[1])
+    if x.dtype == dtype:
+        return own.sum_by_bmu(x, bmu, num_prototypes)[0]
+    sums = x.new_zeros(num_prototypes, x.shape[1])
     if x.device.type == "cpu":
         return sums.index_add_(0, bmu, x)
     return sums.index_put_((bmu,), x, accumulate=True)  # sorts the indices first, where index_add_ adds with atomics
@@ -138,7 +157,7 @@ def _differentiable(bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Ten
     """The same in operations that can be differentiated any number of times and ways."""
     centre = _centre(prototypes)
     x, v = z - centre, prototypes - centre  # [B, D], [K, D]
-    at_bmu = smooth(v.to(z.dtype), row_factors, col_factors).to(centre.dtype)[bmu]  # [B, D]
+    at_bmu = smooth(v.to(accumulation_dtype(z.dtype)), row_factors, col_factors).to(centre.dtype)[bmu]  # [B, D]
     weight = total_weight(row_factors, col_factors)[bmu]  # [B]
     squares = smooth_widely(v.square().sum(dim=1), row_factors, col_factors)[bmu]  # [B]
     return weight * x.square().sum(dim=1) - 2 * (x * at_bmu).sum(dim=1) + squares
