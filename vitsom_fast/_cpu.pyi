@@ -1,6 +1,7 @@
 # The compiled module of csrc/cpu: addresses, sizes and strides, which the caller guarantees.
 saved_per_sample: int
 saved_per_prototype: int
+lifted: int
 
 class Problem:
     def __init__(
@@ -46,6 +47,7 @@ def som_backward(
     grad_prototypes: int,
     /,
 ) -> None: ...
+def lift(problem: Problem, z: int, prototypes: int, stride: int, /) -> None: ...
 def squared_losses(
     problem: Problem, neighborhood: Neighborhood, bmu: int, attraction: int, context: int, losses: int, /
 ) -> bool: ...

@@ -200,6 +200,18 @@ def pair_gradients(
         grad_prototypes.data_ptr(),
     )
     return grad_z, grad_prototypes
+    )
+    return grad_z, grad_prototypes
+
+
+def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B, D + 6) and (K, D + 6) fp32, as ``distances.lifted.lift``: one pass over memory."""
+    problem, _keep = _problem(z, prototypes)
+    width = z.shape[1] + _cpu.lifted
+    stride = -(-width // 16) * 16  # whole vectors, which are written past the cache
+    lifted = [torch.empty(x.shape[0], stride, dtype=torch.float32, device=_CPU) for x in (z, prototypes)]
+    _cpu.lift(problem, lifted[0].data_ptr(), lifted[1].data_ptr(), stride)
+    return lifted[0][:, :width], lifted[1][:, :width]
 
 
 def squared_losses(

@@ -111,6 +111,10 @@ void som_backward(
     });
 }
 
+void lift(const Problem& p, std::uintptr_t z, std::uintptr_t prototypes, std::int64_t stride) {
+    run([&, &k = kernels()] { k.lift(p, address<float>(z), address<float>(prototypes), stride); });
+}
+
 // Losses [batch] in fp64; returns whether they are precise.
 bool squared_losses(
     const Problem& p, const Neighborhood& h, std::uintptr_t bmu, std::uintptr_t attraction, std::uintptr_t context,
@@ -202,6 +206,8 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("find_bmu", &find_bmu);
     m.def("som_forward", &som_forward);
     m.def("som_backward", &som_backward);
+    m.def("lift", &lift);
+    m.attr("lifted") = vitsom::LIFTED;
     m.def("squared_losses", &squared_losses);
     m.def("squared_gradients", &squared_gradients);
     m.def("sum_by_bmu", &sum_by_bmu);

@@ -32,6 +32,13 @@ using SumByBmu = void(
     const Matrix& x, std::int64_t batch, std::int64_t dim, const std::int64_t* bmu, std::int64_t num_units, int threads,
     float* sums, float* counts);
 
+// Features that lifted rows have more than given ones.
+constexpr int LIFTED = 6;
+
+// z [batch, dim + LIFTED] and prototypes [num_prototypes, dim + LIFTED], `stride` apart: the cosine of one of each is largest where the
+// two given rows are nearest.
+using Lift = void(const Problem&, float* z, float* prototypes, std::int64_t stride);
+
 // out = G x for x and out [rows * cols, dim].
 using Smooth = void(const float* x, std::int64_t dim, const Neighborhood&, int threads, float* out);
 
@@ -57,6 +64,7 @@ struct Kernels {
     PairLosses* pair_losses;
     PairGradients* pair_gradients;
     SearchManhattan* search_manhattan;
+    Lift* lift;
 };
 
 // What each set is compiled to have: everything in a namespace of its name, since an inline function shared between builds could be
@@ -72,6 +80,7 @@ struct Kernels {
     PairLosses pair_losses;                    \
     PairGradients pair_gradients;              \
     SearchManhattan search_manhattan;          \
+    Lift lift;                                 \
     }
 VITSOM_DECLARE(baseline)
 VITSOM_DECLARE(avx2)
@@ -89,7 +98,7 @@ inline const Kernels* kernels_baseline() {
     static constexpr Kernels table{
         "baseline", nullptr, nullptr, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
-        pair_losses, pair_gradients, search_manhattan};
+        pair_losses, pair_gradients, search_manhattan, lift};
     return &table;
 }
 
@@ -98,7 +107,7 @@ inline const Kernels* kernels_avx2() {
     static constexpr Kernels table{
         "avx2", nullptr, nullptr, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
-        pair_losses, pair_gradients, search_manhattan};
+        pair_losses, pair_gradients, search_manhattan, lift};
     return &table;
 }
 
@@ -107,7 +116,7 @@ inline const Kernels* kernels_avx512() {
     static constexpr Kernels table{
         "avx512", nullptr, nullptr, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
-        pair_losses, pair_gradients, search_manhattan};
+        pair_losses, pair_gradients, search_manhattan, lift};
     return &table;
 }
 
@@ -116,7 +125,7 @@ inline const Kernels* kernels_avx512vnni() {
     static constexpr Kernels table{
         "avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
-        pair_losses, pair_gradients, search_manhattan};
+        pair_losses, pair_gradients, search_manhattan, lift};
     return &table;
 }
 
@@ -125,7 +134,7 @@ inline const Kernels* kernels_avx512bf16() {
     static constexpr Kernels table{
         "avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
-        pair_losses, pair_gradients, search_manhattan};
+        pair_losses, pair_gradients, search_manhattan, lift};
     return &table;
 }
 

@@ -18,15 +18,22 @@ namespace VITSOM_ISA {
 // The share of `n |v|^2` below which a loss that fp32 has smoothed has lost too many digits: 1e-7 of it is 1e-5 of the loss.
 constexpr double CANCELS = 0.02;
 
+// |x - y|^2, of differences in fp32. Two vectors at a time, in chains of their own: an addition takes four cycles.
 template <class T>
 double squared_distance(const T* x, const float* y, std::int64_t n) {
-    DoublePair sums{};
-    for_each_vector(n, [&](std::int64_t i, auto load, auto) {
-        const DoublePair a = widen(load(x + i)), b = widen(load(y + i));
-        sums.low += (a.low - b.low) * (a.low - b.low);
-        sums.high += (a.high - b.high) * (a.high - b.high);
-    });
-    return sum(sums.low + sums.high);
+    Doubles sums[4] = {};
+    const auto add = [&](Vec difference, int first) {
+        const DoublePair wide = widen(difference);
+        sums[first] += wide.low * wide.low;
+        sums[first + 1] += wide.high * wide.high;
+    };
+    std::int64_t i = 0;
+    for (; i + 2 * WIDTH <= n; i += 2 * WIDTH) {
+        add(load(x + i) - load(y + i), 0);
+        add(load(x + i + WIDTH) - load(y + i + WIDTH), 2);
+    }
+    for_each_vector(n - i, [&](std::int64_t d, auto load, auto) { add(load(x + i + d) - load(y + i + d), 0); });
+    return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 // n |x|^2 - 2 x . y for some features of x = z - centre.
@@ -69,21 +76,38 @@ inline double square_prototypes(const Problem& p, const Neighborhood& h, const f
     return largest;
 }
 
-inline void add_multiple(double factor, const double* x, std::int64_t n, double* sums) {
-    constexpr std::int64_t LANES = WIDTH / 2;
+// A vector of as many as there are lanes for doubles.
+inline Doubles load_doubles(const double* x) { return load_as<Doubles>(x); }
+inline Doubles load_doubles(const float* x) { return __builtin_convertvector(load_as<HalfVec>(x), Doubles); }
+constexpr std::int64_t DOUBLES = WIDTH / 2;
+
+template <class T>
+void add_multiple(double factor, const T* x, std::int64_t n, double* sums) {
     std::int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        const Doubles sum = load_as<Doubles>(sums + i) + factor * load_as<Doubles>(x + i);
+    for (; i + DOUBLES <= n; i += DOUBLES) {
+        const Doubles sum = load_doubles(sums + i) + factor * load_doubles(x + i);
         std::memcpy(sums + i, &sum, sizeof sum);
     }
     for (; i < n; ++i) sums[i] += factor * x[i];
+}
+
+inline double dot_of_doubles(const float* x, const double* y, std::int64_t n) {
+    Doubles sums[2] = {};
+    std::int64_t i = 0;
+    for (; i + 2 * DOUBLES <= n; i += 2 * DOUBLES) {
+        sums[0] += load_doubles(x + i) * load_doubles(y + i);
+        sums[1] += load_doubles(x + i + DOUBLES) * load_doubles(y + i + DOUBLES);
+    }
+    double total = sum(sums[0] + sums[1]);
+    for (; i < n; ++i) total += x[i] * y[i];
+    return total;
 }
 
 inline void set_to_zero(double* x, std::int64_t n) {
     for (std::int64_t i = 0; i < n; ++i) x[i] = 0;
 }
 
-// at_bmu [groups] = G x at the BMUs, for x [cols][rows]; `columns` [full_count][rows] is scratch.
+// at_bmu [groups] = G x at the BMUs, for x [cols][rows]; `columns` [full_count][rows] is scratch. Every weight counts.
 inline void smooth_at_bmus(
     const Neighborhood& h, const BmuGroups& samples, const double* x, int threads, double* columns, double* at_bmu) {
     const int used = useful_threads(h.rows * h.cols * samples.full_count / 4, threads);
@@ -93,17 +117,13 @@ inline void smooth_at_bmus(
         double* along = columns + full * h.rows;
         for (std::int64_t g = samples.column[column]; g < samples.column[column + 1]; ++g) at_bmu[g] = 0;
         for (std::int64_t t = 0; t < h.terms; ++t) {
-            const Factor rows = factor(h.row_factors, h.rows, t, false), cols = factor(h.col_factors, h.cols, t, false);
+            const float* weights = h.col_factors + (t * h.cols + column) * h.cols;
             set_to_zero(along, h.rows);
             for (std::int64_t c = 0; c < h.cols; ++c) {
-                const float weight = cols(column, c);
-                if (cols.matters(weight)) add_multiple(weight, x + c * h.rows, h.rows, along);
+                if (weights[c] != 0) add_multiple(weights[c], x + c * h.rows, h.rows, along);
             }
             for (std::int64_t g = samples.column[column]; g < samples.column[column + 1]; ++g) {
-                for (std::int64_t r = 0; r < h.rows; ++r) {
-                    const float weight = rows(samples.row[g], r);
-                    if (rows.matters(weight)) at_bmu[g] += weight * along[r];
-                }
+                at_bmu[g] += dot_of_doubles(h.row_factors + (t * h.rows + samples.row[g]) * h.rows, along, h.rows);
             }
         }
     }
@@ -123,23 +143,19 @@ inline void smooth_from_bmus(
     set_to_zero(out, h.rows * h.cols);
     const int used = useful_threads(h.rows * h.cols * samples.full_count / 4, threads);
     for (std::int64_t t = 0; t < h.terms; ++t) {
-        const Factor rows = factor(h.row_factors, h.rows, t, true), cols = factor(h.col_factors, h.cols, t, true);
         for (std::int64_t full = 0; full < samples.full_count; ++full) {
             const std::int64_t column = samples.full[full];
             double* along = columns + full * h.rows;
             set_to_zero(along, h.rows);
             for (std::int64_t g = samples.column[column]; g < samples.column[column + 1]; ++g) {
-                for (std::int64_t r = 0; r < h.rows; ++r) {
-                    const float weight = rows(r, samples.row[g]);
-                    if (rows.matters(weight)) along[r] += weight * x[g];
-                }
+                add_multiple(x[g], h.row_factors + (t * h.rows + samples.row[g]) * h.rows, h.rows, along);
             }
         }
 #pragma omp parallel for schedule(static) num_threads(used) if (used > 1)
         for (std::int64_t c = 0; c < h.cols; ++c) {
             for (std::int64_t full = 0; full < samples.full_count; ++full) {
-                const float weight = cols(c, samples.full[full]);
-                if (cols.matters(weight)) add_multiple(weight, columns + full * h.rows, h.rows, out + c * h.rows);
+                const float weight = h.col_factors[(t * h.cols + samples.full[full]) * h.cols + c];
+                if (weight != 0) add_multiple(weight, columns + full * h.rows, h.rows, out + c * h.rows);
             }
         }
     }

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vitsom_fast.backends import cpu
 from vitsom_fast.backends.centred import pieces
 from vitsom_fast.backends.unit_rows import widest
 
@@ -44,6 +45,12 @@ def search(own: Search, z: Tensor, prototypes: Tensor, rows: int, cols: int, dis
 
 def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (B, D + 6) and (K, D + 6) in fp32. The cosine of one of each is largest where the two given ones are nearest."""
+    if z.device.type == "cpu" and cpu.unavailable() is None:
+        return cpu.lift(z, prototypes)
+    return _lift_in_operations(z, prototypes)
+
+
+def _lift_in_operations(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     dim = z.shape[1]
     z, prototypes = _seen_from_a_centre(z.float(), prototypes.float())
     squares = _squares(prototypes)  # [K]
