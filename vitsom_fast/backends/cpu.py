@@ -214,6 +214,15 @@ def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     return lifted[0][:, :width], lifted[1][:, :width]
 
 
+def squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:
+    """(B,) fp64, of z (B, D) to their units (B,) among the prototypes (K, D). NaN for a row of z that is not finite."""
+    problem, _keep = _problem(z, prototypes)
+    units = checked("units", units, (z.shape[0],), torch.int64)
+    squared = torch.empty(z.shape[0], dtype=torch.float64, device=_CPU)
+    _cpu.squared_distances(problem, units.data_ptr(), squared.data_ptr())
+    return squared
+
+
 def squared_losses(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, bmu: Tensor
 ) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -115,6 +115,12 @@ void lift(const Problem& p, std::uintptr_t z, std::uintptr_t prototypes, std::in
     run([&, &k = kernels()] { k.lift(p, address<float>(z), address<float>(prototypes), stride); });
 }
 
+void squared_distances(const Problem& p, std::uintptr_t bmu, std::uintptr_t squared) {
+    const auto* units = address<const std::int64_t>(bmu);
+    check_units(units, p.batch, p.num_prototypes);
+    run([&, &k = kernels()] { k.squared_distances(p, units, address<double>(squared)); });
+}
+
 // Losses [batch] in fp64; returns whether they are precise.
 bool squared_losses(
     const Problem& p, const Neighborhood& h, std::uintptr_t bmu, std::uintptr_t attraction, std::uintptr_t context,
@@ -207,6 +213,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("som_forward", &som_forward);
     m.def("som_backward", &som_backward);
     m.def("lift", &lift);
+    m.def("squared_distances", &squared_distances);
     m.attr("lifted") = vitsom::LIFTED;
     m.def("squared_losses", &squared_losses);
     m.def("squared_gradients", &squared_gradients);

@@ -39,6 +39,9 @@ constexpr int LIFTED = 6;
 // two given rows are nearest.
 using Lift = void(const Problem&, float* z, float* prototypes, std::int64_t stride);
 
+// squared [batch] = |z - w|^2 of each sample and a unit; NaN for a sample that is not finite.
+using SquaredDistances = void(const Problem&, const std::int64_t* units, double* squared);
+
 // out = G x for x and out [rows * cols, dim].
 using Smooth = void(const float* x, std::int64_t dim, const Neighborhood&, int threads, float* out);
 
@@ -65,6 +68,7 @@ struct Kernels {
     PairGradients* pair_gradients;
     SearchManhattan* search_manhattan;
     Lift* lift;
+    SquaredDistances* squared_distances;
 };
 
 // What each set is compiled to have: everything in a namespace of its name, since an inline function shared between builds could be
@@ -81,6 +85,7 @@ struct Kernels {
     PairGradients pair_gradients;              \
     SearchManhattan search_manhattan;          \
     Lift lift;                                 \
+    SquaredDistances squared_distances;        \
     }
 VITSOM_DECLARE(baseline)
 VITSOM_DECLARE(avx2)
@@ -98,7 +103,7 @@ inline const Kernels* kernels_baseline() {
     static constexpr Kernels table{
         "baseline", nullptr, nullptr, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
-        pair_losses, pair_gradients, search_manhattan, lift};
+        pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
 
@@ -107,7 +112,7 @@ inline const Kernels* kernels_avx2() {
     static constexpr Kernels table{
         "avx2", nullptr, nullptr, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
-        pair_losses, pair_gradients, search_manhattan, lift};
+        pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
 
@@ -116,7 +121,7 @@ inline const Kernels* kernels_avx512() {
     static constexpr Kernels table{
         "avx512", nullptr, nullptr, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
-        pair_losses, pair_gradients, search_manhattan, lift};
+        pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
 
@@ -125,7 +130,7 @@ inline const Kernels* kernels_avx512vnni() {
     static constexpr Kernels table{
         "avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
-        pair_losses, pair_gradients, search_manhattan, lift};
+        pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
 
@@ -134,7 +139,7 @@ inline const Kernels* kernels_avx512bf16() {
     static constexpr Kernels table{
         "avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
-        pair_losses, pair_gradients, search_manhattan, lift};
+        pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
 

@@ -34,18 +34,29 @@ def search(own: Search, z: Tensor, prototypes: Tensor, rows: int, cols: int, dis
     """BMU (B,) int64 and distance (B,) fp32, "sqeuclidean" or "euclidean", of z (B, D) among the prototypes (K, D), neither in
     fp64; ``own`` is a backend's search by cosine."""
     bmu, _ = own(*lift(z, prototypes), rows, cols)
+    squared = _squared_distances(z, prototypes, bmu)
+    return bmu, (squared if distance == "sqeuclidean" else squared.sqrt_()).float()
+
+
+def _squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:
+    """(B,) in the widest dtype, of z (B, D) to their units (B,) among the prototypes (K, D)."""
+    if _has_kernels(z):
+        return cpu.squared_distances(z, prototypes, units)
     squared = torch.empty(z.shape[0], dtype=widest(z), device=z.device)
     for part in pieces(z):
-        difference = z[part].to(squared.dtype) - prototypes[bmu[part]].to(squared.dtype)
+        difference = z[part].to(squared.dtype) - prototypes[units[part]].to(squared.dtype)
         squared[part] = difference.square_().sum(dim=1)
     # Of a row that is not finite the distance is NaN; one that is may be too far for a square in fp64.
-    squared += 0 * z.sum(dim=1, dtype=squared.dtype)
-    return bmu, (squared if distance == "sqeuclidean" else squared.sqrt_()).float()
+    return squared.add_(0 * z.sum(dim=1, dtype=squared.dtype))
+
+
+def _has_kernels(z: Tensor) -> bool:
+    return z.device.type == "cpu" and cpu.unavailable() is None
 
 
 def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (B, D + 6) and (K, D + 6) in fp32. The cosine of one of each is largest where the two given ones are nearest."""
-    if z.device.type == "cpu" and cpu.unavailable() is None:
+    if _has_kernels(z):
         return cpu.lift(z, prototypes)
     return _lift_in_operations(z, prototypes)
 
