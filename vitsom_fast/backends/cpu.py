@@ -200,8 +200,6 @@ def pair_gradients(
         grad_prototypes.data_ptr(),
     )
     return grad_z, grad_prototypes
-    )
-    return grad_z, grad_prototypes
 
 
 def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:

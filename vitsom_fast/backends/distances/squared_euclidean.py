@@ -30,7 +30,7 @@ _CANCELS = 0.02
 
 
 def losses(own: Primitives, bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
-    """(B,) in the widest dtype, of z (B, D) and prototypes (K, D); ``own`` sums and smooths. NaN for a row that is not finite."""
+    """(B,) in the widest dtype, of z (B, D) and prototypes (K, D), NaN for a row that is not finite; ``own`` sums and smooths."""
     if torch.compiler.is_compiling() or transforms.is_at_work():
         return _differentiable(bmu, z, prototypes, row_factors, col_factors) + poison(z, prototypes)
     return _Losses.apply(z, prototypes, bmu, row_factors, col_factors, own)
@@ -46,23 +46,23 @@ class _Losses(torch.autograd.Function):
         ctx: Any, z: Tensor, prototypes: Tensor, bmu: Tensor, row_factors: Tensor, col_factors: Tensor, own: Primitives
     ) -> Tensor:
         ctx.own = own
-        fused = own.squared_losses(z, prototypes, row_factors, col_factors, bmu) if hasattr(own, "squared_losses") else None
-        ctx.is_fused = fused is not None
-        if fused is not None:
-            result, *kept = fused
+        form = getattr(own, "squared_losses", None)
+        made = form(z, prototypes, row_factors, col_factors, bmu) if form else None
+        ctx.is_fused = made is not None
+        if made is not None:
+            result, *kept = made
             ctx.save_for_backward(z, prototypes, bmu, row_factors, col_factors, *kept)
             return result
         centre = _centre(prototypes)
         weight = total_weight(row_factors, col_factors)[bmu]  # [B]
-        dtype = (
-            accumulation_dtype(z.dtype) if z.device.type == "cpu" else widest(z)
-        )  # on a GPU nobody waits to see whether fp32 is enough
+        # In fp32 where that may be enough; on a GPU nobody waits to see it.
+        dtype = accumulation_dtype(z.dtype) if z.device.type == "cpu" and not form else widest(z)
         while True:
             seen = _with_squares(prototypes, centre, dtype)  # [K, width]
             at_bmu = _smooth(own, seen, row_factors, col_factors)[bmu]  # [B, width]
             result = _losses(z, at_bmu, weight, centre)
             most = (weight.abs() + 1) * seen[:, z.shape[1]].amax()  # 1: of weights that cancel, that of the BMU
-            if dtype == widest(z) or not (result.abs() < _CANCELS * most).any():
+            if dtype == widest(z) or (result.abs() >= _CANCELS * most).all():  # neither NaN nor infinity is enough
                 break
             dtype = widest(z)
         ctx.save_for_backward(z, prototypes, bmu, row_factors, col_factors, at_bmu)
