@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from helpers import check, run, search
+from helpers import check, relative_error, run, search
 
 from vitsom_fast import Grid
 
@@ -32,13 +32,18 @@ def steps() -> None:
     for batch, grid, dim, temperature in CASES:
         torch.manual_seed(0)
         z, prototypes = torch.randn(batch, dim), torch.randn(grid.num_prototypes, dim)
-        first = None
-        for _ in range(3):
-            result = run("cpu", z, prototypes, grid, temperature)
-            first = first or result
-            assert all(torch.equal(a, b) for a, b in zip(result, first, strict=True)), (batch, grid, dim)
-        check(result, z, prototypes, grid, temperature)
-        assert torch.equal(search("cpu", z, prototypes)[0], result.bmu)
+        for distance in ("cosine", "sqeuclidean"):
+            first = None
+            for _ in range(3):
+                result = run("cpu", z, prototypes, grid, temperature, distance=distance)
+                first = first or result
+                assert all(torch.equal(a, b) for a, b in zip(result, first, strict=True)), (batch, grid, dim)
+            assert torch.equal(search("cpu", z, prototypes, distance=distance)[0], result.bmu)
+            if distance == "cosine":
+                check(result, z, prototypes, grid, temperature)
+                continue
+            for one, other in zip(result, run("torch", z, prototypes, grid, temperature, distance=distance), strict=True):
+                assert relative_error(one.double(), other.double()) <= 1e-6
 
 
 def within_a_parallel_region() -> None:

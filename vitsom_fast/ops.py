@@ -60,7 +60,7 @@ def _find_bmu(
     if is_served and (distance, k) in getattr(own, "PAIR_SEARCHES", ()):
         bmu, nearest = own.pair_search(z, prototypes, distance, k)
     elif is_served and k == 1 and backend != "torch" and len(z) > 0 and _may_lift(z, distance):
-        return lifted.search(own.search, z, prototypes, rows, cols, distance)
+        return lifted.search(own.search, z, prototypes, rows, cols, distance, own)
     else:
         bmu, nearest = search_nearest(z, prototypes, distance, k)
     return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())

@@ -261,11 +261,13 @@ bool attract(
     ForwardPlan f{};
     Arena arena;
     double *squares = nullptr, *columns = nullptr, *squares_at_bmu = nullptr;
+    std::int64_t* imprecise = nullptr;
     lay_out(arena, [&](Arena& a) {
         f.take(a, p, h, thin);
         squares = a.take<double>(is_squared ? p.num_prototypes : 0);
         columns = a.take<double>(is_squared ? p.num_prototypes : 0);
         squares_at_bmu = a.take<double>(is_squared ? attraction_rows : 0);
+        imprecise = a.take<std::int64_t>(is_squared ? p.batch : 0);
     });
     f.prepare(p, h, thin, bmu);
     if (is_squared) mark_members_of_centre(p, saved.inverse_prototype);
@@ -302,9 +304,14 @@ bool attract(
     if (!finite) fill(attraction, attraction_rows * p.dim, __builtin_nanf(""));
     if (is_squared) {
         smooth_at_bmus(h, f.samples, squares, p.threads, columns, squares_at_bmu);
-        const bool is_precise = finish_losses(p, f.samples, saved, f.weight, squares_at_bmu, largest, losses);
+        const std::int64_t count = finish_losses(p, f.samples, saved, f.weight, squares_at_bmu, largest, losses, imprecise);
         for (std::int64_t i = 0; i < p.batch && !finite; ++i) losses[i] = __builtin_nan("");
-        return is_precise || !finite;
+        if (!finite || count == 0) return true;
+        if (count * FEW > p.batch) return false;
+        const int threads = useful_threads(count * p.num_prototypes * p.dim, p.threads);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+        for (std::int64_t i = 0; i < count; ++i) losses[imprecise[i]] = literal_loss(p, h, imprecise[i], bmu[imprecise[i]]);
+        return true;
     }
     double total = 0;
     for (std::int64_t g = 0; g < f.samples.groups; ++g) {

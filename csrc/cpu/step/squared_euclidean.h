@@ -18,9 +18,13 @@ namespace VITSOM_ISA {
 // The share of `n |v|^2` below which a loss that fp32 has smoothed has lost too many digits: 1e-7 of it is 1e-5 of the loss.
 constexpr double CANCELS = 0.02;
 
+// The share of the samples of which that may be so: each is then computed from its distances, one by one, and gradients are in
+// proportion to those of the others. Of more, all is better computed in fp64.
+constexpr std::int64_t FEW = 16;
+
 // |x - y|^2, of differences in fp32. Two vectors at a time, in chains of their own: an addition takes four cycles.
-template <class T>
-double squared_distance(const T* x, const float* y, std::int64_t n) {
+template <class T, class U>
+double squared_distance(const T* x, const U* y, std::int64_t n) {
     Doubles sums[4] = {};
     const auto add = [&](Vec difference, int first) {
         const DoublePair wide = widen(difference);
@@ -161,26 +165,47 @@ inline void smooth_from_bmus(
     }
 }
 
+// The loss of sample i as it stands: a sum that does not cancel.
+inline double literal_loss(const Problem& p, const Neighborhood& h, std::int64_t i, std::int64_t bmu) {
+    double loss = 0;
+    for (std::int64_t k = 0; k < p.num_prototypes; ++k) {
+        double weight = 0;
+        for (std::int64_t t = 0; t < h.terms; ++t) {
+            const double row_weight = h.row_factors[(t * h.rows + bmu / h.cols) * h.rows + k / h.cols];
+            weight += row_weight * h.col_factors[(t * h.cols + bmu % h.cols) * h.cols + k % h.cols];
+        }
+        if (weight == 0) continue;
+        loss += weight * with_dtype(p.z.dtype, [&](auto t) {
+            using T = decltype(t);
+            return squared_distance(typed_row<T>(p.z, i), typed_row<T>(p.prototypes, k), p.dim);
+        });
+    }
+    return loss;
+}
+
 // The losses of all samples from what `saved` has of them without the squares of the prototypes, and what the backward pass wants.
-// Returns whether fp32 was precise enough.
-inline bool finish_losses(
+// Lists the samples for which fp32 was not precise enough, and returns how many: all, where numbers may be beyond fp32.
+inline std::int64_t finish_losses(
     const Problem& p, const BmuGroups& samples, const SavedForBackward<double>& saved, const double* weight,
-    const double* squares_at_bmu, double largest, double* losses) {
-    bool is_precise = true;
+    const double* squares_at_bmu, double largest, double* losses, std::int64_t* imprecise) {
+    constexpr double MOST = 0x1p240;  // (n |x|)^2, or the same of a prototype
+    std::int64_t count = 0;
     for (std::int64_t g = 0; g < samples.groups; ++g) {
-        const double least = CANCELS * (__builtin_fabs(weight[g]) + 1) * largest;  // 1: of weights that cancel, that of the BMU
+        const double size = __builtin_fabs(weight[g]) + 1;  // 1: of weights that cancel, that of the BMU
+        const double least = CANCELS * size * largest;
         for (std::int64_t s = samples.start[g]; s < samples.start[g + 1]; ++s) {
             const std::int64_t i = samples.order[s];
             const double loss = saved.loss_without_squares[i] + squares_at_bmu[g];
-            const bool is_number = __builtin_fabs(loss) <= __DBL_MAX__;
-            const bool is_finite = is_number || squared_norm(row(p.z, i), p.dim) <= __DBL_MAX__;
+            const bool is_in_range = size * __builtin_fabs(loss) <= MOST && size * size * largest <= MOST;
+            const bool is_finite = is_in_range || squared_norm(row(p.z, i), p.dim) <= __DBL_MAX__;
+            if (is_finite && !is_in_range) return p.batch;
             losses[i] = is_finite ? loss : __builtin_nan("");
             saved.inverse_z[i] = is_finite ? 1.0 : __builtin_nan("");
             saved.total_weight[i] = weight[g];
-            is_precise &= !is_finite || __builtin_fabs(loss) >= least;
+            if (is_finite && !(__builtin_fabs(loss) >= least)) imprecise[count++] = i;
         }
     }
-    return is_precise;
+    return count;
 }
 
 }  // namespace VITSOM_ISA

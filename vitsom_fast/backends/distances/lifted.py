@@ -9,11 +9,11 @@ were, times a power of two, and as seen from a centre where that costs no digit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends import cpu
 from vitsom_fast.backends.centred import pieces
 from vitsom_fast.backends.unit_rows import widest
 
@@ -30,18 +30,20 @@ _DOWN = 1 - 2.0**-23
 Search = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
 
 
-def search(own: Search, z: Tensor, prototypes: Tensor, rows: int, cols: int, distance: str) -> tuple[Tensor, Tensor]:
+def search(
+    own: Search, z: Tensor, prototypes: Tensor, rows: int, cols: int, distance: str, backend: Any = None
+) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and distance (B,) fp32, "sqeuclidean" or "euclidean", of z (B, D) among the prototypes (K, D), neither in
-    fp64; ``own`` is a backend's search by cosine."""
-    bmu, _ = own(*lift(z, prototypes), rows, cols)
-    squared = _squared_distances(z, prototypes, bmu)
+    fp64; ``own`` is the search by cosine of a backend, which may have a ``lift`` and ``squared_distances`` of its own."""
+    forms: tuple[Any, Any] = getattr(backend, "lift", lift), getattr(backend, "squared_distances", squared_distances)
+    lifted_z, lifted_prototypes = forms[0](z, prototypes)
+    bmu, _ = own(lifted_z, lifted_prototypes, rows, cols)
+    squared = forms[1](z, prototypes, bmu)
     return bmu, (squared if distance == "sqeuclidean" else squared.sqrt_()).float()
 
 
-def _squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:
+def squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:
     """(B,) in the widest dtype, of z (B, D) to their units (B,) among the prototypes (K, D)."""
-    if _has_kernels(z):
-        return cpu.squared_distances(z, prototypes, units)
     squared = torch.empty(z.shape[0], dtype=widest(z), device=z.device)
     for part in pieces(z):
         difference = z[part].to(squared.dtype) - prototypes[units[part]].to(squared.dtype)
@@ -50,18 +52,8 @@ def _squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:
     return squared.add_(0 * z.sum(dim=1, dtype=squared.dtype))
 
 
-def _has_kernels(z: Tensor) -> bool:
-    return z.device.type == "cpu" and cpu.unavailable() is None
-
-
 def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (B, D + 6) and (K, D + 6) in fp32. The cosine of one of each is largest where the two given ones are nearest."""
-    if _has_kernels(z):
-        return cpu.lift(z, prototypes)
-    return _lift_in_operations(z, prototypes)
-
-
-def _lift_in_operations(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     dim = z.shape[1]
     z, prototypes = _seen_from_a_centre(z.float(), prototypes.float())
     squares = _squares(prototypes)  # [K]

@@ -30,7 +30,7 @@ _CANCELS = 0.02
 
 
 def losses(own: Primitives, bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
-    """(B,) in the widest dtype, of z (B, D) and prototypes (K, D), NaN for a row that is not finite; ``own`` sums and smooths."""
+    """(B,) in the widest dtype, of z (B, D) and prototypes (K, D); NaN for a row that is not finite. ``own`` is the backend."""
     if torch.compiler.is_compiling() or transforms.is_at_work():
         return _differentiable(bmu, z, prototypes, row_factors, col_factors) + poison(z, prototypes)
     return _Losses.apply(z, prototypes, bmu, row_factors, col_factors, own)
