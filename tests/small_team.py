@@ -46,6 +46,24 @@ def steps() -> None:
                 assert relative_error(one.double(), other.double()) <= 1e-6
 
 
+def pairs() -> None:
+    """As ``steps``, of the distances whose pairs are computed one by one."""
+    for batch, grid, dim, temperature in CASES[:3]:
+        z, prototypes = torch.randn(batch, dim), torch.randn(grid.num_prototypes, dim)
+        for distance in ("euclidean", "manhattan"):
+            first, *others = (run("cpu", z, prototypes, grid, temperature, distance=distance) for _ in range(3))
+            for result in others:
+                assert all(torch.equal(a, b) for a, b in zip(result, first, strict=True)), (batch, grid, dim)
+            true = run("reference", z.double(), prototypes.double(), grid, temperature, distance=distance)
+            assert torch.equal(first.bmu, true.bmu)
+            for ours, theirs in (
+                (first.loss, true.loss),
+                (first.grad_z, true.grad_z),
+                (first.grad_prototypes, true.grad_prototypes),
+            ):
+                assert relative_error(ours, theirs) <= 1e-5, (batch, grid, dim, distance)
+
+
 def within_a_parallel_region() -> None:
     """The same from two threads of a region of the OpenMP runtime that the kernels use: theirs are regions within it."""
     with open("/proc/self/maps") as maps:
@@ -57,6 +75,7 @@ def within_a_parallel_region() -> None:
     def body(_: object) -> None:
         try:
             steps()
+            pairs()
         except BaseException as error:
             errors.append(repr(error))
 
@@ -67,5 +86,6 @@ def within_a_parallel_region() -> None:
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]))
     steps()
+    pairs()
     if len(sys.argv) > 2:
         within_a_parallel_region()

@@ -49,8 +49,8 @@ def som_loss(
             it is not positive the loss is NaN.
         distance: "cosine", ``1 - z.w / (|z| |w|)``, a row of zeros has distance 1 to everything; "sqeuclidean",
             ``|z - w|^2``; "euclidean", its root, and "manhattan", the sum of absolute differences, without a gradient where the
-            distance is 0. The kernels compute the cosine; all others are PyTorch operations, and of the last two each pair is
-            computed, in O(B D + K D) memory.
+            distance is 0. Of the last two each pair is computed, in O(B D + K D) memory: by kernels of "cpu" and "triton",
+            elsewhere and in fp64 by PyTorch operations.
         neighborhood: "gaussian"; "bubble"; "mexican_hat", whose weights are negative beyond T; "triangle";
             "manhattan_gaussian", on a rectangular topology. Formulas: ``neighborhoods.neighborhood``. "bubble" and
             "manhattan_gaussian" read the value of a temperature that is a tensor, which waits for the device; a compiler gets

@@ -35,6 +35,7 @@ TESTED = {
     "avx512bf16": (
         *("contract/test_primitives.py", "ops/test_adversarial.py"),
         "ops/test_fuzz.py::test_contract_of_cpu[avx512bf16]",
+        "cpu/test_pairs.py",
     ),
 }
 
@@ -62,7 +63,7 @@ def run_tests(module: Path, instruction_set: str) -> subprocess.CompletedProcess
         "-p",
         "no:cacheprovider",
         "-k",
-        "cpu or pruning or exactness",
+        "cpu or pruning or exactness or pairs",
         "-m",
         "not slow",
         "--cases=3",

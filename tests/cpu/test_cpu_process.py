@@ -45,11 +45,14 @@ _SHORT_OF_MEMORY = """
 import resource
 import torch
 from vitsom_fast import Grid, find_bmu, som_loss
+from vitsom_fast.backends import cpu
+from vitsom_fast.neighborhoods import neighborhood
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
 z, prototypes, grid = torch.randn(6000, 96), torch.randn(4096, 96), Grid(64, 64)
 expected = find_bmu(z, prototypes, backend="cpu")[0]
+few, factors = z[:50], neighborhood(grid, 3.0, device=z.device)
 failed = 0
 for megabytes in (0.05, 0.2, 0.5, 1, 2, 3, 4, 6, 8, 12):
     with open("/proc/self/statm") as file:
@@ -58,6 +61,9 @@ for megabytes in (0.05, 0.2, 0.5, 1, 2, 3, 4, 6, 8, 12):
     try:
         som_loss(z, prototypes, grid, 3.0, backend="cpu")
         find_bmu(z, prototypes, backend="cpu")
+        pairs = cpu.pair_losses(few, prototypes, expected[:50], *factors, "euclidean")
+        cpu.pair_gradients(pairs, few, prototypes, expected[:50], *factors, "manhattan", True, True)
+        cpu.search_manhattan(few, prototypes)
     except (MemoryError, RuntimeError) as error:  # the second from PyTorch, for a result
         assert isinstance(error, MemoryError) or "memory" in str(error), error
         failed += 1

@@ -10,7 +10,7 @@ namespace vitsom {
 namespace VITSOM_ISA {
 
 // Of a tile at most; whole groups and blocks of every instruction set. And the features whose differences are added up at a time:
-// so long a chain of additions is wrong by 2^-20 of its sum at most, on average by 2^-22.
+// so long a chain of additions of one sign is wrong by 2^-17 of its sum at most, by 2^-22 as a rule.
 constexpr std::int64_t SAMPLES = 192, UNITS = 128, FEATURES = 128;
 constexpr std::int64_t GROUPS = SAMPLES / TILE_ROWS, BLOCKS = UNITS / TILE_COLS;
 constexpr unsigned ALL_LANES = (1u << WIDTH) - 1;

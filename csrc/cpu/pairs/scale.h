@@ -35,7 +35,7 @@ __attribute__((noinline)) inline float largest_of_row(Row x, std::int64_t n) {
 }
 
 // What latents and prototypes are multiplied with. Squared, the largest is then about 2^80, as is a sum of 2^40 of them, and a
-// difference of 2^-100 of the largest is a number. Sums of magnitudes are left as they are but next to the end of fp32. `rows` has
+// difference of 2^-100 of the largest is a number. Sums of magnitudes are left as they are but next to the ends of fp32. `rows` has
 // room for a number of each of both.
 inline float scale_of_pairs(const Problem& p, PairDistance distance, float* rows, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
@@ -45,7 +45,7 @@ inline float scale_of_pairs(const Problem& p, PairDistance distance, float* rows
     float most = 0;
     for (std::int64_t i = 0; i < p.batch + p.num_prototypes; ++i) most = rows[i] > most ? rows[i] : most;
     const int exponent = exponent_of(most);
-    if (distance == PairDistance::manhattan) return exponent > 80 ? static_cast<float>(power_of_two(80 - exponent)) : 1.0f;
+    if (distance == PairDistance::manhattan && exponent >= -80 && exponent <= 80) return 1.0f;
     return static_cast<float>(power_of_two(exponent < -80 ? 120 : 40 - exponent));
 }
 
