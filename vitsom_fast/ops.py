@@ -57,7 +57,7 @@ def _find_bmu(
     if distance == "cosine" and k == 1:
         return own.search(z, prototypes, rows, cols)
     is_served = z.dtype != torch.float64
-    if is_served and (distance, k) in getattr(own, "PAIR_SEARCHES", ()):
+    if is_served and hasattr(own, "searches_pairs") and own.searches_pairs(distance, k, z.shape[0] * prototypes.shape[0]):
         bmu, nearest = own.pair_search(z, prototypes, distance, k)
     elif is_served and k == 1 and backend != "torch" and len(z) > 0 and _may_lift(z, distance):
         return lifted.search(own.search, z, prototypes, rows, cols, distance, own)

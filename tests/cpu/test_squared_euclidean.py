@@ -1,5 +1,5 @@
-"""The squared Euclidean distance in the CPU kernels: lifted rows, and losses and gradients by the kernels of the cosine, which say
-where fp32 is not enough."""
+"""The squared Euclidean distance in the CPU kernels: lifted rows, and losses and gradients by the kernels of the cosine, which
+say where fp32 is not enough."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ cannot be used, ``unavailable()`` on this machine and ``unsupported(spec)`` for 
 ``som_backward`` and what the one keeps for the other, ``context_size``, a number of ``CONTEXT_DTYPE``, and ``attraction_rows``,
 the number of rows of its attraction, in whatever order it likes. ``pair_losses`` and ``pair_gradients``, where it has them, are
 the losses under distances that do not factorise (``vitsom_fast.pair_ops``), for all dtypes but fp64; ``pair_search`` is the
-search that goes through all pairs, for the distances and numbers of units that ``PAIR_SEARCHES`` names. "reference" is no such
+search that goes through all pairs, where ``searches_pairs`` says that it is the one to take. "reference" is no such
 module: it is ``vitsom_fast.reference`` with PyTorch's own autograd.
 """
 

@@ -66,7 +66,9 @@ def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple
     return bmu, distance
 
 
-PAIR_SEARCHES = {("manhattan", 1)}
+def searches_pairs(distance: str, k: int, pairs: int) -> bool:
+    """Whether ``pair_search`` is the one to take for the k nearest units by this distance, of so many pairs."""
+    return distance == "manhattan" and k == 1
 
 
 def pair_search(z: Tensor, prototypes: Tensor, distance: str, k: int) -> tuple[Tensor, Tensor]:

@@ -23,11 +23,11 @@ from vitsom_fast.kernels.context import size as context_size
 
 # The primitives that no kernel of its own serves.
 __all__ = [
-    "PAIR_SEARCHES",
     "pair_gradients",
     "pair_losses",
     "pair_search",
     "search",
+    "searches_pairs",
     "smooth",
     "som_backward",
     "som_forward",
@@ -134,8 +134,14 @@ def som_backward(
     return _run(_modules().passes.backward, inputs, scale, for_z, for_prototypes)
 
 
-# Under the Euclidean distance, too: of near pairs a search by products is off by more than the contract allows.
-PAIR_SEARCHES = {("manhattan", 1), ("manhattan", 2), ("euclidean", 1), ("euclidean", 2), ("sqeuclidean", 2)}
+# Pairs of a search under the squared Euclidean distance up to which its one launch ends before the many of a lifted search.
+_FEW_PAIRS = 1 << 24
+
+
+def searches_pairs(distance: str, k: int, pairs: int) -> bool:
+    """Whether ``pair_search`` is the one to take for the k nearest units by this distance, of so many pairs. Under the
+    Euclidean distance it always is: of near pairs a search by products is off by more than the contract allows."""
+    return distance in ("euclidean", "manhattan") or (distance == "sqeuclidean" and (k == 2 or pairs <= _FEW_PAIRS))
 
 
 def pair_search(z: Tensor, prototypes: Tensor, distance: str, k: int) -> tuple[Tensor, Tensor]:
