@@ -37,7 +37,7 @@ __attribute__((noinline)) inline float largest_of_row(Row x, std::int64_t n) {
 // What latents and prototypes are multiplied with. Squared, the largest is then about 2^80, as is a sum of 2^40 of them, and a
 // difference of 2^-100 of the largest is a number. Sums of magnitudes are left as they are but next to the ends of fp32. `rows` has
 // room for a number of each of both.
-inline float scale_of_pairs(const Problem& p, PairDistance distance, float* rows, int threads) {
+inline float scale_of_pairs(const Problem& p, PairDistance distance, float* rows, [[maybe_unused]] int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (std::int64_t i = 0; i < p.batch + p.num_prototypes; ++i) {
         rows[i] = largest_of_row(i < p.batch ? row(p.z, i) : row(p.prototypes, i - p.batch), p.dim);
