@@ -54,13 +54,14 @@ def _find_bmu(
         bmu, nearest = search_nearest(z, prototypes, distance, k, missing.rows)
         return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())
     own: Any = backends.get(backend)
-    if distance == "cosine" and k == 1:
-        return own.search(z, prototypes, rows, cols)
+    search = getattr(own, "search" if k == 1 else "search_two", None)
+    if search is not None and distance == "cosine":
+        return search(z, prototypes, rows, cols)
     is_served = z.dtype != torch.float64
     if is_served and hasattr(own, "searches_pairs") and own.searches_pairs(distance, k, z.shape[0] * prototypes.shape[0]):
         bmu, nearest = own.pair_search(z, prototypes, distance, k)
-    elif is_served and k == 1 and backend != "torch" and len(z) > 0 and _may_lift(z, distance):
-        return lifted.search(own.search, z, prototypes, rows, cols, distance, own)
+    elif is_served and search is not None and backend != "torch" and len(z) > 0 and _may_lift(z, distance):
+        return lifted.search(search, z, prototypes, rows, cols, distance, own)
     else:
         bmu, nearest = search_nearest(z, prototypes, distance, k)
     return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())

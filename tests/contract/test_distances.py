@@ -100,8 +100,9 @@ def test_nearest_two(any_backend: str, distance: str, kind: str) -> None:
     assert (nearest[:, 0] <= nearest[:, 1]).all()
 
 
-def test_a_map_of_one_unit_has_no_second(any_backend: str) -> None:
-    bmu, nearest = search(any_backend, torch.randn(3, 4), torch.randn(1, 4), k=2)
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_map_of_one_unit_has_no_second(any_backend: str, distance: str) -> None:
+    bmu, nearest = search(any_backend, torch.randn(3, 4), torch.randn(1, 4), distance=distance, k=2)
     assert bmu[:, 0].tolist() == [0, 0, 0]
     assert nearest[:, 0].isfinite().all()
     assert nearest[:, 1].isnan().all()
@@ -343,8 +344,9 @@ def test_autocast_around_the_backward_pass(backend: str, distance: str, weighted
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_one_unit_that_is_finite_is_the_nearest(distance: str) -> None:
-    bmu, nearest = find_bmu(torch.tensor([[1.0, 0.5]]), torch.tensor([[torch.nan, 0.0], [1.0, 0.0]]), distance=distance, k=2)
+def test_one_unit_that_is_finite_is_the_nearest(backend: str, distance: str) -> None:
+    z, prototypes = torch.tensor([[1.0, 0.5]]), torch.tensor([[torch.nan, 0.0], [1.0, 0.0]])
+    bmu, nearest = search(backend, z, prototypes, distance=distance, k=2)
     assert bmu[0, 0] == 1
     assert nearest[0, 0].isfinite()
     assert nearest[0, 1].isnan()
@@ -450,10 +452,11 @@ def test_units_are_those_of_fp64(backend: str, distance: str) -> None:
     for seed in range(60):
         kind, z, prototypes, grid = distances.case(seed)
         if z.isfinite().all() and prototypes.isfinite().all() and z.shape[0] * prototypes.numel() < 1e7:
-            bmu, _ = find_bmu(z.to(device), prototypes.to(device), distance=distance, grid=grid, backend=backend)
-            regret, lowest = distances.judge(z, prototypes, bmu.cpu(), distance)
-            assert regret <= (1e-12 if on_cpu else 1e-6), (seed, kind)
-            assert lowest or not on_cpu, (seed, kind)
+            for k in (1, 2):
+                units, _ = find_bmu(z.to(device), prototypes.to(device), distance=distance, grid=grid, k=k, backend=backend)
+                regret, lowest = distances.judge(z, prototypes, units.cpu(), distance)
+                assert regret <= (1e-12 if on_cpu else 1e-6), (seed, kind, k)
+                assert lowest or not on_cpu, (seed, kind, k)
             kinds.add(kind)
     assert kinds == set(distances.KINDS)
 

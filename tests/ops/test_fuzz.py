@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,12 @@ def _distance_below_zero(z: Tensor, prototypes: Tensor, result: Result) -> Resul
     return result[0], torch.where(z[:, 0] > 1, -1e-7, result[1])
 
 
+def _the_first_twice(z: Tensor, prototypes: Tensor, result: Result) -> Result:
+    two = result[0].clone()
+    two[z[:, 0] > 1, 1] = two[z[:, 0] > 1, 0]
+    return two, result[1]
+
+
 def _loss_off(z: Tensor, prototypes: Tensor, result: Result) -> Result:
     return result[0] * (1 + 1e-4 * (z[:, 0] > 1).any()), result[1]
 
@@ -77,6 +84,7 @@ FAULTS = [
     ("regret", "find_bmu", _second_best),
     ("index", "find_bmu", _index_out_of_range),
     ("range", "find_bmu", _distance_below_zero),
+    ("second regret", "find_bmu", _the_first_twice),
     ("loss", "som_loss", _loss_off),
     ("grad z", "som_loss", _gradient_off),
     ("repeated", "som_loss", _other_bits),
@@ -95,7 +103,13 @@ def test_a_planted_fault_is_found_and_reduced(
     case = Case(seed=5, backend="torch", batch=20, rows=4, cols=6, dim=7, layout="transposed", temperature=2.5, mode="again")
     assert not failures(case)
     right = getattr(outputs, function)
-    monkeypatch.setattr(outputs, function, lambda z, w, *rest, **named: fault(z, w, right(z, w, *rest, **named)))
+
+    def planted(z: Tensor, w: Tensor, *rest: Any, **named: Any) -> Result:
+        result = right(z, w, *rest, **named)
+        is_for_two = what.startswith("second")
+        return fault(z, w, result) if is_for_two == (named.get("k") == 2) else result
+
+    monkeypatch.setattr(outputs, function, planted)
     (found, failure), *_ = fuzz.soak("planted", iter([case]), failures)
     assert (found, failure.what) == (case, what)
     assert "seed 5" in capsys.readouterr().out
@@ -114,13 +128,13 @@ def test_the_last_of_ties_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = outputs.find_bmu
     case = Case(seed=0, backend="torch", batch=9, rows=2, cols=4, dim=5, twists=("duplicates",))
 
-    def last(z: Tensor, prototypes: Tensor, **named: str) -> Result:
+    def last(z: Tensor, prototypes: Tensor, **named: Any) -> Result:
         bmu, distance = right(z, prototypes.flip(0), **named)
         return len(prototypes) - 1 - bmu, distance
 
     assert not failures(case)
     monkeypatch.setattr(outputs, "find_bmu", last)
-    assert [failure.what for failure in failures(case)] == ["tie"]
+    assert [failure.what for failure in failures(case)] == ["tie", "second tie"]
 
 
 @pytest.mark.parametrize(

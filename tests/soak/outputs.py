@@ -15,10 +15,12 @@ from vitsom_fast import find_bmu, som_loss
 
 
 class Output(NamedTuple):
-    """A search and a step; a gradient that was not asked for is None."""
+    """Searches for one unit and for two, and a step; a gradient that was not asked for is None."""
 
     bmu: Tensor
     distance: Tensor
+    two: Tensor
+    two_distances: Tensor
     loss: Tensor
     bmu_of_step: Tensor
     grad_z: Tensor | None = None
@@ -64,7 +66,7 @@ def _run(case: Case, z: Tensor, prototypes: Tensor) -> Output:
         loss, bmu = som_loss(z, prototypes, case.grid, temperature, reduction=case.reduction, backend=case.backend)
         return loss * case.grad_output, bmu
 
-    search = find_bmu(z, prototypes, backend=case.backend)
+    search = (*find_bmu(z, prototypes, backend=case.backend), *find_bmu(z, prototypes, k=2, backend=case.backend))
     if case.mode == "no gradients":
         with torch.no_grad():
             return Output(*search, *loss_of(z, prototypes))

@@ -28,7 +28,10 @@ class Primitives(Protocol):
     def search(self, z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
         """BMU (B,) int64, the lowest index on ties, and distance (B,) in the accumulation dtype, of z (B, D) among the
         prototypes (K, D). A row that is not finite gets an index within range and the distance NaN. ``rows`` and ``cols`` are
-        those of the grid, 0 where there is none: they may save time, and never change what is found."""
+        those of the grid, 0 where there is none: they may save time, and never change what is found.
+
+        A backend may have ``search_two`` as well, the same for the nearest two: (B, 2) each, the nearest first; what there is
+        no unit for is 0 with the distance NaN. Elsewhere they are found in PyTorch operations (``distances.nearest``)."""
 
     def sum_by_bmu(self, x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Tensor]:
         """Sums (K, D) and counts (K,) of the rows x (B, D) of every BMU (B,), in the accumulation dtype. Repeatable bit for

@@ -62,8 +62,17 @@ def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple
     problem, _keep = _problem(z, prototypes, rows, cols)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=_CPU)
     distance = torch.empty(z.shape[0], dtype=torch.float32, device=_CPU)
-    _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
+    _cpu.find_bmu(problem, 1, bmu.data_ptr(), distance.data_ptr())
     return bmu, distance
+
+
+def search_two(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
+    """The nearest two units (B, 2) int64 of each row, the nearest first, and their distances (B, 2) fp32, in one search."""
+    problem, _keep = _problem(z, prototypes, rows, cols)
+    units = torch.empty(z.shape[0], 2, dtype=torch.int64, device=_CPU)
+    distance = torch.empty(z.shape[0], 2, dtype=torch.float32, device=_CPU)
+    _cpu.find_bmu(problem, 2, units.data_ptr(), distance.data_ptr())
+    return units, distance
 
 
 def searches_pairs(distance: str, k: int, pairs: int) -> bool:
@@ -100,14 +109,14 @@ def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
     return out
 
 
-def search_counts(z: Tensor, prototypes: Tensor) -> dict[str, int]:
-    """How the search of these inputs goes: the rows of z that each of its passes decides, "pruned" those that look into a few
-    tiles of the map only, the others by the dtype that they multiply in; the "candidates", prototypes that were scored anew
-    because bounds could not rule them out; the "tiles" of 16 prototypes that the pruned rows looked into."""
+def search_counts(z: Tensor, prototypes: Tensor, wanted: int = 1) -> dict[str, int]:
+    """How the search of these inputs, for so many units of a row, goes: the rows of z that each of its passes decides, "pruned"
+    those that look into a few tiles of the map only, the others by the dtype that they multiply in; the "candidates", prototypes
+    that were scored anew because bounds could not rule them out; the "tiles" of 16 prototypes that the pruned rows looked into."""
     problem, _keep = _problem(z, prototypes)
-    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=_CPU)
-    distance = torch.empty(z.shape[0], dtype=torch.float32, device=_CPU)
-    counts = _cpu.find_bmu(problem, bmu.data_ptr(), distance.data_ptr())
+    bmu = torch.empty(z.shape[0], wanted, dtype=torch.int64, device=_CPU)
+    distance = torch.empty(z.shape[0], wanted, dtype=torch.float32, device=_CPU)
+    counts = _cpu.find_bmu(problem, wanted, bmu.data_ptr(), distance.data_ptr())
     return {name: getattr(counts, name) for name in ("pruned", "int8", "bf16", "fp32", "fp64", "candidates", "tiles")}
 
 

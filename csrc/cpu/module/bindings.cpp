@@ -86,8 +86,10 @@ void check_units(const std::int64_t* bmu, std::int64_t batch, std::int64_t num_p
     }
 }
 
-SearchCounts find_bmu(const Problem& p, std::uintptr_t bmu, std::uintptr_t distance) {
-    return run([&, &k = kernels()] { return vitsom::find_bmu(k, p, address<std::int64_t>(bmu), address<float>(distance)); });
+SearchCounts find_bmu(const Problem& p, int wanted, std::uintptr_t bmu, std::uintptr_t distance) {
+    return run([&, &k = kernels()] {
+        return vitsom::find_bmu(k, p, wanted, address<std::int64_t>(bmu), address<float>(distance));
+    });
 }
 
 void som_forward(

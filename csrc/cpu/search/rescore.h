@@ -1,6 +1,7 @@
-// The scores of candidates, as exact as it takes: in fp32 at first, and in fp64 those that could still be the BMU.
+// The scores of candidates, as exact as it takes: in fp32 at first, and in fp64 those that could still be wanted.
 #pragma once
 
+#include "cpu/search/nearest.h"
 #include "cpu/simd/packing.h"
 
 namespace vitsom {
@@ -11,9 +12,9 @@ constexpr float UNDECIDED = __builtin_inff();
 
 // Where the search of one sample stands.
 struct Leader {
-    float& threshold;  // a score that the BMU reaches, in units of the cosine less `offset`; inf: nothing does
-    double& best;      // the cosine of the best candidate so far
-    std::int64_t& bmu;
+    float& threshold;  // a score that every wanted unit reaches, in units of the cosine less `offset`; inf: nothing does
+    Nearest& nearest;
+    int wanted;
     double offset;
     double slack;  // of a threshold in fp32
 
@@ -22,10 +23,8 @@ struct Leader {
     }
 
     void meet(double cosine, std::int64_t index) {
-        if (!(cosine > best || (cosine == best && index < bmu))) return;
-        best = cosine;
-        bmu = index;
-        raise(cosine - offset - slack);
+        nearest.meet(cosine, index);
+        raise(nearest.score[wanted - 1] - offset - slack);
     }
 };
 
@@ -50,7 +49,7 @@ __attribute__((noinline)) void multiply_candidates(
     for (int c = 0; c < MOST; ++c) products[c] = sum(sums[c]);
 }
 
-// Up to MOST prototypes, of these indices.
+// Up to MOST prototypes, of these indices, all different.
 template <int MOST>
 void rescore(
     const Problem& p, Row z, double inverse_z, const double* inverse, const std::int64_t* candidates, std::int64_t n,
@@ -67,10 +66,13 @@ void rescore(
     with_elements(z, [&](const auto* elements) { multiply_candidates<MOST>(p.dim, elements, factor, prototype, close); });
     // The roundings of a unit's elements, of a chain and of the sum over its lanes.
     const double bound = static_cast<double>(p.dim / WIDTH + 10) * 0x1p-24 + leader.slack;
+    double first = -__builtin_inf(), second = first;
     for (std::int64_t c = 0; c < n; ++c) {
         close[c] = close[c] * 0x1p32 * inverse_of[c] - leader.offset;
-        leader.raise(close[c] - bound);
+        if (close[c] > second) second = close[c] > first ? first : close[c];
+        if (close[c] > first) first = close[c];
     }
+    leader.raise((leader.wanted == 1 ? first : second) - bound);
     for (std::int64_t c = 0; c < n; ++c) {
         if (!(close[c] + bound >= leader.threshold)) continue;
         leader.meet(dot(z, prototype[c], p.dim) * inverse_z * inverse_of[c], index[c]);
@@ -81,11 +83,10 @@ void rescore(
 inline void rescore_all(
     const Problem& p, Row z, double inverse_z, const double* inverse, const std::int64_t* candidates, std::int64_t n,
     Leader leader) {
-    if (n == 1) {
+    for (; n > 0 && n <= leader.wanted; ++candidates, --n) {  // none of which rules out another
         double inverse_of;
         __atomic_load(inverse + *candidates, &inverse_of, __ATOMIC_RELAXED);
         leader.meet(dot(z, row(p.prototypes, *candidates), p.dim) * inverse_z * inverse_of, *candidates);
-        return;
     }
     for (; n > 4; candidates += 8, n -= 8) rescore<8>(p, z, inverse_z, inverse, candidates, smaller(n, 8), leader);
     if (n > 0) rescore<4>(p, z, inverse_z, inverse, candidates, n, leader);

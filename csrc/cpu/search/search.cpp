@@ -26,16 +26,16 @@ SearchCounts search(const Kernels& kernels, const Problem& p, const SearchOutput
     return counts;
 }
 
-SearchCounts find_bmu(const Kernels& kernels, const Problem& p, std::int64_t* bmu, float* distance) {
-    SearchOutput found{bmu, nullptr, nullptr, nullptr};
+SearchCounts find_bmu(const Kernels& kernels, const Problem& p, int wanted, std::int64_t* bmu, float* distance) {
+    SearchOutput found{bmu, nullptr, nullptr, nullptr, wanted};
     Arena arena;
     lay_out(arena, [&](Arena& a) {
         found.inverse_z = a.take<double>(p.batch);
         found.inverse_prototype = a.take<double>(p.num_prototypes);
-        found.score = a.take<double>(p.batch);
+        found.score = a.take<double>(p.batch * wanted);
     });
     const SearchCounts counts = search(kernels, p, found);
-    for (std::int64_t i = 0; i < p.batch; ++i) {
+    for (std::int64_t i = 0; i < p.batch * wanted; ++i) {
         // Of rows that are the same, or opposite, roundings leave 1e-16 below 0, or above 2.
         const double d = 1 - found.score[i];
         distance[i] = !(d <= 3) ? __builtin_nanf("") : d < 0 ? 0 : d > 2 ? 2 : static_cast<float>(d);

@@ -7,7 +7,7 @@ namespace vitsom {
 
 SearchCounts search(const Kernels&, const Problem&, const SearchOutput&);
 
-// BMU and distance of each sample.
-SearchCounts find_bmu(const Kernels&, const Problem&, std::int64_t* bmu, float* distance);  // [batch], [batch]
+// BMU and distance of each sample, or with 2 wanted those of the nearest two units, the nearest first.
+SearchCounts find_bmu(const Kernels&, const Problem&, int wanted, std::int64_t* bmu, float* distance);  // [batch * wanted] each
 
 }  // namespace vitsom

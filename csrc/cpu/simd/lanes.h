@@ -60,6 +60,36 @@ inline float sum(Vec v) {
     return v[0] + v[1];
 }
 
+// The two largest of many numbers, of which equal ones count each; what is NaN counts as none.
+struct LargestTwo {
+    float first = -__builtin_inff(), second = -__builtin_inff();
+
+    void note(float x) {
+        if (x > second) second = x > first ? first : x;
+        if (x > first) first = x;
+    }
+};
+
+// The same, lane by lane.
+struct LanesLargestTwo {
+    Vec first = splat(-__builtin_inff()), second = first;
+
+    void note(Vec x) {
+        second = larger_of(first < x ? first : x, second);
+        first = larger_of(x, first);
+    }
+
+    void give_to(LargestTwo& all) const {
+        float firsts[WIDTH], seconds[WIDTH];
+        store(firsts, first);
+        store(seconds, second);
+        for (int lane = 0; lane < WIDTH; ++lane) {
+            all.note(firsts[lane]);
+            all.note(seconds[lane]);
+        }
+    }
+};
+
 // The lanes of a comparison that hold, a bit each.
 #if !defined(__AVX512F__)
 inline unsigned bits_of(Ints holds) {

@@ -1,4 +1,4 @@
-"""The nearest unit in squared Euclidean distance, by a search that knows the cosine alone.
+"""The nearest unit, or the nearest two, in squared Euclidean distance, by a search that knows the cosine alone.
 
 ``|z - w|^2`` is least where ``z . w - |w|^2 / 2`` is largest. With ``-|w|^2 / 2`` as one more feature of each prototype, and
 another that makes all of them equally long, that is the cosine of the two: the same kernels, with their codes, bounds and
@@ -34,12 +34,17 @@ def search(
     own: Search, z: Tensor, prototypes: Tensor, rows: int, cols: int, distance: str, backend: Any = None
 ) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and distance (B,) fp32, "sqeuclidean" or "euclidean", of z (B, D) among the prototypes (K, D), neither in
-    fp64; ``own`` is the search by cosine of a backend, which may have a ``lift`` and ``squared_distances`` of its own."""
+    fp64; ``own`` is the search by cosine of a backend, which may have a ``lift`` and ``squared_distances`` of its own. Where it
+    finds two units, both are (B, 2)."""
     forms: tuple[Any, Any] = getattr(backend, "lift", lift), getattr(backend, "squared_distances", squared_distances)
     lifted_z, lifted_prototypes = forms[0](z, prototypes)
-    bmu, _ = own(lifted_z, lifted_prototypes, rows, cols)
-    squared = forms[1](z, prototypes, bmu)
-    return bmu, (squared if distance == "sqeuclidean" else squared.sqrt_()).float()
+    units, nearest = own(lifted_z, lifted_prototypes, rows, cols)
+    if units.dim() == 1:
+        squared = forms[1](z, prototypes, units)
+    else:
+        units, squared = _two_in_order(units, *(forms[1](z, prototypes, unit) for unit in units.unbind(dim=1)))
+        squared[:, 1] += 0 * nearest[:, 1]  # NaN where there is no second unit
+    return units, (squared if distance == "sqeuclidean" else squared.sqrt_()).float()
 
 
 def squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:
@@ -50,6 +55,14 @@ def squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:
         squared[part] = difference.square_().sum(dim=1)
     # Of a row that is not finite the distance is NaN; one that is may be too far for a square in fp64.
     return squared.add_(0 * z.sum(dim=1, dtype=squared.dtype))
+
+
+def _two_in_order(units: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Two units of each sample and their distances, (B, 2) each, the nearest first: of lifted rows, which are not of exactly
+    the same length, those that are as near may come in either order."""
+    swapped = ((second < first) | ((second == first) & (units[:, 1] < units[:, 0])))[:, None]  # [B, 1]
+    squared = torch.stack([first, second], dim=1)
+    return torch.where(swapped, units.flip(1), units), torch.where(swapped, squared.flip(1), squared)
 
 
 def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
-// The prototypes that may be the BMU of a sample, as far as scores in fp32 can tell.
+// The prototypes that may be among the wanted units of a sample, as far as scores in fp32 can tell.
 //
 // A score is within a known bound of the true one, so that a prototype whose score is below the best by twice that bound cannot be
-// the BMU. Of 16384 random prototypes 1.001 are left, on average, and only where there are two are they scored in fp64. Of a map of
-// as many that was fitted to photo patches 15 are left, of one sample in ten 60: a list that is full is scored, and only the best
-// of it stays.
+// the BMU, nor one of the nearest two if it is that far below the second best. Of 16384 random prototypes 1.001 are left, on
+// average, and only where there are two are they scored in fp64. Of a map of as many that was fitted to photo patches 15 are left,
+// of one sample in ten 60: a list that is full is scored, and only the best of it stays.
 #pragma once
 
 #include "cpu/runtime/arena.h"
@@ -28,29 +28,38 @@ struct Contender {
 
 // What is known of a sample and a part of the prototypes.
 struct Contest {
-    double best;          // cosine of the best that was scored in fp64, -inf if none was
-    std::int64_t bmu;     // its index
+    Nearest nearest;      // of those that were scored in fp64
     std::int64_t scored;  // how many were
     std::int32_t count;
     Contender list[MOST_CONTENDERS];  // [count] to be scored, or not
+
+    // Those of the list; returns how many they are.
+    std::int64_t indices(std::int64_t (&index)[MOST_CONTENDERS]) const {
+        for (std::int32_t c = 0; c < count; ++c) index[c] = list[c].index;
+        return count;
+    }
 };
 
 // Those of all samples, among a part of the prototypes. `exact(i, index, n, leader)` scores n prototypes for sample i.
 struct Contenders {
-    float* floor;    // [batch] a score that the BMU reaches
-    Contest* of;     // [batch]
-    float error;     // of a score
+    float* floor;      // [batch] a score that every wanted unit reaches
+    Contest* of;       // [batch]
+    LargestTwo* seen;  // [batch] scores, where two units are wanted
+    int wanted;        // units of a sample
+    float error;       // of a score
     std::int64_t most_scored;
 
-    static constexpr std::int64_t BYTES = sizeof(float) + sizeof(Contest);  // a sample
+    static constexpr std::int64_t BYTES = sizeof(float) + sizeof(Contest) + sizeof(LargestTwo);  // a sample
 
-    static Contenders take(Arena& arena, std::int64_t batch) { return {arena.take<float>(batch), arena.take<Contest>(batch), 0, 0}; }
+    static Contenders take(Arena& arena, std::int64_t batch, int wanted) {
+        return {arena.take<float>(batch), arena.take<Contest>(batch), arena.take<LargestTwo>(wanted > 1 ? batch : 0), wanted, 0, 0};
+    }
 
     void start(std::int64_t i, float lowest) const {
         floor[i] = lowest;
-        of[i].best = -__builtin_inf();
-        of[i].bmu = of[i].scored = 0;
-        of[i].count = 0;
+        of[i].nearest = Nearest::none();
+        of[i].scored = of[i].count = 0;
+        if (wanted > 1) seen[i] = {};
     }
 
     // What is known of sample i, which will be wanted soon.
@@ -62,6 +71,12 @@ struct Contenders {
 
     void raise(std::int64_t i, float score) const {
         if (score > floor[i]) floor[i] = score;
+    }
+
+    // Scores of prototypes that were not seen before, where two units are wanted.
+    void see_two(std::int64_t i, const LanesLargestTwo& scores) const {
+        scores.give_to(seen[i]);
+        raise(i, seen[i].second - 2 * error);
     }
 
     // Those of the TILE_COLS prototypes from `first` on that have a bit in `lanes`.
@@ -89,9 +104,8 @@ struct Contenders {
     void settle(std::int64_t i, const Exact& exact) const {
         Contest& contest = of[i];
         std::int64_t index[MOST_CONTENDERS];
-        for (std::int32_t c = 0; c < contest.count; ++c) index[c] = contest.list[c].index;
         float reached = floor[i] + error;
-        exact(i, index, contest.count, Leader{reached, contest.best, contest.bmu, 0, SCORE_SLACK});
+        exact(i, index, contest.indices(index), Leader{reached, contest.nearest, wanted, 0, SCORE_SLACK});
         raise(i, reached - error);
         contest.scored += contest.count;
         contest.count = 0;

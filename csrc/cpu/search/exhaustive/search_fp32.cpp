@@ -1,4 +1,4 @@
-// The search in fp32: a matrix product whose epilogue notes what may be the BMU. No score outlives its block.
+// The search in fp32: a matrix product whose epilogue notes what may be wanted. No score outlives its block.
 //
 // Prototypes are packed a group at a time, their norms computed while they are at hand and applied to the scores; latents are
 // normalised and packed before, or where a part has but one group, a tile at a time: 512 latents of 49152 features would be
@@ -60,14 +60,14 @@ inline SearchPlan plan_search(const Problem& p, std::int64_t batch) {
     return plan;
 }
 
-inline void take_search(Arena& arena, const Problem& p, SearchPlan& plan) {
+inline void take_search(Arena& arena, const Problem& p, int wanted, SearchPlan& plan) {
     plan.packed_z = arena.take<float>(plan.packs_tiles ? plan.parts() * plan.block_dim * TILE_ROWS : plan.batch * p.dim);
     plan.packed = arena.take<float>(plan.parts() * plan.packed_size());
     plan.partial = arena.take<float>(plan.parts() * plan.partial_size(p.dim));
     plan.first_floor = arena.take<float>(plan.batch);
     Contenders* contenders = arena.take<Contenders>(plan.prototype_parts);
     for (int part = 0; part < plan.prototype_parts; ++part) {
-        Contenders taken = Contenders::take(arena, plan.batch);
+        Contenders taken = Contenders::take(arena, plan.batch, wanted);
         taken.error = score_error(p.dim);
         taken.most_scored = larger(4 * MOST_CONTENDERS, plan.panels_a_part * TILE_COLS / LARGEST_SHARE);
         if (contenders) contenders[part] = taken;
@@ -85,14 +85,21 @@ struct Group {
     bool is_opening;         // the first of a part, of whose scores nothing is known yet
 };
 
-// Whether any score of a panel may be that of a BMU is asked for all rows at once; this is for the row of which it is true.
+// Whether any score of a panel may be that of a wanted unit is asked for all rows at once; this is for the row of which it is true.
 template <class Exact>
 __attribute__((noinline)) void note(
     Vec low, Vec high, std::int64_t i, std::int64_t first, const Contenders& contenders, const Exact& exact) {
     float scores[TILE_COLS];
     store(scores, low);
     store(scores + WIDTH, high);
-    contenders.raise(i, largest(larger_of(low, larger_of(high, splat(-__builtin_inff())))) - 2 * contenders.error);
+    if (contenders.wanted == 1) {
+        contenders.raise(i, largest(larger_of(low, larger_of(high, splat(-__builtin_inff())))) - 2 * contenders.error);
+    } else {
+        LanesLargestTwo seen;
+        seen.note(low);
+        seen.note(high);
+        contenders.see_two(i, seen);
+    }
     contenders.add(i, lanes_reaching(low, high, splat(contenders.floor[i])), first, scores, exact);
 }
 
@@ -102,11 +109,20 @@ void note_opening(
     const float (*scores)[ROWS][TILE_COLS], std::int64_t panels, std::int64_t start, std::int64_t first,
     const Contenders& contenders, const Exact& exact) {
     for (int r = 0; r < ROWS; ++r) {
-        Vec best = splat(-__builtin_inff());
-        for (std::int64_t panel = 0; panel < panels; ++panel) {
-            best = larger_of(load(scores[panel][r]), larger_of(load(scores[panel][r] + WIDTH), best));
+        if (contenders.wanted == 1) {
+            Vec best = splat(-__builtin_inff());
+            for (std::int64_t panel = 0; panel < panels; ++panel) {
+                best = larger_of(load(scores[panel][r]), larger_of(load(scores[panel][r] + WIDTH), best));
+            }
+            contenders.raise(first + r, largest(best) - 2 * contenders.error);
+        } else {
+            LanesLargestTwo seen;
+            for (std::int64_t panel = 0; panel < panels; ++panel) {
+                seen.note(load(scores[panel][r]));
+                seen.note(load(scores[panel][r] + WIDTH));
+            }
+            contenders.see_two(first + r, seen);
         }
-        contenders.raise(first + r, largest(best) - 2 * contenders.error);
         const Vec floor = splat(contenders.floor[first + r]);
         for (std::int64_t panel = 0; panel < panels; ++panel) {
             const Vec low = load(scores[panel][r]), high = load(scores[panel][r] + WIDTH);
@@ -239,14 +255,14 @@ inline void search_part(
     }
 }
 
-// The BMU of sample i of the batch, row `to` of z, out of what all parts have left of the prototypes. False where that is too much.
+// The wanted units of sample i of the batch, row `to` of z, out of what all parts have left of the prototypes. False where that is
+// too much.
 inline bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std::int64_t to, const SearchOutput& result) {
     if (plan.first_floor[i] == UNDECIDED) {  // NaN, or zeros: at a distance of 1 from any prototype that is a number
+        Nearest first = Nearest::none();
         std::int64_t k = result.inverse_z[to] == result.inverse_z[to] ? 0 : p.num_prototypes;
-        while (k < p.num_prototypes && result.inverse_prototype[k] != result.inverse_prototype[k]) ++k;
-        const bool exists = k < p.num_prototypes;
-        result.bmu[to] = exists ? k : 0;
-        if (result.score) result.score[to] = exists ? 0.0 : -__builtin_inf();
+        for (; k < p.num_prototypes && first.score[result.wanted - 1] != 0; ++k) first.meet(0 * result.inverse_prototype[k], k);
+        first.write(result, to);
         return true;
     }
     float least = -__FLT_MAX__;
@@ -255,9 +271,6 @@ inline bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std
         least = floor > least ? floor : least;
     }
     if (least == UNDECIDED) return false;
-    const auto exact = [&](std::int64_t, const std::int64_t* index, std::int64_t n, Leader leader) {
-        rescore_all(p, row(p.z, to), result.inverse_z[to], result.inverse_prototype, index, n, leader);
-    };
     std::int64_t known = 0, last = 0;
     for (int part = 0; part < plan.prototype_parts; ++part) {
         const Contest& contest = plan.contenders[part].of[i];
@@ -265,26 +278,26 @@ inline bool decide(const Problem& p, const SearchPlan& plan, std::int64_t i, std
         known += contest.count + (contest.scored > 0);
         if (contest.count > 0) last = contest.list[0].index;
     }
-    if (known == 1 && !result.score) {
+    if (known == 1 && !result.score) {  // one unit of unknown cosine is wanted
         for (int part = 0; part < plan.prototype_parts; ++part) {
-            if (plan.contenders[part].of[i].scored > 0) last = plan.contenders[part].of[i].bmu;
+            if (plan.contenders[part].of[i].scored > 0) last = plan.contenders[part].of[i].nearest.unit[0];
         }
         result.bmu[to] = last;
         return true;
     }
-    double best = -__builtin_inf();
-    std::int64_t bmu = 0;
-    for (int part = 0; part < plan.prototype_parts; ++part) {
-        plan.contenders[part].raise(i, least);
-        plan.contenders[part].settle(i, exact);
-        const Contest& contest = plan.contenders[part].of[i];
-        if (contest.best > best) {
-            best = contest.best;
-            bmu = contest.bmu;
-        }
+    Nearest nearest = plan.contenders[0].of[i].nearest;
+    for (int part = 1; part < plan.prototype_parts; ++part) {
+        const Nearest& found = plan.contenders[part].of[i].nearest;
+        for (int place = 0; place < result.wanted; ++place) nearest.meet(found.score[place], found.unit[place]);
     }
-    result.bmu[to] = bmu;
-    if (result.score) result.score[to] = best;
+    float reached = least + plan.contenders[0].error;
+    for (int part = 0; part < plan.prototype_parts; ++part) {
+        std::int64_t index[MOST_CONTENDERS];
+        const std::int64_t n = plan.contenders[part].of[i].indices(index);
+        const Leader leader{reached, nearest, result.wanted, 0, SCORE_SLACK};
+        rescore_all(p, row(p.z, to), result.inverse_z[to], result.inverse_prototype, index, n, leader);
+    }
+    nearest.write(result, to);
     return true;
 }
 
@@ -305,7 +318,7 @@ std::int64_t search_fp32(
     Arena arena;
     bool* decided = nullptr;
     lay_out(arena, [&](Arena& a) {
-        take_search(a, p, plan);
+        take_search(a, p, result.wanted, plan);
         decided = a.take<bool>(batch);
     });
     const int threads = plan.parts();

@@ -5,6 +5,7 @@
 // vector: every pair of a sample and a prototype is summed up in the same order, so that what is equal gets equal scores.
 #include "cpu/runtime/interruption.h"
 #include "cpu/runtime/arena.h"
+#include "cpu/search/nearest.h"
 #include "cpu/simd/packing.h"
 #include "cpu/module/kernel_table.h"
 #include "cpu/runtime/threads.h"
@@ -42,11 +43,11 @@ void multiply_pairs(
     }
 }
 
-// The best of some prototypes for each of up to EXACT_ROWS samples, if it is better than the one so far.
+// Shows some prototypes to each of up to EXACT_ROWS samples, if they are nearer than the wanted units so far.
 template <class T>
 void search_pairs(
     const Problem& p, const std::int64_t* rows, std::int64_t count, std::int64_t first, std::int64_t last, const double* inverse,
-    double* best, std::int64_t* bmu) {
+    int wanted, Nearest* nearest) {
     const T* z[EXACT_ROWS];
     for (int r = 0; r < EXACT_ROWS; ++r) z[r] = typed_row<T>(p.z, rows[smaller(r, count - 1)]);
     for (std::int64_t k = first; k < last; k += EXACT_COLS) {
@@ -57,10 +58,7 @@ void search_pairs(
         for (std::int64_t r = 0; r < count; ++r) {
             for (std::int64_t c = 0; c < smaller(EXACT_COLS, last - k); ++c) {
                 const double score = products[r][c] * inverse[k + c];
-                if (score > best[r]) {
-                    best[r] = score;
-                    bmu[r] = k + c;
-                }
+                if (score > nearest[r].score[wanted - 1]) nearest[r].meet(score, k + c);
             }
         }
     }
@@ -73,16 +71,9 @@ std::int64_t search_fp64(
     const std::int64_t groups = ceil_div(batch, EXACT_ROWS);
     const int threads = useful_threads(4 * batch * p.num_prototypes * p.dim, p.threads);
     Arena arena;
-    double* best = nullptr;
-    std::int64_t* bmu = nullptr;
-    lay_out(arena, [&](Arena& a) {
-        best = a.take<double>(batch);
-        bmu = a.take<std::int64_t>(batch);
-    });
-    for (std::int64_t i = 0; i < batch; ++i) {
-        best[i] = -__builtin_inf();
-        bmu[i] = 0;
-    }
+    Nearest* nearest = nullptr;
+    lay_out(arena, [&](Arena& a) { nearest = a.take<Nearest>(batch); });
+    for (std::int64_t i = 0; i < batch; ++i) nearest[i] = Nearest::none();
     Interruption interruption(p);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     for (std::int64_t first = 0; first < p.num_prototypes; first += block) {
@@ -93,14 +84,14 @@ std::int64_t search_fp64(
             with_dtype(p.z.dtype, [&](auto t) {
                 search_pairs<decltype(t)>(
                     p, rows + i, smaller(EXACT_ROWS, batch - i), first, smaller(p.num_prototypes, first + block),
-                    result.inverse_prototype, best + i, bmu + i);
+                    result.inverse_prototype, result.wanted, nearest + i);
             });
         }
     }
     interruption.end_here();
     for (std::int64_t i = 0; i < batch; ++i) {
-        result.bmu[rows[i]] = bmu[i];
-        if (result.score) result.score[rows[i]] = best[i] * result.inverse_z[rows[i]];
+        for (double& score : nearest[i].score) score *= result.inverse_z[rows[i]];
+        nearest[i].write(result, rows[i]);
     }
     return batch;
 }

@@ -154,8 +154,7 @@ std::int64_t search_pruned(
         if (progress.threshold == UNDECIDED && result.inverse_z[to] == result.inverse_z[to]) {
             rows[undecided++] = to;
         } else {
-            if (result.score) result.score[to] = progress.best;
-            result.bmu[to] = progress.bmu;
+            progress.nearest.write(result, to);
         }
     }
     return batch - undecided;

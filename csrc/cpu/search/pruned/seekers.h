@@ -1,6 +1,7 @@
 // The samples on their way through the tree of tiles: how far each has got, and what a thread knows of its block of them.
 #pragma once
 
+#include "cpu/search/nearest.h"
 #include "cpu/search/pruned/tile_tree.h"
 
 namespace vitsom {
@@ -8,15 +9,14 @@ namespace VITSOM_ISA {
 
 // What a bound of a sample takes.
 struct Reach {
-    float threshold;  // the BMU's cosine is no less; UNDECIDED where the search is left to others
+    float threshold;  // the cosine of every wanted unit is no less; UNDECIDED where the search is left to others
     float sine;       // of its angle, no less
     CodedSample code;
 };
 
 // How far the search of a sample has got.
 struct Progress {
-    double best;
-    std::int64_t bmu;
+    Nearest nearest;
     std::int32_t first_tile;         // in which it began
     std::int32_t tiles, candidates;  // that it looked into
     float threshold;

@@ -21,7 +21,7 @@ public:
     void set_out(std::int64_t begin, std::int64_t end) {
         const std::int64_t count = end - begin;
         for (std::int64_t i = 0; i < count; ++i) {
-            s_.progress[i] = {-__builtin_inf(), 0, 0, 0, 0, 0};
+            s_.progress[i] = {Nearest::none(), 0, 0, 0, 0};
             read_sample(i, all_.rows[begin + i]);
         }
         for (std::int64_t first = 0; first < count; first += TILE_ROWS) {
@@ -373,7 +373,7 @@ private:
         const double inverse = result_.inverse_z[s_.row[i]];
         Progress& progress = s_.progress[i];
         float threshold = s_.reach[i].threshold;
-        const Leader leader{threshold, progress.best, progress.bmu, 0, 0x1p-22};
+        const Leader leader{threshold, progress.nearest, result_.wanted, 0, 0x1p-22};
         if (n > 8) rescore<LANES>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
         else if (n > 4) rescore<8>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
         else rescore<4>(p_, z, inverse, result_.inverse_prototype, index, n, leader);

@@ -21,7 +21,7 @@ constexpr std::int64_t TRIAL_PANELS = 2;
 // Candidates of a row that wait to be scored until there are so many: the longer, the more of them are ruled out unseen.
 constexpr std::int64_t MOST_WAITING = 64;
 
-// A prototype that may be the BMU of a row.
+// A prototype that may be a wanted unit of a row.
 struct Candidate {
     std::int32_t position;
     float most;  // its score is no more than that
@@ -50,9 +50,9 @@ struct CodedSearch : Split {
     float* panel_norm;            // [panels] the largest in it, and so is the next
     float* panel_residual;
 
-    float* threshold;     // [prototype_parts][tiles * TILE_ROWS + WIDTH] a score that the BMU reaches, or UNDECIDED
-    double* best;         // [prototype_parts][batch]
-    std::int64_t* bmu;    // [prototype_parts][batch]
+    float* threshold;     // [prototype_parts][tiles * TILE_ROWS + WIDTH] a score that every wanted unit reaches, or UNDECIDED
+    LargestTwo* seen;     // [prototype_parts][batch] what scores are no less than, where two units are wanted
+    Nearest* nearest;     // [prototype_parts][batch]
     std::int64_t* count;  // [prototype_parts][batch] candidates so far
     Candidate* candidates;        // [parts][most_panels * TILE_COLS * TILE_ROWS] of a tile and a group of panels
     Candidate* waiting;           // [prototype_parts][batch][MOST_WAITING] of a row and all panels so far
@@ -98,8 +98,8 @@ struct CodedSearch : Split {
         panel_norm = arena.take<float>(panels);
         panel_residual = arena.take<float>(panels);
         threshold = arena.take<float>(prototype_parts * padded_batch());
-        best = arena.take<double>(prototype_parts * batch);
-        bmu = arena.take<std::int64_t>(prototype_parts * batch);
+        seen = arena.take<LargestTwo>(prototype_parts * batch);
+        nearest = arena.take<Nearest>(prototype_parts * batch);
         count = arena.take<std::int64_t>(prototype_parts * batch);
         candidates = arena.take<Candidate>(parts() * group_candidates());
         waiting = arena.take<Candidate>(prototype_parts * batch * MOST_WAITING);

@@ -59,8 +59,9 @@ struct CodedPart {
     const int prototype_part;
     std::int64_t panel_begin, panel_end, tile_begin, tile_end;
     float* threshold;
-    double* best;
-    std::int64_t *bmu, *count;
+    LargestTwo* seen;
+    Nearest* nearest;
+    std::int64_t* count;
     Candidate *candidates, *waiting;
     std::int64_t* waiting_count;
     typename Code::Sum* partial;
@@ -70,8 +71,8 @@ struct CodedPart {
         const Problem& p, const CodedSearch<Code>& s, const std::int64_t* rows, const SearchOutput& result, int prototype_part,
         int batch_part)
         : p(p), s(s), rows(rows), result(result), prototype_part(prototype_part), panel_begin(prototype_part * s.panels_a_part),
-          threshold(s.threshold + prototype_part * s.padded_batch()), best(s.best + prototype_part * s.batch),
-          bmu(s.bmu + prototype_part * s.batch), count(s.count + prototype_part * s.batch),
+          threshold(s.threshold + prototype_part * s.padded_batch()), seen(s.seen + prototype_part * s.batch),
+          nearest(s.nearest + prototype_part * s.batch), count(s.count + prototype_part * s.batch),
           waiting(s.waiting + prototype_part * s.batch * MOST_WAITING),
           waiting_count(s.waiting_count + prototype_part * s.batch), found{} {
         const int part = batch_part * s.prototype_parts + prototype_part;
@@ -113,7 +114,7 @@ struct CodedPart {
     // Scores those that still wait when the other parts have raised the threshold of row i to `reached`; returns what it is now.
     float finish(std::int64_t i, float reached) {
         raise(i, reached);
-        score_best(i);
+        score_first(i);
         score_all(i);
         return threshold[i];
     }
@@ -121,8 +122,9 @@ struct CodedPart {
 private:
     void start() {
         for (std::int64_t i = tile_begin * TILE_ROWS; i < smaller(s.batch, tile_end * TILE_ROWS); ++i) {
-            best[i] = -__builtin_inf();
-            bmu[i] = count[i] = waiting_count[i] = 0;
+            seen[i] = {};
+            nearest[i] = Nearest::none();
+            count[i] = waiting_count[i] = 0;
         }
     }
 
@@ -218,8 +220,9 @@ private:
 
     Candidate* candidates_of(std::int64_t r) const { return candidates + r * s.group_panels * TILE_COLS; }
 
-    // The bounds of single prototypes are tighter than that of their panel. The best score less its bound is a new threshold,
-    // and those are candidates that reach it with their bound on top: less than half of what the panel's would leave.
+    // The bounds of single prototypes are tighter than that of their panel. The best score less its bound is a new threshold, or the
+    // second best where two units are wanted, and those are candidates that reach it with their bound on top: less than half of what
+    // the panel's would leave.
     void note(std::int64_t tile, std::int64_t r, std::int64_t panel, std::int64_t visit, const float* scores) {
         const std::int64_t i = tile * TILE_ROWS + r, first = panel * TILE_COLS;
         const auto bound = [&](std::int64_t column) {
@@ -227,7 +230,7 @@ private:
         };
         const Vec low = load(scores), low_bound = bound(first), low_most = low + low_bound;
         const Vec high = load(scores + WIDTH), high_bound = bound(first + WIDTH), high_most = high + high_bound;
-        raise(i, largest(larger_of(low - low_bound, high - high_bound)));
+        raise(i, least_of(i, low - low_bound, high - high_bound));
         float most[TILE_COLS];
         store(most, low_most);
         store(most + WIDTH, high_most);
@@ -249,11 +252,16 @@ private:
                 if (candidate.most < threshold[i]) continue;
                 waiting[i * MOST_WAITING + waiting_count[i]++] = candidate;
                 if (waiting_count[i] < MOST_WAITING) continue;
-                score_best(i);
+                score_first(i);
                 if (waiting_count[i] > MOST_WAITING / 2) score_all(i);
             }
             found[r] = 0;
         }
+    }
+
+    // Scores as many of those that wait as are wanted, for a threshold that rules others out.
+    void score_first(std::int64_t i) {
+        for (int place = 0; place < result.wanted; ++place) score_best(i);
     }
 
     // Scores the most promising one that waits, and drops those that it rules out.
@@ -290,9 +298,19 @@ private:
 
     template <int MOST>
     void score(std::int64_t i, const std::int64_t* positions, std::int64_t n) {
-        const Leader leader{threshold[i], best[i], bmu[i], s.z_centre[i], SLACK};
+        const Leader leader{threshold[i], nearest[i], result.wanted, s.z_centre[i], SLACK};
         rescore<MOST>(p, row(p.z, rows[i]), result.inverse_z[rows[i]], result.inverse_prototype, positions, n, leader);
         count[i] += n;
+    }
+
+    // What every wanted unit of row i reaches, as prototypes that were not seen before have scores of no less than these.
+    float least_of(std::int64_t i, Vec low, Vec high) {
+        if (result.wanted == 1) return largest(larger_of(low, high));
+        LanesLargestTwo scores;
+        scores.note(low);
+        scores.note(high);
+        scores.give_to(seen[i]);
+        return seen[i].second;
     }
 
     void raise(std::int64_t i, double score) {

@@ -72,21 +72,15 @@ std::int64_t search_coded(
     std::int64_t undecided = 0;
     for (std::int64_t i = 0; i < batch; ++i) {
         const std::int64_t to = rows[i];
-        double best = -__builtin_inf();
-        std::int64_t bmu = 0;
+        Nearest nearest = Nearest::none();
         bool decided = true;
         for (int part = 0; part < s.prototype_parts; ++part) {
-            const double score = s.best[part * batch + i];
-            const std::int64_t k = s.bmu[part * batch + i];
+            const Nearest& found = s.nearest[part * batch + i];
             decided = decided && s.threshold[part * s.padded_batch() + i] < UNDECIDED;
-            if (score > best || (score == best && k < bmu)) {
-                best = score;
-                bmu = k;
-            }
+            for (int place = 0; place < result.wanted; ++place) nearest.meet(found.score[place], found.unit[place]);
         }
         if (decided || result.inverse_z[to] != result.inverse_z[to]) {
-            if (result.score) result.score[to] = best;
-            result.bmu[to] = bmu;
+            nearest.write(result, to);
             for (int part = 0; part < s.prototype_parts; ++part) counts.candidates += s.count[part * batch + i];
         } else {
             rows[undecided++] = to;
