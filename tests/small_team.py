@@ -39,6 +39,7 @@ def steps() -> None:
                 first = first or result
                 assert all(torch.equal(a, b) for a, b in zip(result, first, strict=True)), (batch, grid, dim)
             assert torch.equal(search("cpu", z, prototypes, distance=distance)[0], result.bmu)
+            assert torch.equal(search("cpu", z, prototypes, distance=distance, k=2)[0][:, 0], result.bmu)
             if distance == "cosine":
                 check(result, z, prototypes, grid, temperature)
                 continue

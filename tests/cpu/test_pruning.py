@@ -150,6 +150,20 @@ def _check(z: Tensor, prototypes: Tensor) -> None:
     again = search("cpu", z, prototypes)
     assert torch.equal(again[0], bmu)
     assert torch.equal(again[1], distance)
+    _check_two(z, prototypes, group)
+
+
+def _check_two(z: Tensor, prototypes: Tensor, group: Tensor) -> None:
+    """The nearest, then the nearest of the others, the lowest index of equal prototypes; ``group`` is the same for those."""
+    two, distances = search("cpu", z, prototypes, k=2)
+    exact = reference.distances(z.double(), prototypes.double())
+    for unit, distance in zip(two.T[: len(prototypes)], distances.T, strict=False):
+        own = exact.gather(1, unit[:, None])[:, 0]
+        assert (own - exact.amin(dim=1)).max() <= 1e-12
+        assert (distance.double() - own).abs().max() <= 1e-6
+        equal = (group == group[unit][:, None]) & exact.isfinite()  # [B, K]
+        assert torch.equal(unit, equal.int().argmax(dim=1))
+        exact = exact.scatter(1, unit[:, None], torch.inf)
 
 
 def test_rows_and_prototypes_that_are_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +178,16 @@ def test_rows_and_prototypes_that_are_not_finite(monkeypatch: pytest.MonkeyPatch
     assert distance[~finite].isnan().all()
     kept = torch.arange(400)[torch.arange(400) % 3 != 1]
     assert torch.equal(bmu[finite], kept[reference.distances(z[finite].double(), w[kept].double()).argmin(dim=1)])
+
+
+@pytest.mark.parametrize("pruning", ["always", "never"])
+def test_the_nearest_two_are_found_by_bounds_as_well(pruning: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tiles, or of codes: no sample is left to the search in fp32."""
+    monkeypatch.setenv(VARIABLE, pruning)
+    w = map_in_order(20, 50, 192, bend=3.0)
+    z = near(w, 128, 0.3)
+    assert cpu.search_counts(z, w, 2)["pruned" if pruning == "always" else "int8"] == len(z)
+    _check(z, w)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (32, 128), (128, 32), (1, 4096)])

@@ -134,7 +134,7 @@ def test_the_last_of_ties_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert not failures(case)
     monkeypatch.setattr(outputs, "find_bmu", last)
-    assert [failure.what for failure in failures(case)] == ["tie", "second tie"]
+    assert [failure.what for failure in failures(case)] == ["tie", "first tie", "second tie"]
 
 
 @pytest.mark.parametrize(

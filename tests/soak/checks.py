@@ -56,7 +56,7 @@ def _broken(case: Case, z: Tensor, prototypes: Tensor, output: Output, repeated:
     cosine = z_rows.unit @ w_rows.unit.T  # [B, K]
     first = truth.ties(prototypes, w_rows)
     yield from _broken_search(case, output, cosine, first, z_rows, w_rows)
-    yield from _broken_second(case, output, cosine, first, z_rows, w_rows)
+    yield from _broken_two(case, output, cosine, first, z_rows, w_rows)
     yield from _broken_step(case, output, z, prototypes, z_rows, w_rows)
 
 
@@ -93,10 +93,10 @@ def _broken_search(
     yield from _above("distance", DISTANCE, (distance - (1 - own)).abs(), "of a distance")
 
 
-def _broken_second(
+def _broken_two(
     case: Case, output: Output, cosine: Tensor, first: Tensor, z: truth.Rows, prototypes: truth.Rows
 ) -> Iterator[Failure]:
-    """The second of two units, and that the first is the one that is found alone."""
+    """The nearest two, each among those that are left."""
     two, distance, count = output.two, output.two_distances.double(), len(prototypes.length)
     if two.dtype != torch.int64 or two.shape != (len(z.length), 2) or ((two < 0) | (two >= count)).any():
         yield Failure("index", f"two units are {two.dtype} {tuple(two.shape)}, from {two.min()} to {two.max()}")
@@ -106,28 +106,25 @@ def _broken_second(
     all_finite = bool(prototypes.finite.all())
     if not all_finite and case.backend != "cpu":
         return
-    if case.backend == "cpu" and not (
-        torch.equal(two[:, 0], output.bmu) and _same(output.two_distances[:, 0], output.distance)
-    ):
-        yield Failure("first of two", "differs from what is found alone")
     two, distance, cosine = two[z.finite], distance[z.finite], cosine[z.finite].masked_fill(~prototypes.finite, -math.inf)
-    rest = cosine.scatter(1, two[:, :1], -math.inf)
-    best = rest.max(dim=1).values
-    found = best.isfinite()  # where there is a second
-    if not distance[~found, 1].isnan().all() or two[~found, 1].any():
-        yield Failure("no second", f"units {two[~found, 1]} at {distance[~found, 1]}")
-    own = rest.gather(1, two[:, 1:])[:, 0]
-    yield from _above("second regret", REGRET.get(case.backend, REGRET_ELSEWHERE), (best - own)[found], "of a second unit")
-    yield from _above("second distance", DISTANCE, (distance[:, 1] - (1 - own))[found].abs(), "of that of a second unit")
-    if (distance[found, 1] < distance[found, 0]).any():
+    if (distance[:, 1] < distance[:, 0]).any():
         yield Failure("order", "the second unit is nearer than the first")
-    equal = (first == first[two[:, 1:]]) | (z.length[z.finite] == 0)[:, None]  # [B, K]
-    lowest = equal.scatter(1, two[:, :1], False).int().argmax(dim=1)
-    late = (two[:, 1] != lowest) & found & all_finite
-    if late.any():
-        i = int(late.nonzero()[0])
-        message = f"{int(late.sum())} second units are not the lowest of their ties: {two[i, 1]}, not {lowest[i]}"
-        yield Failure("second tie", message)
+    is_left = torch.ones_like(cosine, dtype=torch.bool)
+    for where, units, far in zip(("first", "second"), two.unbind(dim=1), distance.unbind(dim=1), strict=True):
+        best = cosine.max(dim=1).values
+        found = best.isfinite()  # where there is such a unit
+        if not far[~found].isnan().all() or units[~found].any():
+            yield Failure(f"no {where}", f"units {units[~found]} at {far[~found]}")
+        own = cosine.gather(1, units[:, None])[:, 0]
+        allowed = REGRET.get(case.backend, REGRET_ELSEWHERE)
+        yield from _above(f"{where} regret", allowed, (best - own)[found], f"of the {where} of two units")
+        yield from _above(f"{where} distance", DISTANCE, (far - (1 - own))[found].abs(), f"of that of the {where} of two units")
+        equal = ((first == first[units][:, None]) | (z.length[z.finite] == 0)[:, None]) & is_left  # [B, K]
+        late = (units != equal.int().argmax(dim=1)) & found & all_finite
+        if late.any():
+            yield Failure(f"{where} tie", f"{int(late.sum())} units are not the lowest of their ties: {units[late][0]}")
+        is_left = is_left.scatter(1, units[:, None], False)
+        cosine = cosine.masked_fill(~is_left, -math.inf)
 
 
 def _broken_step(
