@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import is_emulated, search, skip_unless_supported
+from helpers import BACKENDS, is_emulated, search, skip_unless_supported
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from vitsom_fast import find_bmu
 from vitsom_fast.backends import cpu
+
+
+def _skip_unless_in_fp64(backend: str) -> None:
+    if is_emulated(backend):
+        pytest.skip("in PyTorch operations: as torch")
+    if BACKENDS[backend] != "cpu":
+        pytest.skip("of eight candidates in fp32")
 
 
 def _collapsed(z: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,8 +45,7 @@ KINDS = {"random": lambda z, w: (z, w), "collapsed": _collapsed, "shifted": _shi
     "shape", [(1, 2, 1), (40, 17, 3), (127, 300, 17), (100, 1000, 127), (30, 1100, 1000), (128, 700, 192)], ids=str
 )
 def test_both_are_those_of_fp64(backend: str, shape: tuple[int, int, int], kind: str, dtype: torch.dtype) -> None:
-    if is_emulated(backend):
-        pytest.skip("in PyTorch operations: as torch")
+    _skip_unless_in_fp64(backend)
     skip_unless_supported(backend, dtype)
     batch, count, dim = shape
     z, w = (x.to(dtype) for x in KINDS[kind](torch.randn(batch, dim), torch.randn(count, dim)))
@@ -56,8 +62,7 @@ def test_both_are_those_of_fp64(backend: str, shape: tuple[int, int, int], kind:
 def test_equal_prototypes_come_in_the_order_of_their_indices(backend: str, count: int, distinct: int, dim: int) -> None:
     """Equal but for a power of two. Of the first's equals the second is the next one; where it has none, of the second's the
     first."""
-    if is_emulated(backend):
-        pytest.skip("in PyTorch operations: as torch")
+    _skip_unless_in_fp64(backend)
     kinds = torch.randn(distinct, dim)
     if dim == 1:  # only the direction counts, and there are two
         kinds = kinds.sign()
@@ -80,12 +85,12 @@ def test_to_a_row_of_zeros_all_are_as_near(backend: str) -> None:
     two, distance = search(backend, z, w, k=2)
     assert ((two >= 0) & (two < 300)).all()
     assert distance[1::7].isnan().all()
-    if not is_emulated(backend):
-        assert (two[::7] == torch.tensor([1, 3])).all()
-        assert (distance[::7] == 1).all()
-        finite = torch.arange(70) % 7 > 1
-        cosine = (normalize(z.double()) @ normalize(w.double()).T).nan_to_num(-torch.inf)[finite]
-        assert torch.equal(two[finite], cosine.topk(2, dim=1).indices)
+    _skip_unless_in_fp64(backend)
+    assert (two[::7] == torch.tensor([1, 3])).all()
+    assert (distance[::7] == 1).all()
+    finite = torch.arange(70) % 7 > 1
+    cosine = (normalize(z.double()) @ normalize(w.double()).T).nan_to_num(-torch.inf)[finite]
+    assert torch.equal(two[finite], cosine.topk(2, dim=1).indices)
 
 
 @pytest.mark.skipif(cpu.unavailable() is not None, reason="needs the CPU kernels")
@@ -106,6 +111,7 @@ def test_the_kernels_search_once(distance: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_equally_far_units_come_in_the_order_of_their_indices(backend: str) -> None:
     """Whole numbers, whose distances are the same in fp64: of the lifted rows they differ in the last bit."""
+    _skip_unless_in_fp64(backend)
     z, w = torch.randint(-3, 4, (200, 6)).float(), torch.randint(-3, 4, (90, 6)).float()
     two, distance = search(backend, z, w, distance="sqeuclidean", k=2)
     assert ((distance[:, 0] < distance[:, 1]) | (two[:, 0] < two[:, 1])).all()
