@@ -31,8 +31,8 @@ struct GradientPlan {
     GradientScratch* scratch;  // [threads]
 
     void take(Arena& arena, const Problem& p, bool for_z, bool for_prototypes) {
-        threads = static_cast<int>(
-            smaller(useful_threads(2 * p.batch * p.num_prototypes * p.dim, p.threads), affordable_pieces(p, GradientScratch::BYTES)));
+        const int useful = useful_threads(2 * p.batch * p.num_prototypes * p.dim, p.threads);
+        threads = static_cast<int>(smaller(useful, affordable_pieces(p, GradientScratch::BYTES)));
         samples_a_block = ceil_div(ceil_div(p.batch, threads), TILE_ROWS) * TILE_ROWS;
         units_a_block = ceil_div(ceil_div(p.num_prototypes, threads), TILE_COLS) * TILE_COLS;
         blocks = larger(ceil_div(p.batch, larger(samples_a_block, 1)), ceil_div(p.num_prototypes, units_a_block));

@@ -33,12 +33,12 @@ void find_strengths(const PairTile& tile, const float* factor, const PairScratch
 // What a register tile of pulls has room for: chains of PULLED_ROWS additions, of two vectors at a time.
 constexpr int PULLED_ROWS = TILE_ROWS / 2;
 
-// Units [begin, end) pull some samples in TILE_COLS features, x, and these pull them: added to of_x, and to of_v [UNITS][TILE_COLS].
-// Where NARROW, in the first WIDTH of these features.
+// Units [begin, end) pull some samples in TILE_COLS features, x, and these pull them: added to of_x, and to of_v
+// [UNITS][TILE_COLS]. Where NARROW, in the first WIDTH of these features.
 template <class Distance, bool FOR_Z, bool FOR_PROTOTYPES, bool NARROW>
 inline __attribute__((always_inline)) void pull_rows(
-    std::int64_t begin, std::int64_t end, const float* strengths, const float* v, const Tile<PULLED_ROWS>& x, Tile<PULLED_ROWS>& of_x,
-    float* of_v) {
+    std::int64_t begin, std::int64_t end, const float* strengths, const float* v, const Tile<PULLED_ROWS>& x,
+    Tile<PULLED_ROWS>& of_x, float* of_v) {
     for (std::int64_t k = begin; k < end; ++k) {
         const float* unit = v + k * TILE_COLS;
         float* pulled = of_v + k * TILE_COLS;
@@ -94,7 +94,9 @@ void pull_features(
             pull_rows<Distance, FOR_Z, FOR_PROTOTYPES, NARROW>(
                 begin, end, scratch.pairs.weights + first * UNITS, scratch.v, x, of_x, scratch.of_v);
         }
-        for (std::int64_t r = 0; r < rows && FOR_Z; ++r) plan.of_z.add<NARROW>(first_sample + first + r, d, {of_x.low[r], of_x.high[r]});
+        for (std::int64_t r = 0; r < rows && FOR_Z; ++r) {
+            plan.of_z.add<NARROW>(first_sample + first + r, d, {of_x.low[r], of_x.high[r]});
+        }
     }
     for (std::int64_t k = 0; k < tile.units && FOR_PROTOTYPES; ++k) {
         plan.of_prototypes.add<NARROW>(tile.first_unit + k, d, load_row(scratch.of_v + k * TILE_COLS));
@@ -114,8 +116,8 @@ void pull_tile(
 // All pairs of a block of samples and a block of units.
 template <class Distance>
 void pull_block(
-    const Problem& p, const Neighborhood& h, const std::int64_t* bmu, const GradientPlan& plan, std::int64_t samples, std::int64_t units,
-    Interruption& interruption) {
+    const Problem& p, const Neighborhood& h, const std::int64_t* bmu, const GradientPlan& plan, std::int64_t samples,
+    std::int64_t units, Interruption& interruption) {
     const GradientScratch& scratch = plan.scratch[omp_get_thread_num()];
     const std::int64_t end = smaller((samples + 1) * plan.samples_a_block, p.batch);
     const std::int64_t end_unit = smaller((units + 1) * plan.units_a_block, p.num_prototypes);
@@ -135,8 +137,8 @@ void pull_block(
 }
 
 void pair_gradients(
-    const Problem& p, const Neighborhood& h, PairDistance distance, const double* grad_losses, const std::int64_t* bmu, void* grad_z,
-    void* grad_prototypes) {
+    const Problem& p, const Neighborhood& h, PairDistance distance, const double* grad_losses, const std::int64_t* bmu,
+    void* grad_z, void* grad_prototypes) {
     const std::int64_t row_bytes = p.dim * row(p.z, 0).element_bytes();
     use_huge_pages(grad_z, static_cast<std::size_t>(p.batch * row_bytes));
     use_huge_pages(grad_prototypes, static_cast<std::size_t>(p.num_prototypes * row_bytes));
