@@ -1,5 +1,7 @@
 """vitsom_fast: Self-Organizing Maps as a fused loss, for grids that nobody could train."""
 
+from typing import TYPE_CHECKING, Any
+
 from vitsom_fast.backends import available_backends
 from vitsom_fast.functional import batch_update, find_bmu, som_loss
 from vitsom_fast.grid import Grid
@@ -15,7 +17,11 @@ from vitsom_fast.schedules import (
 )
 from vitsom_fast.version import __version__
 
+if TYPE_CHECKING:
+    from vitsom_fast.som import SOM
+
 __all__ = [
+    "SOM",
     "FusedSOMLoss",
     "Grid",
     "__version__",
@@ -31,3 +37,16 @@ __all__ = [
     "param_groups",
     "som_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``SOM`` when it is asked for: with scikit-learn it takes longer to import than all the rest."""
+    if name == "SOM":
+        from vitsom_fast.som import SOM
+
+        return SOM
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -36,14 +36,18 @@ def initial_prototypes(x: Tensor, grid: Grid, method: str, generator: torch.Gene
 
 def principal_plane(x: Tensor, grid: Grid) -> Tensor:
     """(K, D) on the plane of the first two principal components of x (N, D), whose mean is 0."""
-    axes = torch.zeros(2, x.shape[1], dtype=x.dtype, device=x.device)
-    largest = principal_axes(x)
+    return plane_along(principal_axes(x), grid)
+
+
+def plane_along(largest: Tensor, grid: Grid) -> Tensor:
+    """(K, D): one step of each of the principal components (<= 2, D) each way, the long side of the map along the first."""
+    axes = largest.new_zeros(2, largest.shape[1])
     # The sign of an axis is arbitrary: the largest entry counts as positive.
     largest = largest * largest.gather(1, largest.abs().argmax(1, keepdim=True)).sign()
     axes[: largest.shape[0]] = largest
     if grid.rows < grid.cols:
         axes = axes.flip(0)
-    places = [torch.linspace(-1, 1, size, dtype=x.dtype, device=x.device) * (size > 1) for size in (grid.rows, grid.cols)]
+    places = [torch.linspace(-1, 1, size, dtype=axes.dtype, device=axes.device) * (size > 1) for size in (grid.rows, grid.cols)]
     row, col = torch.meshgrid(*places, indexing="ij")
     return torch.stack([row.flatten(), col.flatten()], dim=1) @ axes
 
@@ -67,5 +71,10 @@ def _axes_of(x: Tensor) -> Tensor:
     if count < dim:  # D x D could be 90 GB where the data are 4 MB
         _, vectors = torch.linalg.eigh(x @ x.T)  # ascending
         return vectors.T.flip(0)[:2] @ x / count**0.5
-    values, vectors = torch.linalg.eigh(x.T @ x / count)
+    return axes_of_covariance(x.T @ x / count)
+
+
+def axes_of_covariance(covariance: Tensor) -> Tensor:
+    """(<= 2, D): the first two principal components of data of this covariance (D, D), as long as their standard deviations."""
+    values, vectors = torch.linalg.eigh(covariance)  # ascending
     return (vectors * values.clamp_min(0).sqrt()).T.flip(0)[:2]

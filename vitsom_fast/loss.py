@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from vitsom_fast.grid import TOPOLOGIES, Grid
 from vitsom_fast.initialization import METHODS, initial_prototypes
 from vitsom_fast.neighborhoods import NEIGHBORHOODS
 from vitsom_fast.usage import UsageWatch
+
+if TYPE_CHECKING:
+    from vitsom_fast.som import SOM
 
 _LARGEST_SIZE = (1 << 63) - 1  # bytes of a tensor
 
@@ -89,6 +92,17 @@ class FusedSOMLoss(nn.Module):
     def reset_parameters(self) -> None:
         """Random directions of length about 1; the cosine distance sees the direction only, its gradient 1 / length."""
         nn.init.normal_(self.prototypes, std=self.dim**-0.5)
+
+    @classmethod
+    def from_estimator(cls, som: SOM, **options: Any) -> FusedSOMLoss:
+        """The map of a fitted ``SOM``: its prototypes, in fp32 where ``dtype`` says nothing else, its grid, distance and
+        neighborhood; ``options`` are those of the constructor."""
+        own: dict[str, Any] = {"topology": som.topology, "periodic": som.periodic, "distance": som.metric}
+        own |= {"neighborhood": som.neighborhood, "backend": som.backend, "dtype": torch.float32}
+        loss = cls((som.n_rows, som.n_cols), som.prototypes_.shape[1], **(own | options))
+        with torch.no_grad():
+            loss.prototypes.copy_(torch.from_numpy(som.prototypes_))
+        return loss
 
     @torch.no_grad()
     def initialize_(self, z: Tensor, *, method: str = "pca", generator: torch.Generator | None = None) -> FusedSOMLoss:

@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
-from vitsom_fast.functional import DTYPES, find_bmu
+from vitsom_fast.functional import DISTANCES, DTYPES, check_choice, find_bmu
 from vitsom_fast.grid import Grid, wrap
 
 # Units closer than this are neighbours: the 8 around a unit of a rectangular grid, the 6 of a hexagonal one.
@@ -145,18 +145,25 @@ def topographic_error(
         return math.nan
     if grid.num_prototypes < 2:
         return 0.0
-    best, second = bmu.cpu().unbind(dim=1)
-    return (_grid_distance(grid, best, second) > ADJACENT).double().mean().item()
+    return are_apart(grid, bmu).double().mean().item()
 
 
-def u_matrix(prototypes: Tensor, grid: Grid) -> Tensor:
-    """The mean cosine distance of each prototype to those of its neighbours on the grid (Ultsch & Siemon 1990).
+def are_apart(grid: Grid, units: Tensor) -> Tensor:
+    """(N,) bool on the CPU: whether the two units of each row (N, 2) are no neighbours on the grid; one unit is apart from
+    none."""
+    best, second = units.cpu().unbind(dim=1)
+    return _grid_distance(grid, best, second) > ADJACENT
+
+
+def u_matrix(prototypes: Tensor, grid: Grid, *, distance: str = "cosine") -> Tensor:
+    """The mean distance of each prototype to those of its neighbours on the grid (Ultsch & Siemon 1990).
 
     Ridges of large values separate clusters. Neighbours as in ``topographic_error``; a map of one unit is 0.
 
     Args:
         prototypes: (K, D) of any dtype of a map; the distances are computed in fp64.
         grid: the map, with ``grid.num_prototypes == K``.
+        distance: that which trained the map.
 
     Returns:
         (rows, cols) float32 on the CPU; NaN at and around a prototype that is not finite.
@@ -165,7 +172,9 @@ def u_matrix(prototypes: Tensor, grid: Grid) -> Tensor:
         TypeError, ValueError: an argument of the wrong type, shape or dtype; the message names it.
     """
     _check_map(prototypes, grid)
-    unit = _unit_rows(_with_fp64(prototypes.detach()))  # [K, D]
+    check_choice("distance", distance, DISTANCES)
+    wide = _with_fp64(prototypes.detach())
+    wide = _unit_rows(wide) if distance == "cosine" else wide.double()  # [K, D]
     row, col = torch.meshgrid(*(torch.arange(size, device="cpu") for size in (grid.rows, grid.cols)), indexing="ij")
     here = (row * grid.cols + col).flatten()  # [K]
     total = torch.zeros(grid.num_prototypes, dtype=torch.float64, device="cpu")
@@ -177,10 +186,19 @@ def u_matrix(prototypes: Tensor, grid: Grid) -> Tensor:
         neighbour = (there != here) & (_grid_distance(grid, here, there) <= ADJACENT)
         if not grid.periodic:
             neighbour &= inside.flatten()
-        distance = 1 - (unit * unit[there.to(unit.device)]).sum(dim=1).cpu()
-        total += torch.where(neighbour, distance, 0.0)
+        apart = _between(wide, wide[there.to(wide.device)], distance).cpu()
+        total += torch.where(neighbour, apart, 0.0)
         count += neighbour
     return (total / count.clamp_min(1)).clamp_min(0).float().view(grid.rows, grid.cols)
+
+
+def _between(a: Tensor, b: Tensor, distance: str) -> Tensor:
+    """(K,): distances of rows (K, D), of length 1 for the cosine."""
+    if distance == "cosine":
+        return 1 - (a * b).sum(dim=1)
+    if distance == "sqeuclidean":
+        return (a - b).square().sum(dim=1)
+    return torch.linalg.vector_norm(a - b, ord=1 if distance == "manhattan" else 2, dim=1)
 
 
 def _with_fp64(x: Tensor) -> Tensor:

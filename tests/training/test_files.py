@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vitsom_fast.atomic import write_atomically
 from vitsom_fast.training import files, lock
 
 fcntl = pytest.importorskip("fcntl")
@@ -31,7 +32,7 @@ def test_a_folder_that_cannot_be_synced_is_written_all_the_same(
         real(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    files.write_atomically(tmp_path / "a", b"data")
+    write_atomically(tmp_path / "a", b"data")
     assert (tmp_path / "a").read_bytes() == b"data"
     assert refused
 
@@ -52,7 +53,7 @@ def test_a_folder_that_cannot_be_opened_is_written_all_the_same(
 
     monkeypatch.setattr(os, "open", opened)
     with nullcontext() if is_harmless else pytest.raises(OSError, match=os.strerror(error)):
-        files.write_atomically(tmp_path / "a", b"data")
+        write_atomically(tmp_path / "a", b"data")
     assert (tmp_path / "a").read_bytes() == b"data"
 
 
@@ -64,7 +65,7 @@ def test_a_disk_that_fails_is_no_success(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        files.write_atomically(tmp_path / "a", b"data")
+        write_atomically(tmp_path / "a", b"data")
     assert (tmp_path / "a").read_bytes() == b"before"
 
 
@@ -74,7 +75,7 @@ def test_a_link_under_the_temporary_name_is_not_followed(tmp_path: Path, danglin
     if not dangling:
         other.write_bytes(b"precious")
     (tmp_path / ".a.tmp").symlink_to(other)
-    files.write_atomically(tmp_path / "a", b"data")
+    write_atomically(tmp_path / "a", b"data")
     assert (tmp_path / "a").read_bytes() == b"data"
     assert not (tmp_path / "a").is_symlink()
     assert not other.exists() if dangling else other.read_bytes() == b"precious"
@@ -86,7 +87,7 @@ def test_a_link_that_comes_in_between_is_not_followed(tmp_path: Path, monkeypatc
     (tmp_path / ".a.tmp").symlink_to(other)
     monkeypatch.setattr(Path, "unlink", lambda *_args, **_kwargs: None)  # as if it came back at once
     with pytest.raises(FileExistsError):
-        files.write_atomically(tmp_path / "a", b"data")
+        write_atomically(tmp_path / "a", b"data")
     assert other.read_bytes() == b"precious"
 
 
@@ -154,7 +155,7 @@ def test_the_files_of_others_stay(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"precious")
     (tmp_path / ".folder.tmp").mkdir()
     with files.claimed(tmp_path):
-        files.write_atomically(tmp_path / files.METRICS, b"{}")
+        write_atomically(tmp_path / files.METRICS, b"{}")
     assert {path.name for path in tmp_path.iterdir()} == names | {files.METRICS}
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vitsom_fast.backends.batch_map import add_rows, means, no_sums
 from vitsom_fast.backends.centred import centred_units, deltas, gradient_through, near_centre, prototype_centre, row_products
 from vitsom_fast.backends.smoothing import smooth_widely, total_weight
 from vitsom_fast.backends.spec import Spec, accumulation_dtype, reduction_scale
@@ -153,21 +154,11 @@ def batch_update(
     if x.shape[0] == 0:
         return prototypes
     middle = x.mean(dim=0)  # far from the origin, sums would cancel
-    least = torch.finfo(x.dtype).tiny
     if known is not None:  # which features (B, D) count: each has a weight of its own
-        counted = known.to(x.dtype) if sample_weight is None else known * sample_weight[:, None]
         middle = x.sum(dim=0) / known.sum(dim=0).clamp_min(1)
-        both, _ = own.sum_by_bmu(torch.cat([(x - middle) * counted, counted], dim=1), bmu, prototypes.shape[0])
-        total, weight = own.smooth(both, row_factors.mT, col_factors.mT).chunk(2, dim=1)  # [K, D] each
-        return torch.where(weight > least, total / weight.clamp_min(least) + middle, prototypes)
-    if sample_weight is None:
-        sums, counts = own.sum_by_bmu(x - middle, bmu, prototypes.shape[0])
-        both = torch.cat([sums, counts[:, None]], dim=1)  # [K, D + 1]
-    else:
-        weighted = torch.cat([x - middle, torch.ones_like(x[:, :1])], dim=1) * sample_weight[:, None]  # [B, D + 1]
-        both, _ = own.sum_by_bmu(weighted, bmu, prototypes.shape[0])
-    total, weight = own.smooth(both, row_factors.mT, col_factors.mT).split([x.shape[1], 1], dim=1)
-    return torch.where(weight > least, total / weight.clamp_min(least) + middle, prototypes)
+    sums = no_sums(prototypes, by_feature=known is not None)
+    add_rows(own, sums, x - middle, bmu, sample_weight, known)
+    return means(own, sums, prototypes, row_factors, col_factors, middle)
 
 
 # What a backend may have of its own, all or the forward pass alone; it then keeps what the composed forms would.

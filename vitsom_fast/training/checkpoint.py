@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from vitsom_fast.atomic import write_atomically
 from vitsom_fast.training.config import TrainConfig
-from vitsom_fast.training.files import write_atomically
 from vitsom_fast.training.messages import one_line
 
 FORMAT = "vitsom_fast-1"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vitsom_fast.loss import FusedSOMLoss
 from vitsom_fast.models import ViTAutoencoder, ViTSOM
 from vitsom_fast.optim import param_groups
+from vitsom_fast.progress import progress_bar
 from vitsom_fast.schedules import exponential_decay, linear_ramp
 from vitsom_fast.training.checkpoint import Checkpoint, check_exists
 from vitsom_fast.training.config import TrainConfig
@@ -23,7 +24,6 @@ from vitsom_fast.training.data import Dataset, load_dataset
 from vitsom_fast.training.files import CHECKPOINT, METRICS, claimed, make_run_folder
 from vitsom_fast.training.machine import chosen_backend, threads_of, usable_device
 from vitsom_fast.training.messages import one_line
-from vitsom_fast.training.progress import progress_bar
 from vitsom_fast.training.report import write_report
 from vitsom_fast.training.resume import resume_from
 

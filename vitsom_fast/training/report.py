@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 
 import vitsom_fast
 from vitsom_fast import metrics, plotting
+from vitsom_fast.atomic import write_atomically
 from vitsom_fast.models import ViTSOM
 from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.data import Dataset
 from vitsom_fast.training.evaluate import evaluate, evaluate_plain_som
-from vitsom_fast.training.files import METRICS, write_atomically
+from vitsom_fast.training.files import METRICS
 from vitsom_fast.training.messages import one_line
 
 METRIC_NAMES = ("purity", "nmi", "quantization_error", "topographic_error")

@@ -67,14 +67,28 @@ def _two_in_order(units: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor,
 
 def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (B, D + 6) and (K, D + 6) in fp32. The cosine of one of each is largest where the two given ones are nearest."""
-    dim = z.shape[1]
     z, prototypes = _seen_from_a_centre(z.float(), prototypes.float())
+    lifted, scale = lifted_prototypes(prototypes)
+    return lifted_rows(z, scale), lifted
+
+
+def lifted_rows(z: Tensor, scale: Tensor) -> Tensor:
+    """(B, D + 6) fp32 of rows z (B, D) fp32, as seen from the centre of the prototypes that ``scale`` is of."""
+    dim = z.shape[1]
+    lifted = _wider(z, scale)
+    lifted[:, dim : dim + 3], lifted[:, dim + 3 :] = 1.0, 0.0
+    return lifted
+
+
+def lifted_prototypes(prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """(K, D + 6) fp32, of prototypes (K, D) fp32 as seen from a centre, and the power of two that they were multiplied with.
+    They are the same for all rows that are searched."""
+    dim = prototypes.shape[1]
     squares = _squares(prototypes)  # [K]
     longest = torch.where(squares.isfinite(), squares, 0.0).amax().sqrt()
     # A power of two takes the longest prototype to between 1 and 2. Half of its square is then at most 2, as long as others.
     scale = torch.exp2(-torch.log2(torch.where(longest > 0, longest, 1.0)).floor().clamp_min(-126))  # of subnormals to less
-    lifted_z, lifted = (_wider(x, scale) for x in (z, prototypes))
-    lifted_z[:, dim : dim + 3], lifted_z[:, dim + 3 :] = 1.0, 0.0
+    lifted = _wider(prototypes, scale)
     half_square = squares * (scale * scale * 0.5)
     squared = 2 * half_square + half_square.square()  # [K]: |w|^2 + |w|^4 / 4
     # A little more than the largest: the square of a sum is not the sum of the squares of its parts.
@@ -87,7 +101,7 @@ def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     for place in range(dim + 3, dim + _ADDED):
         lifted[:, place] = length.clamp_min(0).sqrt() * _DOWN
         length = length - lifted[:, place].to(length.dtype).square()
-    return lifted_z, lifted
+    return lifted, scale
 
 
 def _wider(x: Tensor, scale: Tensor) -> Tensor:

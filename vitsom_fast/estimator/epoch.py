@@ -1,0 +1,110 @@
+"""One epoch of the batch map: every row is read once, finds its unit and is added to the sums of that unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from vitsom_fast import backends, neighborhoods
+from vitsom_fast.backends.batch_map import add_rows, means, no_sums
+from vitsom_fast.backends.distances.lifted import lifted_prototypes, lifted_rows
+from vitsom_fast.estimator.frame import Frame
+from vitsom_fast.functional import find_bmu
+from vitsom_fast.grid import Grid
+
+
+@dataclass(frozen=True)
+class Map:
+    """Prototypes (K, D) fp32 as they are seen in a frame, and what distance tells them apart; ``backend`` is a resolved
+    name."""
+
+    grid: Grid
+    metric: str
+    missing: str
+    backend: str
+    frame: Frame
+    prototypes: Tensor
+
+    def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """BMU (B,) int64 and distance (B,) in the units of the data, of rows x (B, D) as they are given."""
+        rows = self.frame.rows(x)
+        bmu, distance = find_bmu(rows, self.prototypes, **self._how)
+        return bmu, self.frame.distance(distance.double())
+
+    def nearest_two(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, (B, 2) each, the nearest first."""
+        bmu, distance = find_bmu(self.frame.rows(x), self.prototypes, k=2, **self._how)
+        return bmu, self.frame.distance(distance.double())
+
+    def searched(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``nearest``, of rows (B, D) as they are seen, with distances that are right to about 1e-3 of the prototypes'
+        size: the search of squared distances has them for nothing."""
+        if not self._is_lifted:
+            bmu, distance = find_bmu(rows, self.prototypes, **self._how)
+            return bmu, self.frame.distance(distance.double())
+        table, scale, length = self._lifted
+        lifted = lifted_rows(rows, scale)
+        bmu, distance = backends.get(self.backend).search(lifted, table, self.grid.rows, self.grid.cols)
+        # With |v| = L for all prototypes, u . v = s^2 (z . w - |w|^2 / 2), and |s z|^2 = |u|^2 - 3.
+        norm = torch.linalg.vector_norm(lifted, dim=1).double()
+        squared = norm.square().sub_(3.0).sub_((1.0 - distance.double()).mul_(norm).mul_(2.0 * length)).clamp_min_(0)
+        squared = squared / scale.double().square()
+        return bmu, self.frame.distance(squared if self.metric == "sqeuclidean" else squared.sqrt_())
+
+    @property
+    def _how(self) -> dict:
+        return {"distance": self.metric, "grid": self.grid, "missing": self.missing, "backend": self.backend}
+
+    @property
+    def _is_lifted(self) -> bool:
+        is_squared = self.metric in ("sqeuclidean", "euclidean")
+        return is_squared and self.missing == "error" and self.backend not in ("torch", "reference")
+
+    @cached_property
+    def _lifted(self) -> tuple[Tensor, Tensor, float]:
+        table, scale = lifted_prototypes(self.prototypes)
+        return table, scale, float(torch.linalg.vector_norm(table[0].double()))
+
+
+class Epoch:
+    """The sums of the rows of each unit, and of the distances to it; a ``Work``."""
+
+    def __init__(self, som: Map) -> None:
+        self._som = som
+
+    def totals(self) -> list[Tensor]:
+        """Sums by unit as ``batch_map.no_sums``; and the sum of the weighted distances and that of the weights, (2,)."""
+        sums = no_sums(self._som.prototypes, by_feature=self._som.missing == "ignore")
+        return [sums, sums.new_zeros(2)]
+
+    def add(self, totals: list[Tensor], x: Tensor, weight: Tensor | None) -> None:
+        """Adds rows x (B, D) as they are given, of weights (B,) fp64."""
+        som = self._som
+        rows = som.frame.rows(x)
+        bmu, distance = som.searched(rows)
+        known = None
+        if som.missing == "ignore":
+            known = ~rows.isnan()
+            rows = torch.where(known, rows, 0.0)
+        add_rows(own_primitives(som.backend), totals[0], rows, bmu, weight, known)
+        if weight is None:
+            totals[1] += torch.stack([distance.sum(), distance.new_tensor(len(distance))])
+        else:
+            totals[1] += torch.stack([distance @ weight, weight.sum()])
+
+    def updated(self, totals: list[Tensor], sigma: float, neighborhood: str) -> tuple[Tensor, float]:
+        """New prototypes (K, D), as they are seen, and the mean distance of the rows to the units of the old ones."""
+        som, (sums, errors) = self._som, totals
+        factors = neighborhoods.neighborhood(
+            som.grid, sigma, neighborhood, device=sums.device, dtype=som.prototypes.dtype, relative=True
+        )
+        prototypes = means(own_primitives(som.backend), sums, som.prototypes, factors.rows, factors.cols)
+        return prototypes, float(errors[0] / errors[1])
+
+
+def own_primitives(backend: str) -> backends.Backend:
+    """ "reference" has none: it adds up as "torch" does."""
+    return backends.get("torch" if backend == "reference" else backend)
