@@ -8,8 +8,8 @@ from vitsom_fast.grid import Grid
 
 
 def fit_plain_som(x: Tensor, grid: Grid, *, epochs: int = 50, t_max: float | None = None, t_min: float = 0.5) -> Tensor:
-    """Prototypes (K, D) of a batch SOM (Kohonen 2001, section 3.6) on x (N, D), N at least 1, in its dtype; no randomness. It is
-    ``vitsom_fast.SOM`` as a function of tensors.
+    """Prototypes (K, D) of a batch SOM (Kohonen 2001, section 3.6) on x (N, D), N at least 1, in its dtype; no randomness. It
+    is ``vitsom_fast.SOM`` as a function of tensors.
 
     The prototypes start on the plane of the first two principal components, long side of the map along the first.
 
