@@ -29,9 +29,9 @@ from vitsom_fast.estimator.transform import Transformer
 from vitsom_fast.grid import Grid
 from vitsom_fast.progress import progress_bar
 
-# Numbers of rows at a time, where nothing else is asked for: 8 MB stay near the processor, and one for each two units, for
-# whatever is done once a chunk for all units.
-_NUMBERS, _FEWEST = 1 << 21, 1024
+# Numbers of rows at a time for each thread, where nothing else is asked for: 1 MB stays near a core. And rows: one for each two
+# units, for what is done once a chunk for all units.
+_NUMBERS, _FEWEST = 1 << 18, 1024
 
 
 class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -292,7 +292,7 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _units(self, rows: Rows) -> Any:
         som = self._map(rows)
         with plain():
-            return rows.map(lambda x: som.nearest(x)[0].int(), self._chunk(rows))
+            return rows.map(lambda x: som.units(x).int(), self._chunk(rows))
 
     def _map(self, rows: Rows) -> Map:
         """The fitted prototypes, as seen from where they are."""
@@ -307,7 +307,8 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _chunk(self, rows: Rows) -> int:
         if self.batch_size is not None:
             return int(self.batch_size)
-        return max(_FEWEST, _NUMBERS // rows.dim, self.n_rows * self.n_cols // 2)
+        numbers = _NUMBERS * torch.get_num_threads()
+        return max(_FEWEST, numbers // rows.dim, self.n_rows * self.n_cols // 2)
 
     def _backend(self, rows: Rows) -> str:
         return backends.resolve(self.backend, Spec(rows.device, torch.float32, self.metric))

@@ -34,6 +34,13 @@ class Map:
         bmu, distance = find_bmu(rows, self.prototypes, **self._how)
         return bmu, self.frame.distance(distance.double())
 
+    def units(self, x: Tensor) -> Tensor:
+        """BMU (B,) int64 of rows x (B, D) as they are given, by the search of an epoch, without the distances."""
+        rows = self.frame.rows(x)
+        if not self._is_lifted:
+            return find_bmu(rows, self.prototypes, **self._how)[0]
+        return self._search(lifted_rows(rows, self._lifted[1]))[0]
+
     def nearest_two(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same, (B, 2) each, the nearest first."""
         bmu, distance = find_bmu(self.frame.rows(x), self.prototypes, k=2, **self._how)
@@ -45,14 +52,17 @@ class Map:
         if not self._is_lifted:
             bmu, distance = find_bmu(rows, self.prototypes, **self._how)
             return bmu, self.frame.distance(distance.double())
-        table, scale, length = self._lifted
+        _, scale, length = self._lifted
         lifted = lifted_rows(rows, scale)
-        bmu, distance = backends.get(self.backend).search(lifted, table, self.grid.rows, self.grid.cols)
+        bmu, distance = self._search(lifted)
         # With |v| = L for all prototypes, u . v = s^2 (z . w - |w|^2 / 2), and |s z|^2 = |u|^2 - 3.
         norm = torch.linalg.vector_norm(lifted, dim=1).double()
         squared = norm.square().sub_(3.0).sub_((1.0 - distance.double()).mul_(norm).mul_(2.0 * length)).clamp_min_(0)
         squared = squared / scale.double().square()
         return bmu, self.frame.distance(squared if self.metric == "sqeuclidean" else squared.sqrt_())
+
+    def _search(self, lifted: Tensor) -> tuple[Tensor, Tensor]:
+        return backends.get(self.backend).search(lifted, self._lifted[0], self.grid.rows, self.grid.cols)
 
     @property
     def _how(self) -> dict:

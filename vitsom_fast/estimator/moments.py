@@ -24,8 +24,8 @@ class Moments:
     """Weights, sums and products of features, as seen from a row of the data; a ``Work``. What is missing counts as the mean,
     and under the cosine distance rows are directions."""
 
-    def __init__(self, metric: str, origin: Tensor, *, products: bool) -> None:
-        self._metric, self._origin, self._products = metric, origin, products
+    def __init__(self, metric: str, missing: str, origin: Tensor, *, products: bool) -> None:
+        self._metric, self._missing, self._origin, self._products = metric, missing, origin, products
 
     def totals(self) -> list[Tensor]:
         dim = len(self._origin)
@@ -34,14 +34,14 @@ class Moments:
     def add(self, totals: list[Tensor], x: Tensor, weight: Tensor | None) -> None:
         x = x.to(self._origin)
         seen = (directions(x) if self._metric == "cosine" else x) - self._origin
-        known = ~seen.isnan()
-        whole = bool(known.all())
-        if not whole:
-            seen = torch.where(known, seen, 0.0)
-        if weight is None:
-            weighted, counts = seen, known.sum(dim=0)
+        counts: Tensor | float
+        if self._missing == "error":
+            counts = float(len(seen)) if weight is None else weight.sum()
         else:
-            weighted, counts = seen * weight[:, None], (known * weight[:, None]).sum(dim=0)
+            known = ~seen.isnan()
+            seen = torch.where(known, seen, 0.0)
+            counts = (known if weight is None else known * weight[:, None]).sum(dim=0)
+        weighted = seen if weight is None else seen * weight[:, None]
         totals[0] += counts
         totals[1] += weighted.sum(dim=0)
         totals[2] += weighted.T @ seen if self._products else (weighted * seen).sum(dim=0)
@@ -74,7 +74,7 @@ def start(rows: Rows, grid: Grid, metric: str, init: str | Tensor, random: np.ra
     wide = widest(torch.empty(0, device=rows.device))
     origin = ranks.same(rows.first(1)[0].to(wide).nan_to_num(0.0)) * (metric != "cosine")
     products = isinstance(init, str) and init == "pca" and rows.dim <= _MOST_PRODUCTS
-    moments = Moments(metric, origin, products=products)
+    moments = Moments(metric, rows.missing, origin, products=products)
     totals = rows.add_up(moments, size)
     if not totals[0].amax() > 0:
         raise ValueError(

@@ -37,7 +37,7 @@ class Transformer:
         som = self._map(rows)
         if output == "coordinates":
             places = som.grid.positions
-            table = rows.map(lambda x: places[som.nearest(x)[0].cpu()].to(rows.dtype), self._chunk(rows))
+            table = rows.map(lambda x: places[som.units(x).cpu()].to(rows.dtype), self._chunk(rows))
             names = ["row", "column"]
         else:
             v = som.frame.wide(som.frame.given(som.prototypes.double()))
