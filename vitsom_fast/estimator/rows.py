@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitsom_fast.backends.centred import slices
 from vitsom_fast.estimator import ranks
 from vitsom_fast.estimator.read_ahead import read_ahead
 
@@ -59,7 +61,8 @@ class Rows:
         """Rows (B, dim) with weights (B,) fp64 or None, B at most ``size`` and at least 1."""
         start, weight = 0, None
         for block in self._blocks(size):
-            for rows in block.split(size):
+            for part in slices(len(block), size):
+                rows = block[part]
                 stop = start + len(rows)
                 if self.weight is not None:
                     if stop > len(self.weight):
@@ -99,7 +102,22 @@ class SlicedRows(Rows):
     def _blocks(self, size: int) -> Iterator[Tensor]:
         assert self.length is not None
         starts = range(0, self.length, size)
-        return read_ahead(as_rows(self._x[start : start + size], self) for start in starts)
+        return read_ahead(self._slice(start, size) for start in starts)
+
+    def _slice(self, start: int, size: int) -> Tensor:
+        rows = as_rows(self._x[start : start + size], self)
+        if isinstance(self._x, np.memmap):
+            rows = rows.clone()  # of memory that is given back
+            _give_back(self._x)
+        return rows
+
+
+def _give_back(x: np.memmap) -> None:
+    """The pages that were read of a file, which would count as this process's memory until it runs out. What was written to a
+    copy is in none."""
+    mapped = getattr(x, "_mmap", None)
+    if x.mode in ("r", "r+") and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class ChunkRows(Rows):
