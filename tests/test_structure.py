@@ -47,6 +47,7 @@ FLOORS = [
     ("som",),
     ("models",),
     ("training",),
+    ("commands",),
     ("cli",),
 ]
 

@@ -18,7 +18,7 @@ _LEGEND_WIDTH = 100  # characters in a line
 
 def write_names(axes: Axes, cells: NDArray[np.float64], names: Sequence[str], size: float) -> None:
     """Write each name into its cell, an outline (corners, 2), in letters of ``size`` points, smaller the longer it is."""
-    for cell, name in zip(cells, map(_drawable, names), strict=True):
+    for cell, name in zip(cells, map(drawable, names), strict=True):
         fontsize = min(size / max(1, 0.55 * len(name)), _LARGEST)
         x, y = cell.mean(axis=0)
         text = axes.text(
@@ -39,7 +39,7 @@ def write_names(axes: Axes, cells: NDArray[np.float64], names: Sequence[str], si
 
 def add_legend(axes: Axes, names: Sequence[str], colors: NDArray[np.float64]) -> None:
     """A legend below the axes: a square of each colour, (classes, 4), with its name, which is cut where it is very long."""
-    shown = [name if len(name) <= _LONGEST_IN_LEGEND else name[:_LONGEST_IN_LEGEND] + "…" for name in map(_drawable, names)]
+    shown = [name if len(name) <= _LONGEST_IN_LEGEND else name[:_LONGEST_IN_LEGEND] + "…" for name in map(drawable, names)]
     columns = max(1, min(len(shown), 10, _LEGEND_WIDTH // (5 + max(map(len, shown), default=0))))
     marks = [axes.scatter([], [], color=color, marker="s") for color in colors]
     # Matplotlib leaves out what begins with an underscore, and is told about mathematics before it sees a name.
@@ -50,6 +50,6 @@ def add_legend(axes: Axes, names: Sequence[str], colors: NDArray[np.float64]) ->
         text.set_text(name)
 
 
-def _drawable(name: str) -> str:
+def drawable(name: str) -> str:
     """The name without what no font has: control characters, and halves of surrogate pairs."""
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", name))

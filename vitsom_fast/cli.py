@@ -1,4 +1,4 @@
-"""The command line: ``vitsom-fast train`` and ``vitsom-fast info``."""
+"""The command line: ``vitsom-fast train``, ``fit``, ``predict`` and ``info``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import torch
 
 import vitsom_fast
 from vitsom_fast import backends
+from vitsom_fast.commands import tables
 from vitsom_fast.training import TrainConfig, fit
 from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.files import CHECKPOINT, newest_run_folder
@@ -132,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on with the run in --out (default: the newest of the data set) after a stop"
     )
 
+    tables.add_commands(commands, say)
     commands.add_parser("info", help="print versions, hardware and backends").set_defaults(run=info)
     return parser
 

@@ -1,12 +1,14 @@
 """Pictures of a trained map: its prototypes, the distances between them, and what lands where.
 
-Every function returns a Matplotlib figure of its own, without pyplot's global state; ``figure.savefig(path)`` writes it.
+Every function returns a Matplotlib figure of its own, without pyplot's global state; ``figure.savefig(path)`` writes it. Where
+one takes a fitted ``SOM``, it draws its map.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,10 +20,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitsom_fast.class_names import add_legend, write_names
+from vitsom_fast.class_names import add_legend, drawable, write_names
 from vitsom_fast.grid import Grid
 from vitsom_fast.metrics import class_counts
 
+if TYPE_CHECKING:
+    from vitsom_fast.som import SOM
+
+_MOST_PLANES = 100
 _WIDTH = 8.0  # inches of the longer side
 _DPI = 160
 _EMPTY = "#ececec"  # a unit that wins nothing
@@ -44,28 +50,34 @@ def plot_prototypes(images: Tensor, grid: Grid) -> Figure:
     return figure
 
 
-def plot_u_matrix(distances: Tensor, grid: Grid) -> Figure:
-    """The U-matrix (rows, cols) of ``metrics.u_matrix``: bright ridges separate clusters.
+def plot_u_matrix(distances: Tensor | SOM, grid: Grid | None = None, *, distance: str = "cosine") -> Figure:
+    """The U-matrix (rows, cols) of ``metrics.u_matrix``, or that of a ``SOM``: bright ridges separate clusters.
 
     Raises:
-        ValueError: distances of another shape.
+        ValueError: distances of another shape, or without their grid.
     """
+    if not isinstance(distances, Tensor):
+        som = distances
+        distances, grid, distance = torch.from_numpy(som.u_matrix()), som.grid, som.metric
+    if grid is None:
+        raise ValueError("grid must be that of the distances, got None")
     if distances.shape != (grid.rows, grid.cols):
         raise ValueError(f"distances must be ({grid.rows}, {grid.cols}) as the grid is, got {tuple(distances.shape)}")
     figure, axes = _map_figure(grid, colorbar=True)
     heights = distances.detach().float().cpu().flatten().numpy()
     cells = PolyCollection(list(_cells(grid)), array=heights, cmap="magma", edgecolors="face", linewidths=0.3)
     axes.add_collection(cells)
-    figure.colorbar(cells, ax=axes, label="mean cosine distance to the neighbours", shrink=0.85, aspect=30, pad=0.02)
+    figure.colorbar(cells, ax=axes, label=f"mean {distance} distance to the neighbours", shrink=0.85, aspect=30, pad=0.02)
     axes.set_title(f"U-matrix, {_describe(grid)}")
     return figure
 
 
-def plot_hit_map(bmu: Tensor, grid: Grid, *, labels: Tensor | None = None, classes: Sequence[str] = ()) -> Figure:
+def plot_hit_map(bmu: Tensor | SOM, grid: Any, *, labels: Any = None, classes: Sequence[str] = ()) -> Figure:
     """How many samples every unit wins, and of which class most of them are.
 
     Args:
-        bmu: (N,) integers, the unit of every sample.
+        bmu: (N,) integers, the unit of every sample; or a ``SOM``.
+        grid: the map; for a ``SOM`` the rows (N, D) that are drawn on it. Labels may then be whatever ``numpy.unique`` sorts.
         labels: (N,) integers that index ``classes``, -1 for a sample without a label. With them a unit has the colour and the
             name of its most frequent class and a size that grows with its hits, and is black where none has a label; without, a
             colour for its hits.
@@ -74,6 +86,12 @@ def plot_hit_map(bmu: Tensor, grid: Grid, *, labels: Tensor | None = None, class
     Raises:
         ValueError: a bmu beyond the grid, labels beyond ``classes`` or not one for each bmu.
     """
+    if not isinstance(bmu, Tensor):
+        som = bmu
+        bmu, grid = torch.from_numpy(np.asarray(som.predict(grid))), som.grid
+        if labels is not None and not isinstance(labels, Tensor):
+            values, numbers = np.unique(np.asarray(labels), return_inverse=True)
+            labels, classes = torch.from_numpy(numbers.ravel()), classes or [str(value) for value in values]
     bmu = _checked_bmu(bmu, grid)
     hits = torch.bincount(bmu, minlength=grid.num_prototypes).numpy()  # [K]
     if labels is None:
@@ -96,6 +114,55 @@ def plot_hit_map(bmu: Tensor, grid: Grid, *, labels: Tensor | None = None, class
         write_names(axes, cells[named], [names[index] for index in majority[named]], size)
     elif len(names) <= 20:
         add_legend(axes, names, palette[:-1])
+    return figure
+
+
+def plot_component_planes(som: SOM, *, names: Sequence[str] = ()) -> Figure:
+    """What each feature is on the map of a ``SOM``, in the units of the data, a plane a feature. Planes that look alike are
+    features that go together.
+
+    Args:
+        names: of the features; if empty, those that the map was fitted with.
+
+    Raises:
+        ValueError: another number of names, or more than 100 features.
+    """
+    planes = som.prototypes_.T  # [D, K]
+    names = list(names) or [str(name) for name in getattr(som, "feature_names_in_", range(len(planes)))]
+    if len(names) != len(planes):
+        raise ValueError(f"names must be {len(planes)}, one for each feature, got {len(names)}")
+    if len(planes) > _MOST_PLANES:
+        raise ValueError(f"som must have at most {_MOST_PLANES} features for a picture of each, got {len(planes)}")
+    grid = som.grid
+    cells = _cells(grid)
+    (left, top), (right, bottom) = cells.reshape(-1, 2).min(0), cells.reshape(-1, 2).max(0)
+    columns = math.ceil(math.sqrt(len(planes) * (bottom - top) / (right - left)))
+    rows = math.ceil(len(planes) / columns)
+    width = 2 * _WIDTH / max(columns, 4)
+    height = 0.8 * width * min((bottom - top) / (right - left), 2.0) + 0.3  # of a plane beside its bar, with its name
+    size = (columns * width, rows * height + 0.4)
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    for place, (plane, name) in enumerate(zip(planes, names, strict=True), start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        _frame(axes, cells)
+        drawn = PolyCollection(list(cells), array=plane, cmap="viridis", edgecolors="face", linewidths=0.3)
+        axes.add_collection(drawn)
+        figure.colorbar(drawn, ax=axes, shrink=0.8, aspect=20, pad=0.02)
+        axes.set_title(drawable(name), fontsize=9, parse_math=False)
+    figure.suptitle(f"Component planes, {_describe(grid)}")
+    return figure
+
+
+def plot_trajectory(som: SOM, rows: Any) -> Figure:
+    """The trajectory of rows (N, D), in their order, from unit to unit of a ``SOM``, over its U-matrix: from the dot to the
+    star."""
+    figure = plot_u_matrix(som)
+    axes = figure.axes[0]
+    places = som.grid.positions.numpy()[np.asarray(som.predict(rows)), ::-1]  # [N, (x, y)]
+    axes.plot(*places.T, color="#7fdfff", linewidth=1.2)
+    axes.plot(*places[0], "o", color="#7fdfff", markersize=8)
+    axes.plot(*places[-1], "*", color="#7fdfff", markersize=14)
+    axes.set_title(f"Trajectory of {len(places)} rows, {_describe(som.grid)}")
     return figure
 
 
@@ -169,14 +236,20 @@ def _cells(grid: Grid) -> NDArray[np.float64]:
 
 
 def _map_figure(grid: Grid, *, colorbar: bool) -> tuple[Figure, Axes]:
-    corners = _cells(grid).reshape(-1, 2)
-    (left, top), (right, bottom) = corners.min(0), corners.max(0)
-    width, height = right - left, bottom - top
+    cells = _cells(grid)
+    width, height = np.ptp(cells.reshape(-1, 2), axis=0)
     figure, axes = _figure(width * (1.15 if colorbar else 1.0) / height)
+    _frame(axes, cells)
+    return figure, axes
+
+
+def _frame(axes: Axes, cells: NDArray[np.float64]) -> None:
+    """Axes that show all cells (K, corners, 2), in their proportions."""
+    (left, top), (right, bottom) = cells.reshape(-1, 2).min(0), cells.reshape(-1, 2).max(0)
+    axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)  # row 0 on top, as in the mosaic
-    return figure, axes
 
 
 def _figure(aspect: float, *, dpi: float = _DPI) -> tuple[Figure, Axes]:

@@ -115,7 +115,7 @@ class SlicedRows(Rows):
 def _give_back(x: np.memmap) -> None:
     """The pages that were read of a file, which would count as this process's memory until it runs out. What was written to a
     copy is in none."""
-    mapped = getattr(x, "_mmap", None)
+    mapped: Any = getattr(x, "_mmap", None)
     if x.mode in ("r", "r+") and hasattr(mapped, "madvise"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
