@@ -8,7 +8,8 @@ import scipy.sparse
 import torch
 from numpy.typing import NDArray
 
-from vitsom_fast import SOM, Grid, batch_update, find_bmu
+from vitsom_fast import SOM, Grid, backends, batch_update, find_bmu
+from vitsom_fast.backends.batch_map import add_rows, no_sums
 from vitsom_fast.schedules import exponential_decay
 
 Array = NDArray[np.float64]
@@ -222,3 +223,29 @@ def test_fewer_rows_than_units(count: int, init: str) -> None:
     som = SOM(4, 4, n_epochs=3, init=init, random_state=0).fit(x)
     assert np.isfinite(som.prototypes_).all()
     assert som.quantization_error(x) < 1e-2
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "manhattan"])
+def test_backends_agree(backend: str, metric: str) -> None:
+    x = blobs()
+    ours, other = (SOM(3, 4, metric=metric, n_epochs=3, backend=name).fit(x) for name in ("auto", backend))
+    np.testing.assert_allclose(other.prototypes_, ours.prototypes_, atol=1e-5)
+    np.testing.assert_allclose(other.history_, ours.history_, rtol=1e-3)
+    np.testing.assert_array_equal(other.labels_, ours.labels_)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_are_those_of_fp64_however_many_threads(threads: int, weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many threads the backend adds up, with few PyTorch does: the number is asked for, not used."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    random = torch.Generator().manual_seed(0)
+    x, unit = torch.randn(5000, 7, generator=random), torch.randint(9, (5000,), generator=random)
+    weight = torch.rand(5000, generator=random, dtype=torch.float64) if weighted else None
+    sums = no_sums(torch.empty(9, 7))
+    for part in (slice(0, 1), slice(1, 3000), slice(3000, None)):
+        add_rows(backends.get("torch"), sums, x[part], unit[part], None if weight is None else weight[part])
+    each = torch.cat([x.double(), torch.ones(5000, 1)], dim=1) * (1.0 if weight is None else weight[:, None])
+    expected = torch.stack([each[unit == k].sum(dim=0) for k in range(9)])
+    torch.testing.assert_close(sums, expected, rtol=1e-6, atol=1e-5)
