@@ -193,6 +193,7 @@ def test_wrong_prototypes_are_named(init: np.ndarray, message: str) -> None:
         (iter([np.ones((3, 2))]), TypeError, "begins anew"),
         (torch.ones(3), ValueError, r"\(N, D\)"),
         (torch.full((3, 2), torch.inf), ValueError, "finite"),
+        (torch.ones(3, 2, dtype=torch.complex64), ValueError, "real"),
         (torch.empty(0, 2), ValueError, "at least one row"),
         ([np.ones((3, 2)), np.ones((3, 3))], ValueError, "2 features"),
         ([np.ones((3, 2)), np.full((3, 2), np.inf)], ValueError, "finite"),
@@ -203,7 +204,7 @@ def test_wrong_rows_are_named(x: object, error: type[Exception], message: str) -
         SOM(2, 2).fit(x)
 
 
-@pytest.mark.parametrize("weight", [np.ones(9), np.ones((10, 1)), -np.ones(10), np.full(10, np.nan), np.zeros(10)])
+@pytest.mark.parametrize("weight", [np.ones(9), np.ones(11), np.ones((10, 1)), -np.ones(10), np.full(10, np.nan), np.zeros(10)])
 @pytest.mark.parametrize("chunks", [False, True])
 def test_wrong_weights_are_named(weight: np.ndarray, chunks: bool) -> None:
     x = blobs(10)

@@ -41,9 +41,9 @@ def test_a_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.int64])
 def test_files_are_what_they_hold(tmp_path: Path, mode: str, dtype: type) -> None:
-    x = (blobs() * 10).astype(dtype)
+    x = (blobs() * 10 + (2**30 if dtype is np.int64 else 0)).astype(dtype)  # which fp32 does not hold
     np.save(tmp_path / "x.npy", x)
     expected = SOM(3, 3, n_epochs=2).fit(x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)

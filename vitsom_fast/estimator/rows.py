@@ -71,6 +71,8 @@ class Rows:
                 if stop > start:
                     yield rows.to(self.device), weight
                 start = stop
+        if self.weight is not None and start < len(self.weight):
+            raise ValueError(f"sample_weight must have shape ({start},), a number for each row of X, got ({len(self.weight)},)")
 
     def first(self, count: int) -> Tensor:
         """(at most count, dim): rows at the beginning."""
@@ -95,7 +97,7 @@ class SlicedRows(Rows):
     """Of whatever has a shape and can be sliced: a file larger than memory, a sparse matrix. Slices are read ahead."""
 
     def __init__(self, x: Any, device: torch.device, weight: Tensor | None, missing: str) -> None:
-        dtype = torch.float64 if np.dtype(getattr(x, "dtype", np.float64)) == np.float64 else torch.float32
+        dtype = torch.float64 if np.result_type(getattr(x, "dtype", float), np.float32) == np.float64 else torch.float32
         super().__init__(x.shape[1], dtype, device, weight, missing)
         self._x, self.length = x, x.shape[0]
 
@@ -165,7 +167,7 @@ def as_tensor(chunk: Any) -> Tensor:
     batch of a data loader, whose first entry it is.
 
     Raises:
-        ValueError: it has not two dimensions.
+        ValueError: it has not two dimensions, or numbers that are not real.
     """
     if isinstance(chunk, (tuple, list)) and len(chunk) and getattr(chunk[0], "ndim", 0) == 2:
         chunk = chunk[0]
@@ -176,6 +178,8 @@ def as_tensor(chunk: Any) -> Tensor:
     x = chunk.detach() if isinstance(chunk, Tensor) else from_numpy(np.asarray(chunk))
     if x.dim() != 2 or x.shape[1] < 1:
         raise ValueError(f"X must have rows of at least one feature, (N, D), got shape {tuple(x.shape)}")
+    if x.is_complex():
+        raise ValueError(f"X must be of real numbers, got {x.dtype}")
     return x if x.dtype in (torch.float32, torch.float64) else x.to(_float_of(x.dtype))
 
 
