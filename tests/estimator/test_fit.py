@@ -93,6 +93,16 @@ class Sliced:
         return self.x[rows]
 
 
+class Columns(Sliced):
+    """A table whose slices are columns by name, as those of a data set of Arrow files."""
+
+    def __init__(self, x: Array) -> None:
+        self.x, self.shape = x, x.shape
+
+    def __getitem__(self, rows: slice) -> dict[str, list[float]]:  # type: ignore[override]
+        return {f"f{i}": column.tolist() for i, column in enumerate(self.x[rows].T)}
+
+
 def as_pandas(x: Array) -> object:
     return pytest.importorskip("pandas").DataFrame(x, columns=[f"f{i}" for i in range(x.shape[1])])
 
@@ -116,6 +126,7 @@ FORMS = {
     "csr": scipy.sparse.csr_matrix,
     "coo": scipy.sparse.coo_array,
     "sliced": Sliced,
+    "columns": Columns,
     "h5py": as_h5py,
     "chunks": lambda x: Chunks(x, 70),
     "list of arrays": lambda x: [x[:100], x[100:101], x[101:]],
