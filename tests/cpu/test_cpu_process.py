@@ -63,7 +63,7 @@ for megabytes in (0.05, 0.2, 0.5, 1, 2, 3, 4, 6, 8, 12):
         find_bmu(z, prototypes, backend="cpu")
         pairs = cpu.pair_losses(few, prototypes, expected[:50], *factors, "euclidean")
         cpu.pair_gradients(pairs, few, prototypes, expected[:50], *factors, "manhattan", True, True)
-        cpu.search_manhattan(few, prototypes)
+        cpu.pair_search(few, prototypes, "manhattan", 1)
     except (MemoryError, RuntimeError) as error:  # the second from PyTorch, for a result
         assert isinstance(error, MemoryError) or "memory" in str(error), error
         failed += 1

@@ -291,7 +291,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 for run in (
     lambda: cpu.pair_losses(z, prototypes, bmu, *factors, "euclidean"),
     lambda: cpu.pair_gradients(grad, z, prototypes, bmu, *factors, "manhattan", True, True),
-    lambda: cpu.search_manhattan(z, prototypes),
+    lambda: cpu.pair_search(z, prototypes, "manhattan", 1),
 ):
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
