@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vitsom_fast.models.positions import sincos_positions
 
 
 class ViTAutoencoder(nn.Module):
@@ -67,6 +68,11 @@ class ViTAutoencoder(nn.Module):
         self.positions: Tensor
         self.decoder_positions: Tensor
 
+    @property
+    def latent_length(self) -> float:
+        """That of every latent."""
+        return self.latent_dim**0.5
+
     def encode(self, images: Tensor) -> Tensor:
         """Latents (B, D) of images (B, C, H, W)."""
         patches = F.unfold(images, self.patch, stride=self.patch).mT  # [B, P, C * patch * patch]
@@ -78,14 +84,6 @@ class ViTAutoencoder(nn.Module):
         tokens = latents.unflatten(1, self.positions.shape)  # [B, P, width]
         tokens = self.decoder(self.decoder_embed(tokens) + self.decoder_positions)  # [B, P, decoder_width]
         return F.fold(self.to_pixels(tokens).mT, self.image_shape[1:], self.patch, stride=self.patch)
-
-
-def sincos_positions(rows: int, cols: int, width: int) -> Tensor:
-    """(rows * cols, width): sines and cosines of the row in one half of the features, of the column in the other."""
-    frequency = 100.0 ** -torch.linspace(0, 1, width // 4 + 1)[:-1]  # [width / 4]
-    row, col = torch.meshgrid(torch.arange(float(rows)), torch.arange(float(cols)), indexing="ij")
-    angles = [axis.reshape(-1, 1) * frequency for axis in (row, col)]  # 2 x [rows * cols, width / 4]
-    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
 
 
 def _blocks(width: int, depth: int, heads: int, mlp_ratio: int) -> nn.TransformerEncoder:

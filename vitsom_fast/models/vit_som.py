@@ -1,53 +1,97 @@
-"""ViT-SOM: the autoencoder and the map on its latents, trained together."""
+"""ViT-SOM: a Vision Transformer and the map on its latents, trained together."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitsom_fast.loss import FusedSOMLoss
-from vitsom_fast.models.vit import ViTAutoencoder
+from vitsom_fast.models.presets import preset
+from vitsom_fast.models.som_autoencoder import SOMAutoencoder
+from vitsom_fast.models.step import Step
+from vitsom_fast.models.vision_transformer import VisionTransformer
 
 
-class ViTSOMOutput(NamedTuple):
-    """The two halves of ``L = L_nn + gamma * L_som``, both 0-dim, and the BMU of every image, (B,) int64."""
-
-    reconstruction_loss: Tensor
-    som_loss: Tensor
-    bmu: Tensor
-
-
-class ViTSOM(nn.Module):
-    """A ``ViTAutoencoder`` with a ``FusedSOMLoss`` on its latents (Luo & Yuan 2025, clustering).
+class ViTSOM(SOMAutoencoder):
+    """An autoencoder of images with a ``FusedSOMLoss`` on its latents (Luo & Yuan 2025), for clustering or for classification.
 
     Args:
-        reconstruction_beta: pixels count by their absolute error as in the paper, but by ``error ** 2 / (2 beta)`` below beta.
+        autoencoder: a ``VisionTransformer`` as published, or a ``ViTAutoencoder``.
+        num_classes: 0 for clustering: reconstruction and map. Else the loss is the cross entropy of a linear head on the class
+            token of a ``VisionTransformer``, and the map; the decoder has no part in it.
+        label_smoothing: of the cross entropy.
+        reconstruction_beta, squared_error, consistency: as in ``SOMAutoencoder``.
 
     Raises:
-        ValueError: ``som`` is not of the autoencoder's ``latent_dim``.
+        ValueError: ``som`` is not of the autoencoder's ``latent_dim``, or a head on an autoencoder without a class token.
     """
 
-    def __init__(self, autoencoder: ViTAutoencoder, som: FusedSOMLoss, *, reconstruction_beta: float = 0.0) -> None:
-        super().__init__()
-        if som.dim != autoencoder.latent_dim:
-            raise ValueError(f"som must have dim {autoencoder.latent_dim}, the autoencoder's latent_dim, got {som.dim}")
-        self.autoencoder = autoencoder
-        self.som = som
-        self.reconstruction_beta = reconstruction_beta
+    def __init__(
+        self,
+        autoencoder: nn.Module,
+        som: FusedSOMLoss,
+        *,
+        num_classes: int = 0,
+        label_smoothing: float = 0.0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(autoencoder, som, **settings)
+        if num_classes and not isinstance(autoencoder, VisionTransformer):
+            raise ValueError(f"autoencoder must have a class token to classify, got a {type(autoencoder).__name__}")
+        self.label_smoothing = label_smoothing
+        self.head = nn.Linear(self._vit.width, num_classes) if num_classes else None
 
-    def forward(self, images: Tensor, temperature: float | Tensor) -> ViTSOMOutput:
-        """The reconstruction loss, a mean over pixels, and the SOM loss of images (B, C, H, W)."""
-        latents = self.autoencoder.encode(images)  # [B, D]
-        reconstruction = F.smooth_l1_loss(self.autoencoder.decode(latents), images, beta=self.reconstruction_beta)
-        som_loss, bmu = self.som(latents, temperature, return_bmu=True)
-        return ViTSOMOutput(reconstruction, som_loss, bmu)
+    @property
+    def _vit(self) -> VisionTransformer:
+        return cast(VisionTransformer, self.autoencoder)
 
-    @torch.no_grad()
-    def decode_prototypes(self, chunk: int = 1024) -> Tensor:
-        """(K, C, H, W): the image that every prototype stands for, ``chunk`` of them decoded at a time."""
-        length = self.autoencoder.latent_dim**0.5  # of every latent
-        latents = F.normalize(self.som.prototypes) * length  # [K, D]
-        return torch.cat([self.autoencoder.decode(part) for part in latents.split(chunk)])
+    @classmethod
+    def from_preset(cls, name: str, *, backend: str = "auto", **changes: Any) -> ViTSOM:
+        """An untrained model as published for a data set.
+
+        Args:
+            name: of ``models.PRESETS``, as "mnist" or "cifar-10".
+            backend: of the map.
+            changes: fields of ``ModelSpec`` to be others, as ``grid=(24, 24)``.
+
+        Raises:
+            TypeError, ValueError: there is no such preset or field, or sizes do not fit together.
+        """
+        from vitsom_fast.models.build import build  # which makes this class
+
+        return cast(ViTSOM, build(replace(preset(name).spec, **changes), backend))
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, C, H, W).
+
+        Raises:
+            RuntimeError: the model is one for clustering.
+        """
+        if self.head is None:
+            raise RuntimeError("a ViTSOM for clustering has no head")
+        logits: Tensor = self.head(self._vit.tokens(images)[:, 0])
+        return logits
+
+    def losses(self, images: Tensor, labels: Tensor | None, step: Step) -> dict[str, Tensor]:
+        """As ``step.Model`` says: the parts of a ``SOMAutoencoder``, or "classification_loss" and "som_loss"."""
+        if self.head is None:
+            return super().losses(images, labels, step)
+        tokens = self._vit.tokens(images)  # [B, 1 + P, width]
+        classification = cross_entropy(self.head(tokens[:, 0]), labels, self.label_smoothing)
+        som = self.som(self._vit.latents(tokens), step.temperature)
+        return {"loss": classification + step.gamma * som, "classification_loss": classification, "som_loss": som}
+
+
+def cross_entropy(logits: Tensor, labels: Tensor | None, label_smoothing: float) -> Tensor:
+    """The mean over the images that have a label; 0 where none has.
+
+    Raises:
+        ValueError: there are no labels at all.
+    """
+    if labels is None:
+        raise ValueError("labels must be there for classification, got None")
+    total = F.cross_entropy(logits, labels, ignore_index=-1, label_smoothing=label_smoothing, reduction="sum")
+    return total / (labels >= 0).sum().clamp_min(1)

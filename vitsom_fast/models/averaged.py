@@ -1,0 +1,77 @@
+"""A map that keeps up with its latents: prototypes as the batch update of moving averages, in place of gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitsom_fast import backends, neighborhoods
+from vitsom_fast.backends.spec import Spec
+from vitsom_fast.backends.unit_rows import unit_rows
+from vitsom_fast.loss import FusedSOMLoss
+
+DECAY = 0.99
+
+
+class AveragedSOM(FusedSOMLoss):
+    """A ``FusedSOMLoss`` whose prototypes are trained by ``absorb`` and not by gradients; latents are still pulled by the loss.
+
+    With sums and counts of the latents of every BMU (of their directions under the cosine distance), averaged over the steps,
+
+        sums <- decay sums + A,  counts <- decay counts + n,  w_k = (G' sums)_k / (G' counts)_k
+
+    which is the batch SOM (Kohonen 2001, section 3.6) on the last ``1 / (1 - decay)`` batches or so, at the radius of now. A
+    unit that nothing reaches stays where it is.
+
+    Args:
+        decay: at least 0 and below 1; 0 is the batch update of the last batch.
+    """
+
+    def __init__(self, grid_size: tuple[int, int], dim: int, *, decay: float = DECAY, **settings: Any) -> None:
+        super().__init__(grid_size, dim, **settings)
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be at least 0 and below 1, got {decay}")
+        self.decay = decay
+        self.prototypes.requires_grad_(False)
+        self.register_buffer("sums", torch.zeros_like(self.prototypes, dtype=torch.float32))
+        self.register_buffer("counts", self.sums.new_zeros(self.grid.num_prototypes))
+        self.sums: Tensor
+        self.counts: Tensor
+        self._last: tuple[Tensor, Tensor, float | Tensor] | None = None
+
+    def forward(
+        self,
+        z: Tensor,
+        temperature: float | Tensor,
+        *,
+        return_bmu: bool = False,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        loss, bmu = super().forward(z, temperature, return_bmu=True, sample_weight=sample_weight)
+        if self.training:
+            self._last = z.detach().flatten(1), bmu, temperature
+        return (loss, bmu) if return_bmu else loss
+
+    @torch.no_grad()
+    def absorb(self) -> None:
+        """Take in the latents of the last ``forward`` in training mode; nothing where there is none since."""
+        if self._last is None:
+            return
+        (z, bmu, temperature), self._last = self._last, None
+        x = z.to(self.sums.dtype)
+        if self.distance == "cosine":
+            x = unit_rows(x).unit.to(x.dtype)
+        name = backends.resolve(self.backend, Spec(x.device, x.dtype, self.distance))
+        own = backends.get("torch" if name == "reference" else name)
+        sums, counts = own.sum_by_bmu(x, bmu, self.grid.num_prototypes)
+        self.sums.mul_(self.decay).add_(sums)
+        self.counts.mul_(self.decay).add_(counts)
+        factors = neighborhoods.neighborhood(
+            self.grid, temperature, self.neighborhood, device=x.device, dtype=x.dtype, relative=True
+        )
+        both = torch.cat([self.sums, self.counts[:, None]], dim=1)  # [K, D + 1]
+        total, weight = own.smooth(both, factors.rows.mT, factors.cols.mT).split([self.dim, 1], dim=1)
+        least = torch.finfo(x.dtype).tiny
+        self.prototypes.copy_(torch.where(weight > least, total / weight.clamp_min(least), self.prototypes))
