@@ -23,6 +23,7 @@ MOST_LINES = 400
 FLOORS = [
     (
         "version",
+        "messages",
         "arguments",
         "settings",
         "backends.memory",
@@ -45,6 +46,7 @@ FLOORS = [
     ("atomic", "progress", "usage", "loss", "metrics", "optim", "class_names", "plotting"),
     ("estimator",),
     ("som",),
+    ("data",),
     ("models",),
     ("training",),
     ("commands",),

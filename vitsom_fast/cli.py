@@ -19,10 +19,10 @@ import torch
 import vitsom_fast
 from vitsom_fast import backends
 from vitsom_fast.commands import tables
+from vitsom_fast.messages import one_line
 from vitsom_fast.training import TrainConfig, fit
 from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.files import CHECKPOINT, newest_run_folder
-from vitsom_fast.training.messages import one_line
 from vitsom_fast.training.report import METRIC_NAMES
 
 

@@ -107,7 +107,7 @@ def failed(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     [
         (["--grid", "0", "4"], "rows"),
         (["--epochs", "0"], "epochs"),
-        (["--dataset", "mnist"], "dataset"),
+        (["--dataset", "imagenet"], "dataset"),
         (["--dataset", "absent.npz"], "absent.npz"),
         (["--backend", "cuda"], "cuda"),
         (["--backend", "gpu"], "backend"),
@@ -209,7 +209,7 @@ def test_an_error_that_cannot_be_told_keeps_its_status(tiny: list[str], monkeypa
     stderr = Broken(errno.ENOSPC)
     stderr.write("\n")
     monkeypatch.setattr("sys.stderr", stderr)
-    assert cli.main([*tiny, "--dataset", "mnist"]) == 2
+    assert cli.main([*tiny, "--dataset", "imagenet"]) == 2
 
 
 def test_names_that_the_terminal_cannot_show_are_escaped(

@@ -14,9 +14,9 @@ import torch
 from tiny_run import lasting, small_pictures, tiny_config
 
 from vitsom_fast import cli, plotting
+from vitsom_fast.messages import one_line
 from vitsom_fast.models import ViTAutoencoder
 from vitsom_fast.training import evaluate, files, fit, report
-from vitsom_fast.training.messages import one_line
 
 NUMBERS = ("purity", "nmi", "quantization_error", "topographic_error")
 

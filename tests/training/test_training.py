@@ -17,8 +17,10 @@ from tiny_run import lasting, small_pictures, tiny_config
 
 from vitsom_fast.models import ViTSOM
 from vitsom_fast.training import TrainConfig, fit, load_dataset
+from vitsom_fast.training.build import build_model, build_optimizer
 from vitsom_fast.training.checkpoint import load_checkpoint
-from vitsom_fast.training.fit import build_model, build_optimizer, learning_rate_factor, sample_order
+from vitsom_fast.training.loop import sample_order
+from vitsom_fast.training.rates import learning_rate_factor
 
 pytestmark = pytest.mark.slow
 
@@ -168,7 +170,8 @@ def test_a_run_leaves_metrics_and_pictures(tmp_path: Path, monkeypatch: pytest.M
     assert 0 < report["quantization_error"] < 0.5
     assert 0 <= report["topographic_error"] <= 1
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"checkpoint.safetensors", "metrics.json", "prototypes.png", "u_matrix.png", "hit_map.png"}
+    pictures = {"prototypes.png", "u_matrix.png", "hit_map.png"}
+    assert names == {"checkpoint.safetensors", "metrics.json", "model.safetensors", *pictures}
     for name in ("prototypes.png", "u_matrix.png", "hit_map.png"):
         assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
 

@@ -12,7 +12,7 @@ from vitsom_fast.models.presets import PRESETS, Preset, preset
 from vitsom_fast.models.som_autoencoder import SOMAutoencoder, ViTSOMOutput
 from vitsom_fast.models.som_vae import SOMVAE
 from vitsom_fast.models.spec import ModelSpec
-from vitsom_fast.models.step import Step
+from vitsom_fast.models.step import Model, Step
 from vitsom_fast.models.vision_transformer import VisionTransformer
 from vitsom_fast.models.vit import ViTAutoencoder
 from vitsom_fast.models.vit_som import ViTSOM
@@ -24,6 +24,7 @@ __all__ = [
     "AveragedSOM",
     "DenseAutoencoder",
     "MapModel",
+    "Model",
     "ModelSpec",
     "Prediction",
     "Preset",

@@ -39,7 +39,8 @@ class AveragedSOM(FusedSOMLoss):
         self.register_buffer("counts", self.sums.new_zeros(self.grid.num_prototypes))
         self.sums: Tensor
         self.counts: Tensor
-        self._last: tuple[Tensor, Tensor, float | Tensor] | None = None
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._temperature: float | Tensor = 0.0
 
     def forward(
         self,
@@ -51,15 +52,18 @@ class AveragedSOM(FusedSOMLoss):
     ) -> Tensor | tuple[Tensor, Tensor]:
         loss, bmu = super().forward(z, temperature, return_bmu=True, sample_weight=sample_weight)
         if self.training:
-            self._last = z.detach().flatten(1), bmu, temperature
+            self._seen.append((z.detach().flatten(1), bmu))
+            self._temperature = temperature
         return (loss, bmu) if return_bmu else loss
 
     @torch.no_grad()
     def absorb(self) -> None:
-        """Take in the latents of the last ``forward`` in training mode; nothing where there is none since."""
-        if self._last is None:
+        """Take in the latents that ``forward`` has seen in training mode since the last time, as one batch, at its last
+        temperature; nothing where there are none."""
+        if not self._seen:
             return
-        (z, bmu, temperature), self._last = self._last, None
+        z, bmu = (torch.cat(each) for each in zip(*self._seen, strict=True))
+        self._seen = []
         x = z.to(self.sums.dtype)
         if self.distance == "cosine":
             x = unit_rows(x).unit.to(x.dtype)
@@ -69,7 +73,7 @@ class AveragedSOM(FusedSOMLoss):
         self.sums.mul_(self.decay).add_(sums)
         self.counts.mul_(self.decay).add_(counts)
         factors = neighborhoods.neighborhood(
-            self.grid, temperature, self.neighborhood, device=x.device, dtype=x.dtype, relative=True
+            self.grid, self._temperature, self.neighborhood, device=x.device, dtype=x.dtype, relative=True
         )
         both = torch.cat([self.sums, self.counts[:, None]], dim=1)  # [K, D + 1]
         total, weight = own.smooth(both, factors.rows.mT, factors.cols.mT).split([self.dim, 1], dim=1)

@@ -32,7 +32,8 @@ class DropPath(nn.Module):
     def forward(self, branch: Tensor) -> Tensor:
         if not self.training or self.share == 0:
             return branch
-        kept = torch.rand(len(branch), 1, 1, device=branch.device) >= self.share  # [B, 1, 1]
+        # Random numbers of the CPU, whose state a checkpoint holds.
+        kept = torch.rand(len(branch), 1, 1, device="cpu").to(branch.device) >= self.share  # [B, 1, 1]
         return branch * kept / (1 - self.share)
 
     def extra_repr(self) -> str:

@@ -36,7 +36,7 @@ def build(spec: ModelSpec, backend: str = "auto") -> MapModel | ViTClassifier:
 
 def _build(spec: ModelSpec, backend: str) -> MapModel | ViTClassifier:
     if spec.kind == "vit":
-        return ViTClassifier(_vit(spec), spec.num_classes, label_smoothing=spec.label_smoothing)
+        return ViTClassifier(_vit(replace(spec, decoder_depth=0)), spec.num_classes, label_smoothing=spec.label_smoothing)
     if spec.kind in ("desom", "som-vae"):
         dense = DenseAutoencoder(spec.image_shape, latent_dim=spec.latent_dim, normalize=spec.normalize)
         if spec.kind == "som-vae":

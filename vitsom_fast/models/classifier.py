@@ -5,22 +5,24 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vitsom_fast.models.spec import ModelSpec
-from vitsom_fast.models.step import Step
+from vitsom_fast.models.step import Model, Step
 from vitsom_fast.models.vision_transformer import VisionTransformer
 from vitsom_fast.models.vit_som import cross_entropy
 
 
-class ViTClassifier(nn.Module):
+class ViTClassifier(Model):
     """A ``VisionTransformer`` and a linear head on its class token; no map.
 
     Raises:
-        ValueError: ``num_classes`` is below 1.
+        ValueError: ``num_classes`` is below 1, or the ViT has a decoder.
     """
 
     def __init__(self, vit: VisionTransformer, num_classes: int, *, label_smoothing: float = 0.0) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if vit.has_decoder:
+            raise ValueError("vit must have decoder_depth 0: nothing is decoded")
         self.autoencoder: VisionTransformer = vit
         self.head = nn.Linear(vit.width, num_classes)
         self.label_smoothing = label_smoothing
@@ -42,7 +44,8 @@ class ViTClassifier(nn.Module):
         loss = cross_entropy(self.classify(images), labels, self.label_smoothing)
         return {"loss": loss, "classification_loss": loss}
 
-    def after_step(self) -> None:
-        """Nothing is left to do."""
+    def idle_parameters(self) -> list[nn.Parameter]:
+        """Those that the loss never reaches: none, without a decoder."""
+        return []
 
     forward = classify

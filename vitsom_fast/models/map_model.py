@@ -13,6 +13,7 @@ from vitsom_fast.loss import FusedSOMLoss
 from vitsom_fast.models import pretrained
 from vitsom_fast.models.averaged import AveragedSOM
 from vitsom_fast.models.spec import ModelSpec
+from vitsom_fast.models.step import Model
 
 Self = TypeVar("Self", bound="MapModel")
 
@@ -40,7 +41,7 @@ class Prediction(NamedTuple):
     unit_class: Tensor
 
 
-class MapModel(nn.Module):
+class MapModel(Model):
     """An autoencoder and a map on its latents.
 
     Attributes:
@@ -70,6 +71,10 @@ class MapModel(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Latents (B, D) of images (B, C, H, W)."""
         return self.below.encode(images)
+
+    def idle_parameters(self) -> list[nn.Parameter]:
+        """Those that the loss never reaches."""
+        return []
 
     def after_step(self) -> None:
         """Let maps take in what they have seen that are not trained by gradients."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Step(NamedTuple):
@@ -14,9 +15,10 @@ class Step(NamedTuple):
     gamma: float
 
 
-class Model(Protocol):
+class Model(nn.Module, ABC):
     """A model says what its loss is; the loop does the rest."""
 
+    @abstractmethod
     def losses(self, images: Tensor, labels: Tensor | None, step: Step) -> dict[str, Tensor]:
         """ "loss" is what to minimise; what else there is are its parts, unweighted, each named ``..._loss``. All are 0-dim.
 

@@ -75,6 +75,13 @@ class ViTSOM(SOMAutoencoder):
         logits: Tensor = self.head(self._vit.tokens(images)[:, 0])
         return logits
 
+    def idle_parameters(self) -> list[nn.Parameter]:
+        """The decoder's, in classification."""
+        if self.head is None or not self._vit.has_decoder:
+            return []
+        parts: list[nn.Module] = [self._vit.decoder_embed, self._vit.decoder, self._vit.to_pixels]
+        return [parameter for part in parts for parameter in part.parameters()]
+
     def losses(self, images: Tensor, labels: Tensor | None, step: Step) -> dict[str, Tensor]:
         """As ``step.Model`` says: the parts of a ``SOMAutoencoder``, or "classification_loss" and "som_loss"."""
         if self.head is None:

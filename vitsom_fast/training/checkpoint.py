@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vitsom_fast.atomic import write_atomically
+from vitsom_fast.messages import one_line
 from vitsom_fast.training.config import TrainConfig
-from vitsom_fast.training.messages import one_line
 
 FORMAT = "vitsom_fast-1"
-RECORD = ("loss", "reconstruction_loss", "som_loss", "temperature", "gamma", "seconds")  # what is known of an epoch
+RECORD = ("loss", "temperature", "gamma", "seconds")  # what is known of an epoch, beside the parts of its loss
 _MODEL, _OPTIMIZER, _RNG = "model.", "optimizer.", "rng"
 _ADAMW = ("step", "exp_avg", "exp_avg_sq")
 
@@ -29,7 +29,7 @@ class Checkpoint:
 
     Attributes:
         tensors: the weights, the optimizer's state and the state of PyTorch's random numbers, by prefixed name.
-        history: one dict an epoch, of the numbers that ``RECORD`` names.
+        history: one dict an epoch, of the numbers that ``RECORD`` names and of the parts of its loss, ``..._loss``.
         fingerprint: of the data set.
     """
 
@@ -145,7 +145,9 @@ def _read_history(text: str, epochs: int) -> list[dict[str, Any]]:
 
 
 def _is_record(record: Any) -> bool:
-    if not isinstance(record, dict) or record.keys() != set(RECORD):
+    if not isinstance(record, dict) or not {*record} >= {*RECORD}:
+        return False
+    if not all(name in RECORD or name.endswith("_loss") for name in record):
         return False
     return all(isinstance(value, (int, float)) and math.isfinite(value) for value in record.values())
 

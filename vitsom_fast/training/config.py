@@ -11,11 +11,32 @@ import numpy as np
 import torch
 
 from vitsom_fast import backends
+from vitsom_fast.functional import DISTANCES
 from vitsom_fast.grid import Grid
+from vitsom_fast.models.spec import KINDS, PROTOTYPES
+from vitsom_fast.models.vision_transformer import LATENTS
+from vitsom_fast.neighborhoods import NEIGHBORHOODS
 
 # What fp32 and the sizes of a model can hold.
 _LARGEST = {int: 2**31 - 1, float: torch.finfo(torch.float32).max}
 _LARGEST_OF = {"seed": 2**64 - 1, "threads": 1024}
+
+_CHOICES = {
+    "task": ("cluster", "classify"),
+    "model": KINDS,
+    "distance": DISTANCES,
+    "neighborhood": NEIGHBORHOODS,
+    "reduction": ("mean", "batchmean", "sum"),
+    "latent": LATENTS,
+    "augmentation": ("none", "classification"),
+    "prototypes": PROTOTYPES,
+    "prototype_schedule": ("constant", "cosine"),
+    "lr_changes": ("step", "epoch"),
+    "amp": ("none", "bf16"),
+}
+
+# What runs did that did not say so yet.
+_BEFORE = {"prototype_schedule": "cosine"}
 
 
 def _setting(default: Any, help: str, *, changes_result: bool = True) -> Any:
@@ -44,7 +65,7 @@ class TrainConfig:
     # Its name changes nothing: a checkpoint knows the images by their fingerprint.
     dataset: str = _setting(
         "digits",
-        "'digits', 'photo-patches' or the path of an .npz file with images and, if known, labels",
+        "'digits', 'digits-affine', 'photo-patches', a name as 'mnist', 'hf:REPOSITORY', an .npz file or a folder by class",
         changes_result=False,
     )
     grid: tuple[int, int] = _setting((16, 16), "rows and columns of the map")
@@ -71,6 +92,28 @@ class TrainConfig:
     heads: int = _setting(2, "attention heads")
     decoder_width: int = _setting(8, "features of a patch in the decoder")
     decoder_depth: int = _setting(1, "transformer blocks of the decoder")
+    task: str = _setting("cluster", "'cluster' or 'classify'")
+    model: str = _setting("compact", "'compact', 'vit-som', 'vit' (classifies without a map), 'desom' or 'som-vae'")
+    image_size: int = _setting(0, "pixels a side to resize pictures of a folder or of the hub to; 0: as they are")
+    distance: str = _setting("cosine", "of the map: 'cosine', 'sqeuclidean', 'euclidean' or 'manhattan'")
+    neighborhood: str = _setting("gaussian", "'gaussian', 'bubble', 'mexican_hat', 'triangle' or 'manhattan_gaussian'")
+    reduction: str = _setting("mean", "of the SOM loss over units: 'mean', 'batchmean' or 'sum'")
+    latent: str = _setting("patches", "of a 'vit-som': 'patches', 'cls', 'mean' or 'neck'")
+    latent_dim: int = _setting(32, "features of a 'neck' and of the latents of 'desom' and 'som-vae'")
+    kernel: int = _setting(0, "side of the square that a 'vit-som' embeds a patch from, in pixels; 0: the patch")
+    mlp_ratio: int = _setting(4, "hidden features of a block's MLP over its width")
+    drop_path: float = _setting(0.0, "share of the samples for which the last block is left out, of a 'vit-som' or 'vit'")
+    squared_error: bool = _setting(False, "count pixels by the square of their error")
+    label_smoothing: float = _setting(0.0, "of the cross entropy")
+    augmentation: str = _setting("none", "of training images: 'none', or 'classification' as published")
+    consistency: float = _setting(0.0, "weight of the InfoNCE between two affine views of each image")
+    prototypes: str = _setting("gradient", "how they learn: 'gradient' (the paper), or 'ema', a batch SOM of moving averages")
+    prototype_schedule: str = _setting("constant", "their rate: 'constant' until the last tenth, or 'cosine' as the ViT's")
+    lr_changes: str = _setting("step", "how often the learning rate changes: every 'step', or every 'epoch' as published")
+    min_lr_factor: float = _setting(1e-5, "what the schedule multiplies the learning rate by at least")
+    accumulate: int = _setting(1, "parts of a batch whose gradients are added up before a step")
+    amp: str = _setting("none", "mixed precision: 'none' or 'bf16'")
+    compile: bool = _setting(False, "compile encoder and decoder")
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -83,10 +126,13 @@ class TrainConfig:
         if len(self.grid) != 2:
             raise ValueError(f"grid must be (rows, cols), got {self.grid!r}")
         self.make_grid()  # checks grid, topology and periodic
-        for name in ("epochs", "batch_size"):
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+        for name in ("epochs", "batch_size", "latent_dim", "mlp_ratio", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("seed", "threads", "gamma", "t_max", "weight_decay", "reconstruction_beta"):
+        for name in ("seed", "threads", "gamma", "t_max", "weight_decay", "reconstruction_beta", "image_size", "consistency"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
         for name in ("t_min", "lr", "prototype_lr_scale"):
@@ -100,8 +146,9 @@ class TrainConfig:
         # The first step of AdamW divides by 1 - 0.9, and multiplies with the decay.
         if 10 * self.lr * self.batch_size / 256 * max(1.0, self.prototype_lr_scale, self.weight_decay) > _LARGEST[float]:
             raise ValueError(f"lr must be so small that the first step is a finite number, got {self.lr}")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"warmup must be a share between 0 and 1, got {self.warmup}")
+        for name in ("warmup", "drop_path", "label_smoothing", "min_lr_factor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a share between 0 and 1, got {getattr(self, name)}")
         if self.backend not in ("auto", *backends.NAMES):
             raise ValueError(f"backend must be 'auto' or one of {backends.NAMES}, got {self.backend!r}")
 
@@ -124,7 +171,7 @@ class TrainConfig:
         Raises:
             ValueError, TypeError: the text is no such config.
         """
-        return cls(**json.loads(text))
+        return cls(**{**_BEFORE, **json.loads(text)})
 
     def differences(self, other: TrainConfig) -> list[str]:
         """The names of the settings that differ and change what a run ends with."""

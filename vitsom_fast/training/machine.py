@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 
 from vitsom_fast import backends, settings
+from vitsom_fast.data import Dataset
 from vitsom_fast.training.config import TrainConfig
-from vitsom_fast.training.data import Dataset
 
 # Pixels of a batch up to which one thread trains. The digits (2^13) gain little from a second core, and where that core is busy
 # with something else a step waits for it 10 to 100 times as long as it computes.
@@ -48,7 +48,7 @@ def chosen_backend(name: str, device: torch.device) -> str:
 def threads_of(config: TrainConfig, dataset: Dataset) -> Iterator[None]:
     """Run with ``config.threads`` CPU threads, then with as many as before."""
     before = torch.get_num_threads()
-    pixels = config.batch_size * dataset.images[0].numel()
+    pixels = config.batch_size * dataset.pixels[0].numel()
     torch.set_num_threads(config.threads or (1 if pixels <= _SMALL_BATCH else before))
     try:
         yield

@@ -18,21 +18,27 @@ from matplotlib.figure import Figure
 import vitsom_fast
 from vitsom_fast import metrics, plotting
 from vitsom_fast.atomic import write_atomically
-from vitsom_fast.models import ViTSOM
+from vitsom_fast.data import Splits
+from vitsom_fast.messages import one_line
+from vitsom_fast.models import MapModel, ViTClassifier, ViTSOM, class_of_units, pretrained
 from vitsom_fast.training.config import TrainConfig
-from vitsom_fast.training.data import Dataset
-from vitsom_fast.training.evaluate import evaluate, evaluate_plain_som
+from vitsom_fast.training.evaluate import Evaluation, accuracy, evaluate, evaluate_plain_som, held_out
 from vitsom_fast.training.files import METRICS
-from vitsom_fast.training.messages import one_line
 
 METRIC_NAMES = ("purity", "nmi", "quantization_error", "topographic_error")
 PICTURES = ("prototypes.png", "u_matrix.png", "hit_map.png")
 
 
 def write_report(
-    folder: Path, model: ViTSOM, dataset: Dataset, config: TrainConfig, backend: str, history: list[dict[str, Any]]
+    folder: Path,
+    model: MapModel | ViTClassifier,
+    splits: Splits,
+    config: TrainConfig,
+    backend: str,
+    history: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Evaluate a model and write ``prototypes.png``, ``u_matrix.png``, ``hit_map.png`` and, last, ``metrics.json``.
+    """Evaluate a model and write ``prototypes.png``, ``u_matrix.png``, ``hit_map.png``, ``model.safetensors`` and, last,
+    ``metrics.json``; no pictures where there is no map.
 
     A part that fails, for want of memory say, costs no more than itself: its number is null or its picture not there, and
     ``failed`` says why. The training before it may have taken days.
@@ -45,33 +51,35 @@ def write_report(
         What ``metrics.json`` holds.
     """
     failed: dict[str, str] = {}
-    grid, chunk = model.som.grid, min(config.batch_size, 512)  # what fitted into memory in training fits now
+    chunk = min(config.batch_size, 512)  # what fitted into memory in training fits now
+    dataset = splits.train
     evaluation = None
-    with _noted(failed, "evaluation"):
-        evaluation = evaluate(model, dataset, chunk)
-    with _noted(failed, PICTURES[0]):
-        _save_figure(folder / PICTURES[0], plotting.plot_prototypes(model.decode_prototypes(chunk).cpu(), grid))
-    with _noted(failed, PICTURES[1]):
-        _save_figure(folder / PICTURES[1], plotting.plot_u_matrix(metrics.u_matrix(model.som.prototypes, grid), grid))
-    with _noted(failed, PICTURES[2]):
-        if evaluation is None:
-            raise RuntimeError("it shows the evaluation, which failed")
-        figure = plotting.plot_hit_map(evaluation.bmu, grid, labels=dataset.labels, classes=dataset.classes)
-        _save_figure(folder / PICTURES[2], figure)
+    apart: dict[str, Any] = {"held_out": None, "accuracy": None}
+    model.classes = dataset.classes
+    if isinstance(model, MapModel):
+        evaluation = _report_map(folder, model, splits, chunk, failed, apart)
+    if config.task == "classify":
+        with _noted(failed, "accuracy"):
+            assert isinstance(model, (ViTSOM, ViTClassifier))
+            apart["accuracy"] = {
+                half: None if part is None else accuracy(model, part, chunk) for half, part in splits._asdict().items()
+            }
+    with _noted(failed, pretrained.FILE):
+        write_atomically(folder / pretrained.FILE, pretrained.model_bytes(model))
     plain_som = None
     with _noted(failed, "plain_som"):
         plain_som = evaluate_plain_som(config, dataset)
+    of_a_map = isinstance(model, MapModel)
     report = {
         **{name: _finite(getattr(evaluation, name, None), name, failed) for name in METRIC_NAMES},
-        "plain_som": plain_som,
+        **apart,
+        "plain_som": plain_som if of_a_map else None,
         "failed": failed,
         "backend": backend,
-        "loss_per_epoch": [epoch["loss"] for epoch in history],
-        "reconstruction_loss_per_epoch": [epoch["reconstruction_loss"] for epoch in history],
-        "som_loss_per_epoch": [epoch["som_loss"] for epoch in history],
+        **{f"{name}_per_epoch": [epoch[name] for epoch in history] for name in _parts_of_loss(history)},
         "seconds_per_epoch": [epoch["seconds"] for epoch in history],
         "threads": torch.get_num_threads(),
-        "dataset": {"name": dataset.name, "images": list(dataset.images.shape), "classes": list(dataset.classes)},
+        "dataset": {"name": dataset.name, "images": list(dataset.pixels.shape), "classes": list(dataset.classes)},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "config": asdict(config),
         "versions": {
@@ -82,6 +90,34 @@ def write_report(
     }
     write_atomically(folder / METRICS, json.dumps(report, indent=2, allow_nan=False).encode())
     return report
+
+
+def _report_map(
+    folder: Path, model: MapModel, splits: Splits, chunk: int, failed: dict[str, str], apart: dict[str, Any]
+) -> Evaluation | None:
+    """Pictures of a map and its evaluation; what a test half says goes into ``apart``."""
+    grid, dataset, evaluation = model.som.grid, splits.train, None
+    with _noted(failed, "evaluation"):
+        evaluation = evaluate(model, dataset, chunk)
+        if dataset.labels is not None:
+            model.unit_classes = class_of_units(evaluation.bmu, dataset.labels, grid.num_prototypes)
+    with _noted(failed, PICTURES[0]):
+        _save_figure(folder / PICTURES[0], plotting.plot_prototypes(model.decode_prototypes(chunk).cpu(), grid))
+    with _noted(failed, PICTURES[1]):
+        _save_figure(folder / PICTURES[1], plotting.plot_u_matrix(metrics.u_matrix(model.som.prototypes, grid), grid))
+    with _noted(failed, PICTURES[2]):
+        if evaluation is None:
+            raise RuntimeError("it shows the evaluation, which failed")
+        figure = plotting.plot_hit_map(evaluation.bmu, grid, labels=dataset.labels, classes=dataset.classes)
+        _save_figure(folder / PICTURES[2], figure)
+    if splits.test is not None and model.unit_classes is not None:
+        with _noted(failed, "held_out"):
+            apart["held_out"] = held_out(model.unit_classes, evaluate(model, splits.test, chunk).bmu, splits.test.labels)
+    return evaluation
+
+
+def _parts_of_loss(history: list[dict[str, Any]]) -> list[str]:
+    return [name for name in (history[0] if history else {}) if name == "loss" or name.endswith("_loss")]
 
 
 @contextmanager

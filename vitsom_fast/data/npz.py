@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsom_fast.training.messages import one_line
+from vitsom_fast.messages import one_line
 
 
-def read_npz(path: Path, required: str, optional: Sequence[str] = ()) -> dict[str, NDArray[np.generic]]:
-    """An array by name, and those of the optional ones that the file holds. Nothing in it is executed.
+def read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, NDArray[np.generic]]:
+    """Arrays by their names: one of the required ones at least, and those of the optional ones that the file holds. Nothing in
+    it is executed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -25,9 +26,9 @@ def read_npz(path: Path, required: str, optional: Sequence[str] = ()) -> dict[st
         if not zipfile.is_zipfile(path):
             raise ValueError("it is no .npz file, or a part of one")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            if required not in archive:
-                raise ValueError(f"it must hold an array {required!r}, got {sorted(archive.files)}")
-            return {name: _read_array(archive, name) for name in (required, *optional) if name in archive}
+            if not any(name in archive for name in required):
+                raise ValueError(f"it must hold an array {' or '.join(map(repr, required))}, got {sorted(archive.files)}")
+            return {name: _read_array(archive, name) for name in {*required, *optional} if name in archive}
     except ValueError:
         raise
     except Exception as error:  # NumPy, zipfile and its decompressors fail in a dozen ways on a damaged or foreign file

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitsom_fast.training import Dataset, data, load_dataset
+from vitsom_fast.data import Dataset, arrays, load_dataset
 
 
 def test_digits() -> None:
@@ -203,7 +203,7 @@ def test_images_that_memory_cannot_hold_are_one_error(tmp_path: Path, monkeypatc
     def no_memory(*_args: Any) -> torch.Tensor:
         raise MemoryError("Unable to allocate 90 GiB")
 
-    monkeypatch.setattr(data, "_checked_images", no_memory)
+    monkeypatch.setattr(arrays, "_checked_images", no_memory)
     (tmp_path / "large.npz").write_bytes(GOOD)
     with pytest.raises(ValueError, match=r"dataset '.*large\.npz' cannot be used: Unable to allocate 90 GiB"):
         load_dataset(str(tmp_path / "large.npz"))

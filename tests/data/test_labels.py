@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from vitsom_fast.data.labels import number_labels
 from vitsom_fast.training import load_dataset
-from vitsom_fast.training.labels import number_labels
 
 # By name: the labels of three samples, and the name of each one's class, None for no label.
 KINDS: dict[str, tuple[Any, list[str | None]]] = {
