@@ -49,6 +49,7 @@ FLOORS = [
     ("data",),
     ("models",),
     ("training",),
+    ("reproduction",),
     ("commands",),
     ("cli",),
 ]

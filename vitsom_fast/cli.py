@@ -1,9 +1,8 @@
-"""The command line: ``vitsom-fast train``, ``fit``, ``predict`` and ``info``."""
+"""The command line."""
 
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib.metadata
 import os
 import platform
@@ -12,17 +11,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 import vitsom_fast
 from vitsom_fast import backends
-from vitsom_fast.commands import tables
+from vitsom_fast.commands import evaluate, predict, reproduce, tables
+from vitsom_fast.commands.say import say
 from vitsom_fast.messages import one_line
-from vitsom_fast.training import TrainConfig, fit
+from vitsom_fast.training import TrainConfig, fit, recipes
 from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.files import CHECKPOINT, newest_run_folder
+from vitsom_fast.training.recipes import recipe
 from vitsom_fast.training.report import METRIC_NAMES
 
 
@@ -46,9 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def train(out: Path | None = None, resume: bool = False, **settings: Any) -> int:
-    """Train with the default settings but for ``settings``; a resumed run keeps those it was started with."""
-    base = TrainConfig()
+def train(out: Path | None = None, resume: bool = False, preset: str | None = None, **settings: Any) -> int:
+    """Train with the default settings, or those of a preset, but for ``settings``; a resumed run keeps those it was started
+    with."""
+    base = recipe(preset) if preset else TrainConfig()
+    if base.task != settings.get("task", base.task) and settings["task"] == "classify":
+        settings.setdefault("model", "vit-som")  # of those that can, the default
     if resume:
         out = out or newest_run_folder(settings.get("dataset", base.dataset))
         base = load_checkpoint(out / CHECKPOINT).config
@@ -66,18 +70,6 @@ def train(out: Path | None = None, resume: bool = False, **settings: Any) -> int
         parts = ", ".join(f"{part} ({reason})" for part, reason in report["failed"].items())
         return _failure(1, f"the report lacks {parts}; --resume tries again")
     return 0
-
-
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line; nothing where its reader has gone, as that of ``| head -1`` or a terminal has: files are what counts."""
-    stream = stream or sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python would try once more at its end, and say so
 
 
 def _failure(status: int, message: str) -> int:
@@ -128,31 +120,39 @@ def _parser() -> argparse.ArgumentParser:
     training.set_defaults(run=train)
     for setting in fields(TrainConfig):
         _add_option(training, setting.name, setting.default, setting.metadata["help"])
+    names = ", ".join(recipes.NAMES)
+    training.add_argument("--preset", choices=recipes.NAMES, metavar="NAME", help=f"settings to begin with: {names}")
     training.add_argument("--out", type=Path, help="run folder (default: a new one, runs/DATASET)")
     training.add_argument(
         "--resume", action="store_true", help="go on with the run in --out (default: the newest of the data set) after a stop"
     )
 
     tables.add_commands(commands, say)
+    evaluate.add_to(commands)
+    predict.add_to(commands)
+    reproduce.add_to(commands)
     commands.add_parser("info", help="print versions, hardware and backends").set_defaults(run=info)
     return parser
 
 
 def _add_option(parser: argparse.ArgumentParser, name: str, default: Any, help: str) -> None:
     flag = f"--{name.replace('_', '-')}"
+    flags = [flag, "--data"] if name == "dataset" else [flag]
     if isinstance(default, bool):
         parser.add_argument(flag, action="store_true", help=help)
     elif isinstance(default, tuple):
         text = " ".join(map(str, default))
         parser.add_argument(flag, type=int, nargs=2, metavar=("ROWS", "COLS"), help=f"{help} (default: {text})")
     else:
-        parser.add_argument(flag, type=type(default), metavar=name.upper(), help=f"{help} (default: {default})")
+        parser.add_argument(*flags, type=type(default), metavar=name.upper(), help=f"{help} (default: {default})")
 
 
 def _summary(report: dict[str, Any], config: TrainConfig, out: Path) -> str:
     plain = report["plain_som"] or {}
     rows, cols = config.grid
     seconds = sum(report["seconds_per_epoch"])
+    accuracy = report["accuracy"] or {}
+    apart = report["held_out"] or {}
     lines = [
         f"\n{report['dataset']['name']}, {rows} x {cols} units, backend {report['backend']}, {seconds:.1f} s of training",
         f"{'':<20}{'ViT-SOM':>9}{'plain SOM':>11}",
@@ -160,6 +160,8 @@ def _summary(report: dict[str, Any], config: TrainConfig, out: Path) -> str:
     for name in METRIC_NAMES:
         values = [_number(report[name]), _number(plain.get(name))]
         lines.append(f"{name.replace('_', ' '):<20}{values[0]:>9}{values[1]:>11}")
+    lines += [f"{'accuracy, ' + half:<20}{_number(value):>9}" for half, value in accuracy.items() if value is not None]
+    lines += [f"{'held out, ' + name:<20}{_number(value):>9}" for name, value in apart.items()]
     return "\n".join([*lines, f"checkpoint, metrics and pictures: {out}"])
 
 

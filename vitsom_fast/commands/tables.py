@@ -42,7 +42,7 @@ _TYPES = {"n_epochs": int, "random_state": int, "sigma_initial": float, "sigma_f
 
 
 def add_commands(commands: Any, say: Say) -> None:
-    """Adds ``fit`` and ``predict`` to the subparsers of a command line; ``say`` prints a line."""
+    """Adds ``fit`` to the subparsers of a command line; ``say`` prints a line. ``predict`` is one for tables and runs."""
     from vitsom_fast.som import SOM
 
     defaults = {name: value.default for name, value in inspect.signature(SOM).parameters.items()}
@@ -68,16 +68,6 @@ def add_commands(commands: Any, say: Say) -> None:
     fitting.add_argument("--label", metavar="COLUMN", help="the column of classes: no feature, but on a picture")
     fitting.add_argument("--out", type=Path, help="folder of the results (default: NAME-som beside the data)")
     fitting.set_defaults(run=lambda **options: fit(say=say, **options))
-
-    predicting = commands.add_parser(
-        "predict",
-        help="find the units of the rows of a table on a map that fit made",
-        description="Write the unit of each row of a CSV, Parquet or NPY file, on a map of vitsom-fast fit, to a CSV file.",
-    )
-    predicting.add_argument("data", type=Path, help="a .csv, .parquet or .npy file with the features of the map")
-    predicting.add_argument("--map", type=Path, required=True, help="the folder that fit wrote")
-    predicting.add_argument("--out", type=Path, help="a CSV file (default: NAME-units.csv beside the data)")
-    predicting.set_defaults(run=lambda **options: predict(say=say, **options))
 
 
 def fit(

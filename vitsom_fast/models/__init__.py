@@ -1,11 +1,12 @@
 """ViT-SOM, the models that it is compared with, and what they are made of."""
 
 from vitsom_fast.models.averaged import AveragedSOM
-from vitsom_fast.models.build import build
+from vitsom_fast.models.build import build, load_model, make_som
 from vitsom_fast.models.classifier import ViTClassifier
 from vitsom_fast.models.consistency import affine_views, info_nce
 from vitsom_fast.models.dense import DenseAutoencoder
 from vitsom_fast.models.desom import DESOM, desom_as_configured, desom_as_first_published
+from vitsom_fast.models.map_bank import MapBank
 from vitsom_fast.models.map_model import MapModel, Prediction, class_of_units
 from vitsom_fast.models.plain_som import fit_plain_som
 from vitsom_fast.models.presets import PRESETS, Preset, preset
@@ -23,6 +24,7 @@ __all__ = [
     "SOMVAE",
     "AveragedSOM",
     "DenseAutoencoder",
+    "MapBank",
     "MapModel",
     "Model",
     "ModelSpec",
@@ -42,5 +44,7 @@ __all__ = [
     "desom_as_first_published",
     "fit_plain_som",
     "info_nce",
+    "load_model",
+    "make_som",
     "preset",
 ]

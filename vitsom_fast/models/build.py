@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from vitsom_fast.loss import FusedSOMLoss
+from vitsom_fast.models import pretrained
 from vitsom_fast.models.averaged import AveragedSOM
 from vitsom_fast.models.classifier import ViTClassifier
 from vitsom_fast.models.dense import DenseAutoencoder
@@ -34,16 +36,27 @@ def build(spec: ModelSpec, backend: str = "auto") -> MapModel | ViTClassifier:
     return model
 
 
+def load_model(run: Path | str, backend: str = "auto") -> MapModel | ViTClassifier:
+    """The model of whatever kind that a finished run or ``save_pretrained`` left in a folder, for evaluation, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is damaged or none of ours; the message names it.
+    """
+    model: MapModel | ViTClassifier = pretrained.load(run, build, backend)
+    return model
+
+
 def _build(spec: ModelSpec, backend: str) -> MapModel | ViTClassifier:
     if spec.kind == "vit":
         return ViTClassifier(_vit(replace(spec, decoder_depth=0)), spec.num_classes, label_smoothing=spec.label_smoothing)
     if spec.kind in ("desom", "som-vae"):
         dense = DenseAutoencoder(spec.image_shape, latent_dim=spec.latent_dim, normalize=spec.normalize)
         if spec.kind == "som-vae":
-            return SOMVAE(dense, _som(replace(spec, distance="sqeuclidean"), dense.latent_dim, backend))
+            return SOMVAE(dense, make_som(replace(spec, distance="sqeuclidean"), dense.latent_dim, backend))
         return DESOM(
             dense,
-            _som(spec, dense.latent_dim, backend),
+            make_som(spec, dense.latent_dim, backend),
             reconstruction_beta=spec.reconstruction_beta,
             squared_error=spec.squared_error,
             consistency=spec.consistency,
@@ -51,7 +64,7 @@ def _build(spec: ModelSpec, backend: str) -> MapModel | ViTClassifier:
     vit: ViTAutoencoder | VisionTransformer = _compact(spec) if spec.kind == "compact" else _vit(spec)
     return ViTSOM(
         vit,
-        _som(spec, vit.latent_dim, backend),
+        make_som(spec, vit.latent_dim, backend),
         reconstruction_beta=spec.reconstruction_beta,
         squared_error=spec.squared_error,
         consistency=spec.consistency,
@@ -60,7 +73,8 @@ def _build(spec: ModelSpec, backend: str) -> MapModel | ViTClassifier:
     )
 
 
-def _som(spec: ModelSpec, dim: int, backend: str) -> FusedSOMLoss:
+def make_som(spec: ModelSpec, dim: int, backend: str = "auto") -> FusedSOMLoss:
+    """The map of a spec, on latents of ``dim`` features."""
     kind = AveragedSOM if spec.prototypes == "ema" else FusedSOMLoss
     return kind(
         spec.grid,

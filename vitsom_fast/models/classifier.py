@@ -31,6 +31,11 @@ class ViTClassifier(Model):
         self.unit_classes: Tensor | None = None
         self.classes: tuple[str, ...] = ()
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of images."""
+        return self.autoencoder.image_shape
+
     def encode(self, images: Tensor) -> Tensor:
         """Latents (B, D) of images (B, C, H, W)."""
         return self.autoencoder.encode(images)

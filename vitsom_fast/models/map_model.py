@@ -68,6 +68,11 @@ class MapModel(Model):
         """The autoencoder, as what it is."""
         return cast(Autoencoder, self.autoencoder)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of images."""
+        return self.below.image_shape
+
     def encode(self, images: Tensor) -> Tensor:
         """Latents (B, D) of images (B, C, H, W)."""
         return self.below.encode(images)
@@ -117,7 +122,7 @@ class MapModel(Model):
         Raises:
             TypeError, ValueError: images of another kind or shape.
         """
-        shape = self.below.image_shape
+        shape = self.image_shape
         if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
             raise TypeError(
                 f"images must be a tensor of uint8 or floats, got {getattr(images, 'dtype', type(images).__name__)}"

@@ -1,0 +1,156 @@
+"""``train`` with presets and tasks, ``evaluate``, ``predict`` and ``reproduce``, end to end on a few images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import small_pictures, write_dataset
+
+from vitsom_fast import cli
+
+TINY = ["--epochs=1", "--batch-size=16", "--width=8", "--depth=1", "--decoder-width=4", "--threads=1", "--backend=torch"]
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_pictures(monkeypatch)
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> Path:
+    """The tiny data set with a test half."""
+    arrays = dict(np.load(write_dataset(tmp_path)))
+    path = tmp_path / "halves.npz"
+    images, labels = arrays["images"], arrays["labels"]
+    np.savez(path, images=images[:40], labels=labels[:40], test_images=images[40:], test_labels=labels[40:])
+    return path
+
+
+def trained(halves: Path, *options: str) -> Path:
+    run = halves.parent / "run"
+    assert cli.main(["train", "--data", str(halves), "--out", str(run), "--grid", "3", "4", *TINY, *options]) == 0
+    return run
+
+
+def test_a_run_is_evaluated_on_each_half(halves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(halves)
+    report = json.loads((run / "metrics.json").read_text())
+    assert report["held_out"]["accuracy"] is not None
+    assert f"{'held out, accuracy':<20}{report['held_out']['accuracy']:>9.4f}" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(run)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"train", "test"}
+    assert found["train"]["purity"] == pytest.approx(report["purity"])
+    assert found["train"]["accuracy_of_units"] == pytest.approx(report["purity"])
+    assert found["test"]["accuracy_of_units"] == pytest.approx(report["held_out"]["accuracy"])
+    assert found["test"]["images"] == 10
+
+
+def test_a_run_is_evaluated_on_other_data_by_its_own_classes(halves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(halves)
+    arrays = dict(np.load(halves))
+    only = arrays["labels"] != "ant"
+    other = halves.parent / "other.npz"
+    np.savez(other, images=arrays["images"][only], labels=arrays["labels"][only])
+    units = {}
+    for data in (halves, other):
+        capsys.readouterr()
+        assert cli.main(["evaluate", str(run), "--data", str(data)]) == 0
+        units[data] = json.loads(capsys.readouterr().out)["train"]
+    assert units[other]["images"] == only.sum()
+    model = __import__("vitsom_fast.models", fromlist=["load_model"]).load_model(run)
+    from vitsom_fast.data import load_dataset
+
+    bees = load_dataset(str(other))
+    named = [model.classes[each] for each in model.predict(bees.images).unit_class]
+    assert units[other]["accuracy_of_units"] == pytest.approx(np.mean(np.array(named) == arrays["labels"][only]))
+
+
+def test_a_classifier_is_trained_evaluated_and_asked(halves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(halves, "--task", "classify")
+    report = json.loads((run / "metrics.json").read_text())
+    assert report["config"]["model"] == "vit-som"
+    assert report["accuracy"].keys() == {"train", "test", "validation"}
+    assert "accuracy, test" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(run)]) == 0
+    assert json.loads(capsys.readouterr().out)["test"]["accuracy"] == pytest.approx(report["accuracy"]["test"])
+
+
+@pytest.mark.parametrize("model", ["compact", "vit"])
+def test_pictures_are_predicted(halves: Path, capsys: pytest.CaptureFixture[str], model: str) -> None:
+    run = trained(halves, *(["--model", "vit", "--task", "classify"] if model == "vit" else []))
+    pixels = (np.load(halves)["images"] * 255).astype(np.uint8)
+    folder = halves.parent / "pictures"
+    folder.mkdir()
+    for index in range(3):
+        Image.fromarray(pixels[index]).save(folder / f"{index}.png")
+    np.savez(halves.parent / "three.npz", images=pixels[:3])
+    answers = []
+    for asked in ([str(folder)], [str(folder / f"{index}.png") for index in range(3)], [str(halves.parent / "three.npz")]):
+        capsys.readouterr()
+        assert cli.main(["predict", str(run), *asked]) == 0
+        lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        assert lines[0] == (["image", "class"] if model == "vit" else ["image", "unit", "distance", "class"])
+        answers.append([line[1:] for line in lines[1:]])
+    assert answers[0] == answers[1] == answers[2]
+    assert len(answers[0]) == 3
+    assert {line[-1] for line in answers[0]} <= {"ant", "bee", "cat"}
+
+
+def test_a_preset_is_where_settings_begin(
+    halves: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def recording(config: object, *_args: object, **_options: object) -> None:
+        seen["config"] = config
+        raise KeyboardInterrupt
+
+    from vitsom_fast.training.recipes import recipe
+
+    monkeypatch.setattr(cli, "fit", recording)
+    assert cli.main(["train", "--preset", "cifar-10", "--data", str(halves), "--epochs", "7"]) == 130
+    assert seen["config"] == recipe("cifar-10", dataset=str(halves), epochs=7)
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--preset", "best"])
+    assert "consistency" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (["evaluate", "typo"], "no trained model 'typo'"),
+        (["predict", "typo", "a.png"], "no trained model 'typo'"),
+        (["predict", "typo"], "images must be given after the run"),
+        (["predict", "typo", "a.png", "--out", "b.csv"], "out is where the units of a table go"),
+        (["train", "--task", "classify", "--model", "desom", "--data", "DATA"], "kind must be 'vit-som' or 'vit'"),
+        (["train", "--task", "sort"], "task must be one of"),
+        (["reproduce", "clustering", "--seeds", "0"], "seeds must be above 0"),
+        (["reproduce", "clustering", "--budget", "nan"], "budget must be above 0"),
+        (["reproduce", "clustering", "--data", "digits"], "test half"),
+        (["reproduce", "classification", "--data", "DATA", "--images", "41", "--out", "here"], "40 of the training half"),
+        (["reproduce", "clustering", "--data", "DATA", "--only", "GPT"], r"contenders must be of"),
+    ],
+)
+def test_errors_are_one_line(
+    halves: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str], named: str
+) -> None:
+    monkeypatch.chdir(halves.parent)
+    assert cli.main([str(halves) if word == "DATA" else word for word in command]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("vitsom-fast: error: ")
+    assert named in line
+
+
+def test_pictures_that_do_not_fit_are_named(halves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(halves)
+    Image.fromarray(np.zeros((9, 9), dtype=np.uint8)).save(halves.parent / "large.png")
+    assert cli.main(["predict", str(run), str(halves.parent / "large.png")]) == 2
+    assert "images must have shape (B, 1, 4, 6), got (1, 1, 9, 9)" in capsys.readouterr().err
+    np.savez(halves.parent / "large.npz", images=np.zeros((2, 8, 8)))
+    assert cli.main(["evaluate", str(run), "--data", str(halves.parent / "large.npz")]) == 2
+    assert "data must have images of shape (1, 4, 6)" in capsys.readouterr().err
