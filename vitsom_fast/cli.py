@@ -65,6 +65,8 @@ def train(out: Path | None = None, resume: bool = False, preset: str | None = No
         say(f"{'resuming' if resume else 'training'} in {folder}")
 
     report = fit(config, out, resume=resume, started=started)
+    if not report:  # of several processes not the first
+        return 0
     say(_summary(report, config, folder))
     if report["failed"]:
         parts = ", ".join(f"{part} ({reason})" for part, reason in report["failed"].items())

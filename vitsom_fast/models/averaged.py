@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vitsom_fast import backends, neighborhoods
@@ -70,6 +71,9 @@ class AveragedSOM(FusedSOMLoss):
         name = backends.resolve(self.backend, Spec(x.device, x.dtype, self.distance))
         own = backends.get("torch" if name == "reference" else name)
         sums, counts = own.sum_by_bmu(x, bmu, self.grid.num_prototypes)
+        if dist.is_available() and dist.is_initialized():  # every process has seen a part of the batch
+            dist.all_reduce(sums)
+            dist.all_reduce(counts)
         self.sums.mul_(self.decay).add_(sums)
         self.counts.mul_(self.decay).add_(counts)
         factors = neighborhoods.neighborhood(

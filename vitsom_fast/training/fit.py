@@ -20,6 +20,7 @@ from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.files import CHECKPOINT, METRICS, claimed, make_run_folder
 from vitsom_fast.training.loop import train_epoch
 from vitsom_fast.training.machine import chosen_backend, threads_of, usable_device
+from vitsom_fast.training.processes import distributed, started_processes
 from vitsom_fast.training.report import write_report
 from vitsom_fast.training.resume import resume_from
 
@@ -46,7 +47,8 @@ def fit(
         started: called with the folder once it is this run's.
 
     Returns:
-        What ``metrics.json`` holds; ``failed`` in it says which parts could not be made, and why.
+        What ``metrics.json`` holds; ``failed`` in it says which parts could not be made, and why. Of several processes, as
+        ``torchrun`` starts them, the first returns it and writes all files, and the others return nothing.
 
     Raises:
         FileNotFoundError: there is no such data set, or no checkpoint to resume from.
@@ -58,36 +60,43 @@ def fit(
         if out is None:
             raise ValueError("out must be the folder of a run to resume, got None")
         check_exists(Path(out) / CHECKPOINT)  # before a folder is made
-    device = usable_device(config.device)
-    backend = chosen_backend(config.backend, device)
-    splits = load_splits(config.dataset, config.image_size)
-    dataset = splits.train
-    fingerprint = dataset.fingerprint()
-    with torch.random.fork_rng(devices=[]), threads_of(config, dataset), ExitStack() as stack:
+    with ExitStack() as stack:
+        processes, device = stack.enter_context(started_processes(usable_device(config.device)))
+        backend = chosen_backend(config.backend, device)
+        splits = load_splits(config.dataset, config.image_size)
+        dataset = splits.train
+        if len(dataset) < processes.size:
+            raise ValueError(f"dataset must have an image for each of {processes.size} processes, got {len(dataset)}")
+        fingerprint = dataset.fingerprint()
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(threads_of(config, dataset))
         torch.manual_seed(config.seed)
         model, optimizer = _build(config, dataset, device)
         # Not before all else is known to be right, and the checkpoint comes at once: a kill in between leaves an empty folder.
-        folder = make_run_folder(config.dataset) if out is None else Path(out)
-        stack.enter_context(claimed(folder))
-        if started:
-            started(folder)
-        if not resume and any((folder / name).exists() for name in (CHECKPOINT, METRICS)):
-            raise ValueError(f"out {str(folder)!r} already holds a run: use --resume to go on with it, or another folder")
-        path = folder / CHECKPOINT
+        folder = Path() if out is None else Path(out)
+        if processes.is_first:
+            folder = make_run_folder(config.dataset) if out is None else folder
+            stack.enter_context(claimed(folder))
+            if started:
+                started(folder)
+            if not resume and any((folder / name).exists() for name in (CHECKPOINT, METRICS)):
+                raise ValueError(f"out {str(folder)!r} already holds a run: use --resume to go on with it, or another folder")
+        path = processes.agreed(folder) / CHECKPOINT
         history: list[dict[str, Any]] = []
         if resume:
             history = resume_from(path, model, optimizer, config, fingerprint)
-        else:
+        elif processes.is_first:
             Checkpoint.of(model, optimizer, config, history, fingerprint).save(path)
-        there = dataset.to(device)
-        with progress_bar(config.epochs, len(history), shown=progress) as advance:
+        there, losses = dataset.to(device), distributed(model, processes)
+        with progress_bar(config.epochs, len(history), shown=progress and processes.is_first) as advance:
             for epoch in range(len(history), config.epochs):
-                record = train_epoch(model, optimizer, there, config, epoch)
+                record = train_epoch(model, optimizer, there, config, epoch, processes, losses)
                 _check_finite(model, record, config)
                 history.append(record)
-                Checkpoint.of(model, optimizer, config, history, fingerprint).save(path)
+                if processes.is_first:
+                    Checkpoint.of(model, optimizer, config, history, fingerprint).save(path)
                 advance({name: record[name] for name in ("loss", "temperature", "gamma")})
-        return write_report(folder, model, splits, config, backend, history)
+        return write_report(folder, model, splits, config, backend, history) if processes.is_first else {}
 
 
 def _build(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,33 @@ from vitsom_fast.models.presets import OF_CLASSIFICATION
 from vitsom_fast.schedules import exponential_decay, linear_ramp
 from vitsom_fast.training.augmentation import augmented
 from vitsom_fast.training.config import TrainConfig
+from vitsom_fast.training.processes import ALONE, Processes
 from vitsom_fast.training.rates import set_learning_rates
 
 _MAX_GRADIENT_NORM = 1.0
 
 
 def train_epoch(
-    model: Model, optimizer: torch.optim.Optimizer, dataset: Dataset, config: TrainConfig, epoch: int
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    dataset: Dataset,
+    config: TrainConfig,
+    epoch: int,
+    processes: Processes = ALONE,
+    losses_of: Callable[..., dict[str, Tensor]] | None = None,
 ) -> dict[str, Any]:
     """One pass over the images, which are where the model is; returns the mean of its loss and of the parts of that, its last
-    temperature and gamma, and its seconds."""
+    temperature and gamma, and its seconds.
+
+    Args:
+        processes: those that share every batch.
+        losses_of: in place of ``model.losses``, where gradients are to be means over processes.
+    """
     began = time.perf_counter()
     model.train()
+    losses_of = losses_of or model.losses
+    if processes.size > 1:  # of each epoch and process their own, so that a resumed run has the same
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, epoch, processes.rank]).generate_state(1)[0]))
     device = dataset.pixels.device
     # Batches of equal size, but for one: a small last one would count as much as the others.
     batches = sample_order(len(dataset), config.seed, epoch).to(device).tensor_split(-(-len(dataset) // config.batch_size))
@@ -38,20 +54,22 @@ def train_epoch(
     for step, batch in enumerate(batches, start=epoch * len(batches)):
         set_learning_rates(optimizer, config, step, len(batches))
         optimizer.zero_grad()
-        for part in batch.tensor_split(min(config.accumulate, len(batch))):
+        own = processes.part_of(batch)
+        for part in own.tensor_split(min(config.accumulate, max(len(own), 1))):
             images, labels = dataset.batch(part)
             if config.augmentation == "classification":
                 images = augmented(images, OF_CLASSIFICATION)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.amp == "bf16"):
-                losses: dict[str, Tensor] = model.losses(images, labels, Step(temperature(step), gamma(step)))
+                losses = losses_of(images, labels, Step(temperature(step), gamma(step)))
             with torch.autograd.set_multithreading_enabled(False):  # on an H200 a step's second thread took 0.2 to 0.3 ms
-                (losses["loss"] * (len(part) / len(batch)) if len(part) < len(batch) else losses["loss"]).backward()
+                share = len(part) * processes.size / len(batch)
+                (losses["loss"] if share == 1 else losses["loss"] * share).backward()
             for name, loss in losses.items():
                 totals[name] = totals.get(name, nothing) + loss.detach() * len(part)
         nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
         optimizer.step()
         model.after_step()
-    means = (torch.stack(list(totals.values())) / len(dataset)).tolist()
+    means = (processes.total(torch.stack(list(totals.values()))) / len(dataset)).tolist()
     return {
         **dict(zip(totals, means, strict=True)),
         "temperature": temperature(step),
