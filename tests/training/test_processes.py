@@ -20,7 +20,9 @@ OPTIONS = [*("--grid", "3", "4"), "--epochs=2", "--batch-size=16", "--width=8", 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [["--model=compact"], ["--model=vit-som", "--task=classify", "--prototypes=ema"]], ids=["cluster", "classify"])
+@pytest.mark.parametrize(
+    "model", [["--model=compact"], ["--model=vit-som", "--task=classify", "--prototypes=ema"]], ids=["cluster", "classify"]
+)
 def test_two_processes_follow_the_curve_of_one(tmp_path: Path, model: list[str]) -> None:
     command = ["train", "--data", str(write_dataset(tmp_path)), *OPTIONS, *model]
     assert cli.main([*command, "--out", str(tmp_path / "one")]) == 0

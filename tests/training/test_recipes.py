@@ -218,3 +218,12 @@ def test_a_finished_run_is_back_in_one_line(tmp_path: Path) -> None:
     assert (unit_class == labels).double().mean().item() == pytest.approx(report["purity"])
     assert model.som.grid == config.make_grid()
     assert unit.max() < 12
+
+
+@pytest.mark.parametrize("model", ["compact", "vit-som", "desom"])
+def test_compile_is_of_encoder_and_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_options: compiled.append(self))
+    config = tiny_config(tmp_path, model=model, compile=True, latent_dim=4)
+    built = build_model(config, load_dataset(config.dataset))
+    assert compiled == [built.autoencoder.encoder, built.autoencoder.decoder]
