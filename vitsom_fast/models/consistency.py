@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-NCE_TEMPERATURE = 0.5
+NCE_TEMPERATURE = 0.1
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float = NCE_TEMPERATURE) -> Tensor:

@@ -28,13 +28,14 @@ class Contender:
 PLAIN = {"SOM, squared Euclidean": "sqeuclidean", "SOM, cosine": "cosine"}
 
 _PUBLISHED = recipe("usps", image_size=0)
+_KEEPS_UP = replace(_PUBLISHED, t_max=0.0, t_min=0.2, prototypes="ema", refit=20)
 
 CLUSTERING = [
     Contender("SOM-VAE", recipe("som-vae"), 1.0, one_encoder=False),
     Contender("DESOM", recipe("desom-2019", t_max=0.0), 0.7),
     Contender("DESOM + consistency", recipe("desom-consistency"), 1.5),
     Contender("ViT-SOM as published", _PUBLISHED, 1.5),
-    Contender("ViT-SOM, the map keeps up", replace(_PUBLISHED, t_max=0.0, t_min=0.2, prototypes="ema", lr_changes="step"), 1.5),
+    Contender("ViT-SOM, the map keeps up", _KEEPS_UP, 1.5),
     Contender("ViT-SOM + consistency", recipe("consistency"), 2.0),
 ]
 
@@ -42,6 +43,8 @@ _CLASSIFIER = replace(
     recipe("consistency"),
     task="classify",
     consistency=0.0,
+    refit=0,
+    lr=2e-3,
     latent="patches",
     prototypes="gradient",
     depth=4,

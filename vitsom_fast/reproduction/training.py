@@ -16,6 +16,7 @@ from vitsom_fast.reproduction.memory import peak_megabytes
 from vitsom_fast.training import TrainConfig
 from vitsom_fast.training.build import build_model, build_optimizer
 from vitsom_fast.training.loop import train_epoch
+from vitsom_fast.training.refit import refit
 
 _TIMED_STEPS = 4
 
@@ -51,6 +52,7 @@ def train(config: TrainConfig, dataset: Dataset, grids: Sequence[tuple[int, int]
             for epoch in range(config.epochs):
                 record = train_epoch(model, optimizer, there, config, epoch)
                 advance({name: record[name] for name in ("loss", "temperature")})
+        refit(model, there, config)
         return Trained(model.eval(), time.perf_counter() - began, peak())
 
 

@@ -35,6 +35,18 @@ _CHOICES = {
     "amp": ("none", "bf16"),
 }
 
+_NOT_NEGATIVE = (
+    "seed",
+    "threads",
+    "gamma",
+    "t_max",
+    "weight_decay",
+    "reconstruction_beta",
+    "refit",
+    "image_size",
+    "consistency",
+)
+
 # What runs did that did not say so yet.
 _BEFORE = {"prototype_schedule": "cosine"}
 
@@ -109,6 +121,7 @@ class TrainConfig:
     consistency: float = _setting(0.0, "weight of the InfoNCE between two affine views of each image")
     prototypes: str = _setting("gradient", "how they learn: 'gradient' (the paper), or 'ema', a batch SOM of moving averages")
     prototype_schedule: str = _setting("constant", "their rate: 'constant' until the last tenth, or 'cosine' as the ViT's")
+    refit: int = _setting(0, "epochs of a batch SOM on the final latents, in place of the trained prototypes; 0: none")
     lr_changes: str = _setting("step", "how often the learning rate changes: every 'step', or every 'epoch' as published")
     min_lr_factor: float = _setting(1e-5, "what the schedule multiplies the learning rate by at least")
     accumulate: int = _setting(1, "parts of a batch whose gradients are added up before a step")
@@ -132,7 +145,17 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "latent_dim", "mlp_ratio", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("seed", "threads", "gamma", "t_max", "weight_decay", "reconstruction_beta", "image_size", "consistency"):
+        for name in (
+            "seed",
+            "threads",
+            "gamma",
+            "t_max",
+            "weight_decay",
+            "reconstruction_beta",
+            "refit",
+            "image_size",
+            "consistency",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
         for name in ("t_min", "lr", "prototype_lr_scale"):

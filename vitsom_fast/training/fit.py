@@ -21,6 +21,7 @@ from vitsom_fast.training.files import CHECKPOINT, METRICS, claimed, make_run_fo
 from vitsom_fast.training.loop import train_epoch
 from vitsom_fast.training.machine import chosen_backend, threads_of, usable_device
 from vitsom_fast.training.processes import distributed, started_processes
+from vitsom_fast.training.refit import refit
 from vitsom_fast.training.report import write_report
 from vitsom_fast.training.resume import resume_from
 
@@ -96,6 +97,7 @@ def fit(
                 if processes.is_first:
                     Checkpoint.of(model, optimizer, config, history, fingerprint).save(path)
                 advance({name: record[name] for name in ("loss", "temperature", "gamma")})
+        refit(model, there, config)
         return write_report(folder, model, splits, config, backend, history) if processes.is_first else {}
 
 

@@ -10,7 +10,7 @@ from vitsom_fast.training.config import TrainConfig
 # Where the data set of a preset is that has another name, or must be given.
 _DATASETS = {"flowers-17": "flowers-17.npz", "medmnist": "pathmnist.npz"}
 
-_SHARED: dict[str, Any] = {"dataset": "digits-affine", "batch_size": 128, "epochs": 20, "lr": 2e-3, "t_min": 0.2}
+_SHARED: dict[str, Any] = {"dataset": "digits-affine", "batch_size": 128, "epochs": 20, "t_min": 0.2, "refit": 20}
 _VIT: dict[str, Any] = {
     "model": "vit-som",
     "patch": 4,
@@ -37,8 +37,8 @@ _AS_CONFIGURED: dict[str, Any] = {
 }
 
 _RECIPES: dict[str, dict[str, Any]] = {
-    "consistency": {**_SHARED, **_VIT, **_CONSISTENT, "latent": "neck"},
-    "desom-consistency": {**_SHARED, **_CONSISTENT, "model": "desom"},
+    "consistency": {**_SHARED, **_VIT, **_CONSISTENT, "latent": "neck", "lr": 1e-2},
+    "desom-consistency": {**_SHARED, **_CONSISTENT, "model": "desom", "lr": 2e-3},
     "desom": {**_AS_CONFIGURED, "model": "desom", "t_max": 8.0},
     "desom-2019": {
         **_AS_CONFIGURED,
