@@ -227,3 +227,46 @@ def test_compile_is_of_encoder_and_decoder(tmp_path: Path, monkeypatch: pytest.M
     config = tiny_config(tmp_path, model=model, compile=True, latent_dim=4)
     built = build_model(config, load_dataset(config.dataset))
     assert compiled == [built.autoencoder.encoder, built.autoencoder.decoder]
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        ({}, {"augmented": 0, "autocast": False, "parts": 4, "absorbed": 0}),
+        ({"augmentation": "classification"}, {"augmented": 4, "autocast": False, "parts": 4, "absorbed": 0}),
+        ({"amp": "bf16"}, {"augmented": 0, "autocast": True, "parts": 4, "absorbed": 0}),
+        ({"accumulate": 3}, {"augmented": 0, "autocast": False, "parts": 12, "absorbed": 0}),
+        ({"prototypes": "ema"}, {"augmented": 0, "autocast": False, "parts": 4, "absorbed": 4}),
+    ],
+    ids=["plain", "augmented", "bf16", "accumulated", "ema"],
+)
+def test_a_pass_does_what_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], seen: dict[str, int]
+) -> None:
+    """50 images in batches of at most 16 are four steps."""
+    found = {"augmented": 0, "autocast": False, "parts": 0, "absorbed": 0}
+    config = tiny_config(tmp_path, model="vit-som", backend="torch", epochs=1, lr=1e-3, **settings)
+    dataset = load_dataset(config.dataset)
+    model = build_model(config, dataset)
+    losses, absorb = model.losses, AveragedSOM.absorb
+
+    def augmenting(images: torch.Tensor, *_args: object) -> torch.Tensor:
+        found["augmented"] += 1
+        return images
+
+    def recording(*args: object) -> dict[str, torch.Tensor]:
+        found["parts"] += 1
+        found["autocast"] = torch.is_autocast_enabled("cpu")
+        return losses(*args)
+
+    def absorbing(self: AveragedSOM) -> None:
+        found["absorbed"] += 1
+        absorb(self)
+
+    monkeypatch.setattr("vitsom_fast.training.loop.augmented", augmenting)
+    monkeypatch.setattr(model, "losses", recording)
+    monkeypatch.setattr(AveragedSOM, "absorb", absorbing)
+    before = model.som.prototypes.detach().clone()
+    train_epoch(model, build_optimizer(model, config), dataset, config, 0)
+    assert found == seen
+    assert not torch.equal(model.som.prototypes, before)
