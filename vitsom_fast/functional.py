@@ -165,7 +165,7 @@ def batch_update(
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One step of a batch SOM (Kohonen 2001, section 3.6): each prototype becomes the mean of all latents, weighted with the
-    neighborhood of their BMUs. Memory: O(B D + K D), and the square of each axis of the grid.
+    neighborhood of their BMUs. Memory: O(B D + K D), and the square of each axis of up to 4096 units.
 
     Args:
         z: (B, D) or (B, ...) flattened from dim 1. Under the cosine distance their directions are averaged, under all others
@@ -191,7 +191,6 @@ def batch_update(
     sample_weight = _checked_weight(sample_weight, z)
     bmu, _ = find_bmu(z, prototypes, distance=distance, grid=grid, missing=missing, backend=backend)
     dtype = accumulation_dtype(z.dtype)
-    factors = neighborhoods.neighborhood(grid, temperature, neighborhood, device=z.device, dtype=dtype, relative=True)
     own = backends.get("torch" if backend == "reference" else backend)
     with torch.autocast(z.device.type, enabled=False):
         x = z.to(dtype)
@@ -201,7 +200,8 @@ def batch_update(
             x = torch.where(known, x, 0.0)
         if distance == "cosine":
             x = unit_rows(x).unit.to(dtype)
-        updated = compose.batch_update(own, x, bmu, prototypes.to(dtype), factors.rows, factors.cols, sample_weight, known)
+        pull = long_axis_pairs.pulling(own, grid, temperature, neighborhood, x)
+        updated = compose.batch_update(own, x, bmu, prototypes.to(dtype), pull, sample_weight, known)
     return updated.to(dtype_of_prototypes), bmu
 
 

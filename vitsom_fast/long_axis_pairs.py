@@ -6,7 +6,8 @@ The loss by cosine with the Gaussian has a form of its own (``long_axis``), whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from vitsom_fast.backends import transforms
 from vitsom_fast.backends.centred import poison
 from vitsom_fast.backends.unit_rows import widest
 from vitsom_fast.grid import Grid
+
+if TYPE_CHECKING:
+    from vitsom_fast.backends.compose import Primitives
 
 # Pairs of a sample and a unit at a time: 1 M are 8 MB in fp64, of which there are about ten.
 _PAIRS = 1 << 20
@@ -45,6 +49,24 @@ def sample_losses(
         for part in _parts(len(x), grid)
     ]
     return torch.cat([x.sum(dim=1)[:0], *parts]) + poison(z, prototypes)
+
+
+def pulling(
+    own: Primitives, grid: Grid, temperature: float | Tensor, neighborhood: str, like: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """What applies ``G'`` to K rows of the device and dtype of ``like``: a backend's smoothing, or on a long axis the weights
+    of those units that have anything to spread."""
+    if not serves(grid):
+        factors = neighborhoods.neighborhood(
+            grid, temperature, neighborhood, device=like.device, dtype=like.dtype, relative=True
+        )
+        return lambda x: own.smooth(x, factors.rows.mT, factors.cols.mT)
+
+    def pull(x: Tensor) -> Tensor:
+        units = (x != 0).any(dim=1).nonzero()[:, 0]
+        return spread(x[units], units, grid, temperature, neighborhood).to(x.dtype)
+
+    return pull
 
 
 def spread(x: Tensor, bmu: Tensor, grid: Grid, temperature: float | Tensor, neighborhood: str) -> Tensor:

@@ -423,6 +423,18 @@ def test_what_is_not_finite_on_a_long_axis(monkeypatch: pytest.MonkeyPatch, bad:
         assert som_loss(z[:0], prototypes, Grid(1, 13), 0.1, distance=distance, reduction="batchmean")[0] == 0
 
 
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
+def test_a_batch_update_on_a_long_axis(monkeypatch: pytest.MonkeyPatch, neighborhood: str) -> None:
+    grid, z, prototypes = Grid(13, 2), torch.randn(30, 5) + 3, torch.randn(26, 5) + 3
+    expected, bmu = batch_update(z, prototypes, grid, 1.7, neighborhood=neighborhood, distance="sqeuclidean")
+    monkeypatch.setattr(neighborhoods, "LONGEST_AXIS", 8)
+    monkeypatch.setattr(long_axis_pairs, "_PAIRS", 60)
+    updated, same = batch_update(z, prototypes, grid, 1.7, neighborhood=neighborhood, distance="sqeuclidean")
+    assert torch.equal(same, bmu)
+    reached = (reference.neighborhood_weights(bmu, grid, 1.7, torch.float64, neighborhood).sum(dim=0) > 1e-3)[:, None]
+    assert torch.allclose(updated.where(reached, 0), expected.where(reached, 0), rtol=1e-4, atol=1e-4)
+
+
 def test_a_chain_of_twenty_thousand_units() -> None:
     """Whose matrix would have 400 million numbers."""
     grid, z, prototypes = Grid(20000, 1), torch.randn(3, 2, requires_grad=True), torch.randn(20000, 2)
@@ -430,6 +442,8 @@ def test_a_chain_of_twenty_thousand_units() -> None:
     near = prototypes[(bmu[:, None] + torch.arange(-2, 3)).clamp(0, 19999)]  # [3, 5, D]
     assert loss.item() == pytest.approx((z[:, None] - near).square().sum().item(), rel=1e-5)
     assert relative_error(torch.autograd.grad(loss, z)[0], 2 * (z[:, None] - near).sum(dim=1).detach()) < 1e-5
+    updated, _ = batch_update(z.detach()[:1], prototypes, grid, 2.0, distance="sqeuclidean", neighborhood="bubble")
+    assert torch.allclose(updated[bmu[0]], z[0].detach())
 
 
 def test_what_is_no_weight_is_refused() -> None:

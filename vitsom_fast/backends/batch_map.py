@@ -3,6 +3,7 @@ and the means that the neighborhood makes of them (Kohonen 2001, section 3.6).""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -60,19 +61,12 @@ def add_rows(
         sums[:, dim] += torch.bincount(bmu, minlength=sums.shape[0])
 
 
-def means(
-    own: Primitives,
-    sums: Tensor,
-    prototypes: Tensor,
-    row_factors: Tensor,
-    col_factors: Tensor,
-    origin: Tensor | float = 0.0,
-) -> Tensor:
-    """(K, D): the mean of the rows that are in ``sums``, weighted with the neighborhood of their BMUs, ``(G A)_k / (G
-    counts)_k``, from where they are counted from. A unit that no row reaches, since its weight underflows, stays where it
-    is."""
+def means(pull: Callable[[Tensor], Tensor], sums: Tensor, prototypes: Tensor, origin: Tensor | float = 0.0) -> Tensor:
+    """(K, D): the mean of the rows that are in ``sums``, weighted with the neighborhood of their BMUs, ``(G' A)_k / (G'
+    counts)_k``, from where they are counted from; ``pull`` applies G' to K rows. A unit that no row reaches, since its weight
+    underflows, stays where it is."""
     dim = prototypes.shape[1]
-    smoothed = own.smooth(sums.to(prototypes.dtype), row_factors.mT, col_factors.mT)
+    smoothed = pull(sums.to(prototypes.dtype))
     total, weight = smoothed[:, :dim], smoothed[:, dim:]
     least = torch.finfo(prototypes.dtype).tiny
     return torch.where(weight > least, total / weight.clamp_min(least) + origin, prototypes)

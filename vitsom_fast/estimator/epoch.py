@@ -8,12 +8,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vitsom_fast import backends, neighborhoods
+from vitsom_fast import backends
 from vitsom_fast.backends.batch_map import add_rows, means, no_sums
 from vitsom_fast.backends.distances.lifted import lifted_prototypes, lifted_rows
 from vitsom_fast.estimator.frame import Frame
 from vitsom_fast.functional import find_bmu
 from vitsom_fast.grid import Grid
+from vitsom_fast.long_axis_pairs import pulling
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,8 @@ class Epoch:
     def updated(self, totals: list[Tensor], sigma: float, neighborhood: str) -> tuple[Tensor, float]:
         """New prototypes (K, D), as they are seen, and the mean distance of the rows to the units of the old ones."""
         som, (sums, errors) = self._som, totals
-        factors = neighborhoods.neighborhood(
-            som.grid, sigma, neighborhood, device=sums.device, dtype=som.prototypes.dtype, relative=True
-        )
-        prototypes = means(own_primitives(som.backend), sums, som.prototypes, factors.rows, factors.cols)
+        pull = pulling(own_primitives(som.backend), som.grid, sigma, neighborhood, som.prototypes)
+        prototypes = means(pull, sums, som.prototypes)
         return prototypes, float(errors[0] / errors[1])
 
 
