@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from helpers import BACKENDS
+from interpreter import remember_what_is_replaced
 
 from vitsom_fast import available_backends, backends
 from vitsom_fast.backends.compose import Composed
@@ -93,6 +94,7 @@ def default_device(any_backend: str) -> Iterator[None]:
 def _reproducible() -> Iterator[None]:
     """One seed, and one thread unless VITSOM_TEST_THREADS or a test asks for more: where cores are shared, a step this small
     waits 100 times as long for its threads as it computes (200 ms against 1.5 ms; OMP_WAIT_POLICY=passive avoids that)."""
+    remember_what_is_replaced()
     torch.manual_seed(0)
     before = torch.get_num_threads()
     torch.set_num_threads(int(os.environ.get("VITSOM_TEST_THREADS", 1)))
