@@ -125,8 +125,9 @@ def find_bmu(
         backend: as in ``som_loss``.
 
     Returns:
-        BMU (B,) int64, the lowest index on ties, and distance (B,) fp32 (fp64 for fp64 inputs). A row that is not finite gets
-        an index within range and the distance NaN. With k = 2 both are (B, 2), the nearest first; a map of one unit has no
+        BMU (B,) int64, the lowest index of equal prototypes, and distance (B,) fp32 (fp64 for fp64 inputs); of different
+        prototypes that are exactly as near, kernels may find any under a Euclidean distance. A row that is not finite gets an
+        index within range and the distance NaN. With k = 2 both are (B, 2), the nearest first; a map of one unit has no
         second one, which then is 0 with the distance NaN.
 
     Raises:

@@ -18,6 +18,7 @@ from vitsom_fast.backends import transforms
 from vitsom_fast.backends.centred import poison
 from vitsom_fast.backends.unit_rows import widest
 from vitsom_fast.grid import Grid
+from vitsom_fast.neighborhoods.assumptions import radius_of
 
 if TYPE_CHECKING:
     from vitsom_fast.backends.compose import Primitives
@@ -87,14 +88,15 @@ class PairWeights:
     """
 
     def __init__(self, grid: Grid, temperature: float | Tensor, neighborhood: str, like: Tensor) -> None:
+        radius = radius_of(temperature, like)
         down = torch.arange(1 - grid.rows, grid.rows, device=like.device)  # [2 R - 1]
         across = torch.arange(1 - grid.cols, grid.cols, device=like.device).to(like.dtype)  # [2 C - 1]
         tables = []
         for parity in range(1 + (grid.topology == "hexagonal")):
             shift = 0.5 * ((down + parity) % 2 - parity).to(like.dtype) * (grid.topology == "hexagonal")  # [2 R - 1]
             offset = torch.stack(torch.broadcast_tensors(down.to(like.dtype)[:, None], across + shift[:, None]), dim=-1)
-            tables.append(reference.weights_of_offsets(offset, grid, temperature, neighborhood))
-        table = torch.stack(tables)  # [parities, 2 R - 1, 2 C - 1]
+            tables.append(reference.weights_of_offsets(offset, grid, radius, neighborhood))
+        table = torch.stack(tables) + 0 * radius  # [parities, 2 R - 1, 2 C - 1], NaN where T is not positive
         self._grid = grid
         self._windows = table.unfold(1, grid.rows, 1).unfold(2, grid.cols, 1)  # [parities, R, C, R, C], in the same memory
 

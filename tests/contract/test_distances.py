@@ -11,6 +11,8 @@ import torch
 from helpers import BACKENDS, is_emulated, relative_error, run, search, skip_unless_supported
 from soak import distances
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 
 from vitsom_fast import FusedSOMLoss, Grid, batch_update, find_bmu, long_axis_pairs, neighborhoods, reference, som_loss
 from vitsom_fast.backends import cpu
@@ -433,6 +435,87 @@ def test_a_batch_update_on_a_long_axis(monkeypatch: pytest.MonkeyPatch, neighbor
     assert torch.equal(same, bmu)
     reached = (reference.neighborhood_weights(bmu, grid, 1.7, torch.float64, neighborhood).sum(dim=0) > 1e-3)[:, None]
     assert torch.allclose(updated.where(reached, 0), expected.where(reached, 0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_loss_that_is_computed_once_more(backend: str, distance: str) -> None:
+    """By activation checkpointing, which unpacks what was saved no more than once."""
+    device = BACKENDS[backend]
+    grid, z, prototypes = Grid(2, 3), torch.randn(5, 4, device=device, requires_grad=True), torch.randn(6, 4, device=device)
+
+    def loss(x: Tensor) -> Tensor:
+        return som_loss(x, prototypes, grid, 1.0, distance=distance, backend=backend)[0]
+
+    (expected,) = torch.autograd.grad(loss(z), z)
+    (actual,) = torch.autograd.grad(checkpoint(loss, z, use_reentrant=False), z)
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_many_gradients_at_once_and_tensors_without_numbers(distance: str) -> None:
+    grid, z, prototypes = Grid(2, 3), torch.randn(5, 4), torch.randn(6, 4)
+
+    def losses(x: Tensor) -> Tensor:
+        return som_loss(x, prototypes, grid, 1.0, distance=distance, reduction="none")[0]
+
+    one_by_one, at_once = (torch.autograd.functional.jacobian(losses, z, vectorize=vectorize) for vectorize in (False, True))
+    assert torch.allclose(one_by_one, at_once, atol=1e-6)
+    with FakeTensorMode():
+        fake = torch.randn(5, 4, requires_grad=True)
+        loss, bmu = som_loss(fake, torch.randn(6, 4), grid, 1.0, distance=distance)
+        assert torch.autograd.grad(loss, fake)[0].shape == (5, 4)
+        assert bmu.shape == (5,)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e4])
+def test_squared_losses_of_a_map_that_fits_its_data(apart: float) -> None:
+    """By torch.func, where nobody looks whether fp32 is enough; and where samples count that are nearest to their units."""
+    grid, clusters = Grid(8, 8), torch.randn(4, 16) * apart
+    prototypes = torch.randn(64, 16) + clusters[torch.arange(64) // 16]
+    z = prototypes[torch.randint(64, (64,))] + torch.randn(64, 16)
+    z[3] = prototypes[5] + 1e-3 * torch.randn(16)
+    weight = torch.zeros(64)
+    weight[3] = 1.0
+
+    def loss(z: Tensor, prototypes: Tensor) -> Tensor:
+        return som_loss(z, prototypes, grid, 0.2, distance="sqeuclidean", reduction="sum", sample_weight=weight.to(z.dtype))[0]
+
+    inputs = z, prototypes
+    wide = [x.double().requires_grad_() for x in inputs]
+    expected = torch.autograd.grad(
+        reference.som_loss(*wide, grid, 0.2, "sum", "gaussian", "sqeuclidean", weight.double())[0], wide
+    )
+    narrow = [x.clone().requires_grad_() for x in inputs]
+    eager = torch.autograd.grad(loss(*narrow), narrow)
+    transformed = torch.func.grad(loss, argnums=(0, 1))(*inputs)
+    for grads in (eager, transformed):
+        for actual, true in zip(grads, expected, strict=True):
+            assert relative_error(actual, true) < 1e-5
+
+
+def test_the_second_unit_of_rows_far_longer_than_all_units() -> None:
+    z, prototypes = torch.randn(4, 3) * 1e10, torch.randn(6, 3) * 2.0**-100
+    for distance in ("sqeuclidean", "euclidean"):
+        units, nearest = find_bmu(z, prototypes, distance=distance, k=2)
+        assert nearest.isfinite().all()
+        assert (units[:, 0] != units[:, 1]).all()
+    z, prototypes = torch.randn(5, 8).sign() * 3e38, torch.randn(12, 8) * 1e35
+    units, _ = find_bmu(z, prototypes, distance="manhattan", k=2)
+    true = (z.double()[:, None] - prototypes.double()).abs().sum(dim=2).topk(2, largest=False).indices
+    assert torch.equal(units, true)
+
+
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
+def test_a_temperature_on_a_long_axis(monkeypatch: pytest.MonkeyPatch, neighborhood: str) -> None:
+    """No gradient runs through it, and one that is not positive gives NaN."""
+    monkeypatch.setattr(neighborhoods, "LONGEST_AXIS", 8)
+    z, prototypes = torch.randn(5, 3, requires_grad=True), torch.randn(13, 3)
+    temperature = torch.tensor(2.0, requires_grad=True)
+    how: dict[str, Any] = {"distance": "sqeuclidean", "neighborhood": neighborhood}
+    som_loss(z, prototypes, Grid(1, 13), temperature, **how)[0].backward()
+    assert temperature.grad is None
+    for bad in (0.0, -1.0):
+        assert som_loss(z, prototypes, Grid(1, 13), torch.tensor(bad), **how)[0].isnan()
 
 
 def test_a_chain_of_twenty_thousand_units() -> None:

@@ -139,6 +139,7 @@ void pull_block(
 void pair_gradients(
     const Problem& p, const Neighborhood& h, PairDistance distance, const double* grad_losses, const std::int64_t* bmu,
     void* grad_z, void* grad_prototypes) {
+    if (!grad_z && !grad_prototypes) return;
     const std::int64_t row_bytes = p.dim * row(p.z, 0).element_bytes();
     use_huge_pages(grad_z, static_cast<std::size_t>(p.batch * row_bytes));
     use_huge_pages(grad_prototypes, static_cast<std::size_t>(p.num_prototypes * row_bytes));

@@ -167,10 +167,19 @@ void lift(const Problem& p, float* z, float* prototypes, std::int64_t stride) {
     }
     longest = __builtin_sqrt(longest);
     double unit = longest > 0 ? power_of_two_below(longest) : 1;
+    bool is_scaled = false;
     if (longest > 0 && !(longest >= SHORTEST && longest <= LONGEST)) {
         const double scale = unit < 0x1p-126 ? 0x1p126 : 1 / unit;  // of subnormals to less than 1
         multiply_rows(p.num_prototypes, p.dim, static_cast<float>(scale), prototypes, stride);
-        multiply_rows(p.batch, p.dim, static_cast<float>(scale), z, stride);
+        for (std::int64_t i = 0; i < p.batch; ++i) {
+            // A latent that would leave fp32 is multiplied with less, and so is what it has in the added features: of its length
+            // a cosine depends on nothing.
+            const double length = __builtin_sqrt(squares_z[i]) * scale;
+            const double less = length > LONGEST && is_number(length) ? LONGEST / power_of_two_below(length) : 1;
+            multiply_rows(1, p.dim, static_cast<float>(scale * less), z + i * stride, stride);
+            squares_z[i] = less;
+        }
+        is_scaled = true;
         for (std::int64_t k = 0; k < p.num_prototypes; ++k) squares[k] *= scale * scale;
         unit = 1;
     }
@@ -185,7 +194,8 @@ void lift(const Problem& p, float* z, float* prototypes, std::int64_t stride) {
     for (std::int64_t k = 0; k < p.num_prototypes; ++k) write_added(squares[k], most, unit, prototypes + k * stride + p.dim);
     for (std::int64_t i = 0; i < p.batch; ++i) {
         float* added = z + i * stride + p.dim;
-        for (int j = 0; j < LIFTED; ++j) added[j] = j < LIFTED / 2 ? static_cast<float>(unit) : 0;
+        const double share = is_scaled ? squares_z[i] : unit;
+        for (int j = 0; j < LIFTED; ++j) added[j] = j < LIFTED / 2 ? static_cast<float>(share) : 0;
     }
 }
 

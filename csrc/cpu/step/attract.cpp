@@ -250,6 +250,13 @@ inline void smooth_slice(
     }
 }
 
+inline bool has_negative_weights(const Neighborhood& h) {
+    bool found = false;
+    for (std::int64_t i = 0; i < h.terms * h.rows * h.rows; ++i) found |= h.row_factors[i] < 0;
+    for (std::int64_t i = 0; i < h.terms * h.cols * h.cols; ++i) found |= h.col_factors[i] < 0;
+    return found;
+}
+
 bool attract(
     const Problem& p, const Neighborhood& h, double scale, float* loss, const std::int64_t* bmu, float* attraction,
     double* context, double* losses) {
@@ -320,6 +327,7 @@ bool attract(
             total += f.weight[g] - saved.z_dot_attraction[i] * saved.inverse_z[i];
         }
     }
+    if (total < 0 && !has_negative_weights(h)) total = 0;  // by roundings, on a collapsed map
     *loss = static_cast<float>(scale * (finite ? total : __builtin_nan("")));
     return true;
 }

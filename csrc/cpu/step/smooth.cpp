@@ -13,12 +13,21 @@ namespace VITSOM_ISA {
 // once for so many. Of 11 terms, the bubble of radius 16 on 128 x 128 units, that takes 0.6 of the time of one term at a time.
 constexpr std::int64_t MOST_KEPT = 8;
 
+// Fewer where they would take more memory than this, or than the rows themselves.
+constexpr std::int64_t KEPT_BYTES = 16 << 20;
+
+inline std::int64_t kept_terms(const Neighborhood& h, std::int64_t dim) {
+    const std::int64_t units = h.rows * h.cols, float_size = sizeof(float);
+    const std::int64_t budget = larger(KEPT_BYTES, units * dim * float_size) / (units * TILE_COLS * float_size);
+    return larger(1, smaller(smaller(h.terms, MOST_KEPT), budget));
+}
+
 struct SmoothingPlan {
     PackedFactor *rows, *cols;  // [terms]
     float* between;             // [cols][terms kept][rows][TILE_COLS] smoothed along the columns
     float* line;                // [threads][2][longer axis][TILE_COLS] a line of the grid: before, and the sum of the terms
 
-    void take(Arena& arena, const Neighborhood& h, int threads) {
+    void take(Arena& arena, const Neighborhood& h, std::int64_t kept, int threads) {
         PackedFactor* of_rows = arena.take<PackedFactor>(h.terms);
         PackedFactor* of_cols = arena.take<PackedFactor>(h.terms);
         for (std::int64_t t = 0; t < h.terms; ++t) {
@@ -31,7 +40,7 @@ struct SmoothingPlan {
         }
         rows = of_rows;
         cols = of_cols;
-        between = arena.take<float>(smaller(h.terms, MOST_KEPT) * h.rows * h.cols * TILE_COLS);
+        between = arena.take<float>(kept * h.rows * h.cols * TILE_COLS);
         line = arena.take<float>(threads * 2 * larger(h.rows, h.cols) * TILE_COLS);
     }
 
@@ -89,12 +98,13 @@ void smooth(const float* x, std::int64_t dim, const Neighborhood& h, int threads
     const int used = useful_threads(h.rows * h.cols * dim * (h.rows + h.cols), threads);
     SmoothingPlan plan{};
     Arena arena;
-    lay_out(arena, [&](Arena& a) { plan.take(a, h, used); });
+    const std::int64_t kept = kept_terms(h, dim);
+    lay_out(arena, [&](Arena& a) { plan.take(a, h, kept, used); });
     plan.prepare(h);
 #pragma omp parallel num_threads(used) if (used > 1)
     for (std::int64_t d = 0; d < dim; d += TILE_COLS) {
-        for (std::int64_t t = 0; t < h.terms; t += MOST_KEPT) {
-            smooth_chunk(h, plan, t, smaller(MOST_KEPT, h.terms - t), x + d, dim, smaller(TILE_COLS, dim - d), out + d);
+        for (std::int64_t t = 0; t < h.terms; t += kept) {
+            smooth_chunk(h, plan, t, smaller(kept, h.terms - t), x + d, dim, smaller(TILE_COLS, dim - d), out + d);
         }
     }
 }

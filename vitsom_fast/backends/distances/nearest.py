@@ -55,8 +55,10 @@ def search(
 
 def _prepared(z: Tensor, prototypes: Tensor, distance: str) -> Rows:
     if distance == "manhattan":  # differences of numbers as they are given: nothing cancels
-        x, v = (each.to(accumulation_dtype(z.dtype)) for each in (z, prototypes))
-        return Rows(x.to(widest(z)), v.to(widest(z)), lambda chunk: _manhattan_scores(x[chunk], v), _manhattan)
+        x, v = (each.to(widest(z)) for each in (z, prototypes))
+        unit = _to_about_one(x, v)
+        samples, table = (each.mul(unit).to(accumulation_dtype(z.dtype)) for each in (x, v))
+        return Rows(x, v, lambda chunk: _manhattan_scores(samples[chunk], table), _manhattan)
     x, v = z.to(widest(z)), prototypes.to(widest(z))
     if distance == "cosine":
         (x, norm), v = unit_rows(x), unit_rows(v).unit
@@ -76,8 +78,7 @@ def about_centre(v: Tensor) -> Tensor:
 
 def product_scores(x: Tensor, v: Tensor, bias: Tensor | None) -> Callable[[slice], tuple[Tensor, Tensor]]:
     """``x . v + bias`` in fp32 and what it may be off by, once a power of two has brought the largest element to about 1."""
-    largest = torch.maximum(_largest(x), _largest(v))
-    unit = torch.exp2(-torch.log2(torch.where(largest > 0, largest, 1.0)).floor())
+    unit = _to_about_one(x, v)
     samples, table = (x * unit).float(), (v * unit).float().T
     length = torch.linalg.vector_norm(_finite(samples), dim=1)  # [B]
     longest = torch.linalg.vector_norm(_finite(table), dim=0).amax()
@@ -103,6 +104,12 @@ def _finite(x: Tensor) -> Tensor:
 def _largest(x: Tensor) -> Tensor:
     """The largest of all elements that are finite, (); 0 where there is none."""
     return _finite(x).abs().amax() if x.numel() else x.new_zeros(())
+
+
+def _to_about_one(x: Tensor, v: Tensor) -> Tensor:
+    """The power of two that brings the largest element of both to between 1 and 2."""
+    largest = torch.maximum(_largest(x), _largest(v))
+    return torch.exp2(-torch.log2(torch.where(largest > 0, largest, 1.0)).floor())
 
 
 def _manhattan_scores(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vitsom_fast.backends import transforms
 from vitsom_fast.backends.centred import pieces, poison
+from vitsom_fast.backends.memory import is_plain
 from vitsom_fast.backends.smoothing import smooth, smooth_widely, total_weight
 from vitsom_fast.backends.spec import accumulation_dtype
 from vitsom_fast.backends.unit_rows import centre_of, widest
@@ -31,7 +32,7 @@ _CANCELS = 0.02
 
 def losses(own: Primitives, bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
     """(B,) in the widest dtype, of z (B, D) and prototypes (K, D); NaN for a row that is not finite. ``own`` is the backend."""
-    if torch.compiler.is_compiling() or transforms.is_at_work():
+    if torch.compiler.is_compiling() or transforms.is_at_work() or not (is_plain(z) and is_plain(prototypes)):
         return _differentiable(bmu, z, prototypes, row_factors, col_factors) + poison(z, prototypes)
     return _Losses.apply(z, prototypes, bmu, row_factors, col_factors, own)
 
@@ -51,7 +52,7 @@ class _Losses(torch.autograd.Function):
         ctx.is_fused = made is not None
         if made is not None:
             result, *kept = made
-            ctx.save_for_backward(z, prototypes, bmu, row_factors, col_factors, *kept)
+            ctx.save_for_backward(z, prototypes, bmu, row_factors, col_factors, result, *kept)
             return result
         centre = _centre(prototypes)
         weight = total_weight(row_factors, col_factors)[bmu]  # [B]
@@ -77,17 +78,21 @@ class _Losses(torch.autograd.Function):
     def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, prototypes, bmu, row_factors, col_factors, *kept = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():  # someone differentiates the gradient
+        if torch.is_grad_enabled() or not is_plain(grad):  # someone differentiates the gradient, or takes many at once
             again = partial(_differentiable, bmu, row_factors=row_factors, col_factors=col_factors)
             return *transforms.gradients_again(again, z, prototypes, wanted, grad), *_NOTHING
-        if ctx.is_fused:
-            return *ctx.own.squared_gradients(grad, z, prototypes, row_factors, col_factors, bmu, *kept, *wanted), *_NOTHING
-        (at_bmu,) = kept
         centre, dim = _centre(prototypes), z.shape[1]
+        weight = total_weight(row_factors, col_factors)[bmu]  # [B]
+        if ctx.is_fused:
+            result, *kept = kept
+            if (grad == grad[0]).all() or not _cancels(result, prototypes, centre, weight):
+                return *ctx.own.squared_gradients(grad, z, prototypes, row_factors, col_factors, bmu, *kept, *wanted), *_NOTHING
+            # Gradients of samples near their units are next to nothing beside those of the others, but if only these count.
+            kept = [_smooth(ctx.own, _with_squares(prototypes, centre, widest(z)), row_factors, col_factors)[bmu]]
+        (at_bmu,) = kept
         grad_z = grad_prototypes = None
         if wanted[0]:
             grad_z = torch.empty_like(z, memory_format=torch.contiguous_format)
-            weight = total_weight(row_factors, col_factors)[bmu]  # [B]
             for part in pieces(z):
                 x = z[part].to(grad.dtype) - centre
                 grad_z[part] = (x * weight[part, None] - at_bmu[part, :dim]) * (2 * grad[part, None])
@@ -103,6 +108,13 @@ class _Losses(torch.autograd.Function):
                 v = prototypes[part].to(pulled.dtype) - centre.to(pulled.dtype)
                 grad_prototypes[part] = v.mul_(pulled[part, dim : dim + 1]).sub_(pulled[part, :dim]).mul_(2)
         return grad_z, grad_prototypes, *_NOTHING
+
+
+def _cancels(losses: Tensor, prototypes: Tensor, centre: Tensor, weight: Tensor) -> bool:
+    """Whether any of these losses (B,) is so small beside what it is a difference of that a backend may have summed it up
+    otherwise: twice as many as ``_CANCELS`` says."""
+    longest = torch.stack([(prototypes[part] - centre).square_().sum(dim=1).amax() for part in pieces(prototypes)]).amax()
+    return bool((losses.abs() < 2 * _CANCELS * (weight.abs() + 1) * longest).any())
 
 
 def _centre(prototypes: Tensor) -> Tensor:
@@ -157,7 +169,8 @@ def _differentiable(bmu: Tensor, z: Tensor, prototypes: Tensor, row_factors: Ten
     """The same in operations that can be differentiated any number of times and ways."""
     centre = _centre(prototypes)
     x, v = z - centre, prototypes - centre  # [B, D], [K, D]
-    at_bmu = smooth(v.to(accumulation_dtype(z.dtype)), row_factors, col_factors).to(centre.dtype)[bmu]  # [B, D]
+    # In the widest dtype: whether fp32 would be enough, nobody is there to look.
+    at_bmu = smooth(v, row_factors.to(v.dtype), col_factors.to(v.dtype))[bmu]  # [B, D]
     weight = total_weight(row_factors, col_factors)[bmu]  # [B]
     squares = smooth_widely(v.square().sum(dim=1), row_factors, col_factors)[bmu]  # [B]
     return weight * x.square().sum(dim=1) - 2 * (x * at_bmu).sum(dim=1) + squares

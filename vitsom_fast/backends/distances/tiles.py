@@ -80,7 +80,9 @@ class _TiledLosses(torch.autograd.Function):
             again = partial(_differentiable, bmu, **how)
             return *transforms.gradients_again(again, z, prototypes, wanted, grad), None, None, None, None, None
         if ctx.backend is not None:
-            grads = torch.ops.vitsom.pair_gradients(grad, *ctx.saved_tensors, ctx.distance, *wanted, ctx.backend)
+            grads = torch.ops.vitsom.pair_gradients(
+                grad, z, prototypes, bmu, row_factors, col_factors, ctx.distance, *wanted, ctx.backend
+            )
             return *(x if needed else None for x, needed in zip(grads, wanted, strict=True)), None, None, None, None, None
         x, v = _seen(z, prototypes, ctx.distance)
         grad_x, grad_v = torch.zeros_like(x), torch.zeros_like(v, dtype=widest(v))
