@@ -177,8 +177,9 @@ def batch_update(
 
     Returns:
         New prototypes (K, D), in the dtype of the old ones, and the BMUs (B,) int64 among the old ones. A prototype that no
-        latent reaches, as its weight underflows, stays as it is, and so does one whose weights add up to less than nothing, as
-        those of a Mexican hat can. A latent that is not finite makes prototypes NaN.
+        latent reaches, as its weight underflows, stays as it is. So does, under a Mexican hat, one whose weights, of both
+        signs, add up to less than 1e-6 of the largest such sum: what is divided by next to nothing lies anywhere. A latent that
+        is not finite makes prototypes NaN.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
@@ -202,7 +203,9 @@ def batch_update(
         if distance == "cosine":
             x = unit_rows(x).unit.to(dtype)
         pull = long_axis_pairs.pulling(own, grid, temperature, neighborhood, x)
-        updated = compose.batch_update(own, x, bmu, prototypes.to(dtype), pull, sample_weight, known)
+        updated = compose.batch_update(
+            own, x, bmu, prototypes.to(dtype), pull, sample_weight, known, signed=neighborhood in neighborhoods.SIGNED
+        )
     return updated.to(dtype_of_prototypes), bmu
 
 

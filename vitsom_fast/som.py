@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from vitsom_fast import backends, metrics
 from vitsom_fast.arguments import device_of
 from vitsom_fast.backends.spec import Spec
-from vitsom_fast.estimator import files, settings
+from vitsom_fast.estimator import files, ranks, settings
 from vitsom_fast.estimator.epoch import Epoch, Map
 from vitsom_fast.estimator.frame import Frame
 from vitsom_fast.estimator.inputs import rows_of
@@ -47,7 +48,8 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         metric: "euclidean", "sqeuclidean", "manhattan" or "cosine" (prototypes are then means of directions).
         topology: "rectangular" or "hexagonal".
         periodic: join opposite edges of the map (a torus).
-        neighborhood: "gaussian", "bubble", "mexican_hat", "triangle" or "manhattan_gaussian".
+        neighborhood: "gaussian", "bubble", "mexican_hat", "triangle" or "manhattan_gaussian". Under a Mexican hat a unit whose
+            weights, of both signs, add up to less than 1e-6 of the largest such sum stays where it is.
         n_epochs: passes over the data, at least 1.
         sigma_initial: neighborhood radius of the first epoch, in units of the grid. None: a quarter of the longer side where
             the prototypes begin in order ("pca", an array), half of it where they have to unfold first ("sample", "random"); at
@@ -58,8 +60,8 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         init: "pca", on the plane of the two largest variances, one standard deviation each way (no randomness); "sample", rows
             at random; "random", normal with the mean and deviation of each feature; or an array of prototypes (K, D) or
             (n_rows, n_cols, D).
-        missing: "error", or "ignore": a NaN is a feature that was not measured; distances and means leave it out. In PyTorch
-            operations, slower than without.
+        missing: "error", or "ignore": a NaN is a feature that was not measured; distances and means leave it out, and errors
+            a row that has none. In PyTorch operations, slower than without.
         batch_size: rows of a chunk; None: as many as stay near the processor, and no fewer than half as many as there are
             units.
         random_state: an int, a ``numpy.random.RandomState`` or None, for "sample" and "random".
@@ -71,7 +73,9 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         prototypes_: (K, D) float64.
         labels_: (N,) int32, the unit of each row that was fitted; of a Dask collection a Dask array.
         n_iter_: epochs that were finished.
-        history_: for each epoch, the mean distance of the rows to their units as the epoch found them.
+        history_: for each epoch, the mean distance of the rows to their units as the epoch found them, before it moved them.
+            Of (squared) Euclidean distances it is what the search has for nothing, where each is right to about 1e-3 of the
+            spread of the prototypes; ``quantization_error`` is exact.
         n_features_in_, feature_names_in_: as scikit-learn keeps them.
 
     X may be an array, a table (pandas, polars), a tensor on any device, a scipy.sparse matrix, a Dask array or dataframe; what
@@ -133,7 +137,7 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 self.grid,
                 self.metric,
                 settings.initial(self, rows),
-                check_random_state(self.random_state),
+                self._random(),
                 self._chunk(rows),
             )
             self.n_iter_, self.history_ = 0, list[float]()
@@ -148,13 +152,12 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         settings.check(self)
         if not hasattr(self, "prototypes_"):
             rows = self._rows(X, sample_weight, reset=True)
-            random = check_random_state(self.random_state)
-            begin = start(rows, self.grid, self.metric, settings.initial(self, rows), random, self._chunk(rows))
+            begin = start(rows, self.grid, self.metric, settings.initial(self, rows), self._random(), self._chunk(rows))
             self.n_iter_, self.history_ = 0, []
             frame, prototypes = begin.frame, begin.prototypes
         else:
             rows = self._rows(X, sample_weight)
-            som = self._map(rows)
+            som = self._map(rows, ranks.same)
             frame, prototypes = som.frame, som.prototypes
         with plain():
             self._train(rows, frame, prototypes, 1)
@@ -294,11 +297,24 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         with plain():
             return rows.map(lambda x: som.units(x).int(), self._chunk(rows))
 
-    def _map(self, rows: Rows) -> Map:
-        """The fitted prototypes, as seen from where they are."""
+    def _map(self, rows: Rows, agreed: Callable[[Tensor], Tensor] = lambda size: size) -> Map:
+        """The fitted prototypes, as seen from where they are, in a unit of their size; or of how far the first rows are, where
+        all are in one place. Ranks that add up what they see have to see it in the same frame: ``agreed``."""
         given = torch.from_numpy(np.asarray(self.prototypes_)).to(rows.device)
-        frame = Frame.around(self.metric, given.mean(dim=0), given.std(dim=0, correction=0), rows.dtype)
-        return Map(self.grid, self.metric, self.missing, self._backend(rows), frame, frame.wide(given).float())
+        centre = given.mean(dim=0)
+        about = given - centre
+        if not about.any():
+            first = rows.first(self._chunk(rows)).to(centre) - centre
+            about = agreed(first.nan_to_num(0.0).abs().amax(dim=0))[None]
+        largest = about.abs().amax().clamp_min(torch.finfo(about.dtype).tiny)
+        deviation = (about / largest).square().mean(dim=0).sqrt() * largest
+        frame = Frame.around(self.metric, centre, deviation, rows.dtype)
+        return Map(self.grid, self.metric, self.missing, self._backend(rows), frame, frame.exact(given).float())
+
+    def _random(self) -> np.random.RandomState | None:
+        """What draws prototypes, where some are to be drawn."""
+        random = check_random_state(self.random_state)
+        return random if isinstance(self.init, str) and self.init in ("sample", "random") else None
 
     def _rows(self, X: Any, sample_weight: Any = None, *, reset: bool = False) -> Rows:
         device = None if self.device is None else device_of(self.device)

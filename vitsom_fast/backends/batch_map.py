@@ -3,6 +3,7 @@ and the means that the neighborhood makes of them (Kohonen 2001, section 3.6).""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 # Threads up to which one that adds rows in fp64 as they come is no slower than all of them in the order of the units: of 20
 # features on 100 units it takes a third of their time where there is one, of 192 on 16384 a quarter.
 _FEW_THREADS = 4
+
+# Of the largest sum of weights: below, what is left of weights of both signs is no sum of theirs to go by.
+_CANCELLED = 1e-6
 
 
 def no_sums(prototypes: Tensor, *, by_feature: bool = False) -> Tensor:
@@ -61,12 +65,25 @@ def add_rows(
         sums[:, dim] += torch.bincount(bmu, minlength=sums.shape[0])
 
 
-def means(pull: Callable[[Tensor], Tensor], sums: Tensor, prototypes: Tensor, origin: Tensor | float = 0.0) -> Tensor:
+def means(
+    pull: Callable[[Tensor], Tensor],
+    sums: Tensor,
+    prototypes: Tensor,
+    origin: Tensor | float = 0.0,
+    *,
+    signed: bool = False,
+) -> Tensor:
     """(K, D): the mean of the rows that are in ``sums``, weighted with the neighborhood of their BMUs, ``(G' A)_k / (G'
     counts)_k``, from where they are counted from; ``pull`` applies G' to K rows. A unit that no row reaches, since its weight
-    underflows, stays where it is."""
+    underflows, stays where it is; and where weights are ``signed`` also one whose weights cancel, for they add up to less than
+    1e-6 of the largest sum: a mean by next to nothing would lie anywhere."""
     dim = prototypes.shape[1]
-    smoothed = pull(sums.to(prototypes.dtype))
+    info = torch.finfo(sums.dtype)
+    # What rows weigh is right up to a factor: a power of two brings it to where fp32 holds it.
+    exponent = sums[:, dim:].amax().log2().floor().clamp(math.log2(info.tiny) + 2, math.log2(info.max) - 2)
+    smoothed = pull((sums * torch.exp2(-exponent)).to(prototypes.dtype))
     total, weight = smoothed[:, :dim], smoothed[:, dim:]
-    least = torch.finfo(prototypes.dtype).tiny
+    least: Tensor | float = torch.finfo(prototypes.dtype).tiny
+    if signed:
+        least = (weight.amax() * _CANCELLED).clamp_min(least)
     return torch.where(weight > least, total / weight.clamp_min(least) + origin, prototypes)

@@ -147,10 +147,11 @@ def batch_update(
     pull: Callable[[Tensor], Tensor],
     sample_weight: Tensor | None = None,
     known: Tensor | None = None,
+    *,
+    signed: bool = False,
 ) -> Tensor:
     """(K, D): the mean of the rows x (B, D), weighted with the neighborhood of their BMUs: ``(G' A)_k / (G' c)_k`` (Kohonen
-    2001, section 3.6); ``pull`` applies G' to K rows. A unit that no row reaches, since its weight underflows, stays where it
-    is."""
+    2001, section 3.6); ``pull`` applies G' to K rows. Units stay where they are as ``batch_map.means`` says."""
     if x.shape[0] == 0:
         return prototypes
     middle = x.mean(dim=0)  # far from the origin, sums would cancel
@@ -158,7 +159,7 @@ def batch_update(
         middle = x.sum(dim=0) / known.sum(dim=0).clamp_min(1)
     sums = no_sums(prototypes, by_feature=known is not None)
     add_rows(own, sums, x - middle, bmu, sample_weight, known)
-    return means(pull, sums, prototypes, middle)
+    return means(pull, sums, prototypes, middle, signed=signed)
 
 
 # What a backend may have of its own, all or the forward pass alone; it then keeps what the composed forms would.

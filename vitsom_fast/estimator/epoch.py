@@ -12,9 +12,11 @@ from vitsom_fast import backends
 from vitsom_fast.backends.batch_map import add_rows, means, no_sums
 from vitsom_fast.backends.distances.lifted import lifted_prototypes, lifted_rows
 from vitsom_fast.estimator.frame import Frame
+from vitsom_fast.estimator.means import without_empty
 from vitsom_fast.functional import find_bmu
 from vitsom_fast.grid import Grid
 from vitsom_fast.long_axis_pairs import pulling
+from vitsom_fast.neighborhoods import SIGNED
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Epoch:
         if som.missing == "ignore":
             known = ~rows.isnan()
             rows = torch.where(known, rows, 0.0)
+            distance, weight = without_empty(x, distance, weight)
         add_rows(own_primitives(som.backend), totals[0], rows, bmu, weight, known)
         if weight is None:
             totals[1] += torch.stack([distance.sum(), distance.new_tensor(len(distance))])
@@ -110,8 +113,11 @@ class Epoch:
         """New prototypes (K, D), as they are seen, and the mean distance of the rows to the units of the old ones."""
         som, (sums, errors) = self._som, totals
         pull = pulling(own_primitives(som.backend), som.grid, sigma, neighborhood, som.prototypes)
-        prototypes = means(pull, sums, som.prototypes)
-        return prototypes, float(errors[0] / errors[1])
+        prototypes = means(pull, sums, som.prototypes, signed=neighborhood in SIGNED)
+        error, weight = errors.tolist()
+        if weight <= 0:
+            raise ValueError("X must have a row of a weight above 0 that has a number, got none")
+        return prototypes, error / weight
 
 
 def own_primitives(backend: str) -> backends.Backend:

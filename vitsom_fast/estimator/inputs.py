@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from vitsom_fast.estimator import ranks
 from vitsom_fast.estimator.rows import ChunkRows, Rows, SlicedRows, TensorRows, as_tensor, check_finite, from_numpy
 
 _CPU = torch.device("cpu")
@@ -112,4 +113,6 @@ def _checked_weight(sample_weight: Any) -> Tensor:
         raise ValueError(f"sample_weight must have shape (N,), a number for each row of X, got {weight.shape}")
     if not np.isfinite(weight).all() or (weight < 0).any():
         raise ValueError(f"sample_weight must be finite and not negative, got {weight.min()} to {weight.max()}")
+    if ranks.count() == 1 and (weight > 0).any():  # right up to a factor: the largest is made 0.5 to 1, so that all add up
+        weight = np.ldexp(weight, -np.frexp(weight.max())[1])
     return torch.from_numpy(np.ascontiguousarray(weight))

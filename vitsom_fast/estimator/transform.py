@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -40,11 +42,11 @@ class Transformer:
             table = rows.map(lambda x: places[som.units(x).cpu()].to(rows.dtype), self._chunk(rows))
             names = ["row", "column"]
         else:
-            v = som.frame.wide(som.frame.given(som.prototypes.double()))
+            v = som.frame.exact(torch.from_numpy(np.asarray(self.prototypes_)).to(rows.device))
             size = max(1, min(self._chunk(rows), _PAIRS // len(v)))
 
             def distances(x: Tensor) -> Tensor:
-                return som.frame.distance(all_pairs(som.frame.wide(x), v, som.metric)).to(rows.dtype)
+                return som.frame.distance(all_pairs(som.frame.exact(x), v, som.metric)).to(rows.dtype)
 
             table = rows.map(distances, size)
             names = [str(name) for name in self.get_feature_names_out()]

@@ -17,7 +17,7 @@ from vitsom_fast.grid import TOPOLOGIES, Grid
 from vitsom_fast.neighborhoods import bubble, gaussian, manhattan_gaussian, mexican_hat, triangle
 from vitsom_fast.neighborhoods.assumptions import Neighborhood
 
-__all__ = ["NEIGHBORHOODS", "Neighborhood", "check", "neighborhood"]
+__all__ = ["NEIGHBORHOODS", "SIGNED", "Neighborhood", "check", "neighborhood"]
 
 _KINDS: dict[str, Any] = {
     "gaussian": gaussian,
@@ -27,6 +27,9 @@ _KINDS: dict[str, Any] = {
     "manhattan_gaussian": manhattan_gaussian,
 }
 NEIGHBORHOODS = tuple(_KINDS)
+
+# Kinds that have negative weights.
+SIGNED = ("mexican_hat",)
 
 # Factors are square matrices of an axis. Losses do without on a longer one (``vitsom_fast.long_axis``, ``long_axis_pairs``).
 LONGEST_AXIS = 4096
