@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +16,39 @@ from numpy.typing import NDArray
 _LARGEST = 14  # points
 _LONGEST_IN_LEGEND = 40  # characters of a name
 _LEGEND_WIDTH = 100  # characters in a line
+
+
+def numbered(labels: Any, classes: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Labels of any kind as integers that index classes, -1 for none, in their shape; and the classes' names. Whole numbers
+    index ``classes`` as they are, where there are some; -1, NaN and None are no label.
+
+    Raises:
+        ValueError: a label that is no whole number, and none of ``classes`` either.
+    """
+    values = np.asarray(labels, dtype=object)
+    flat = [_label(value) for value in values.ravel()]
+    known = [value for value in flat if value is not None]
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in known):
+        if classes:
+            numbers = [-1 if value is None else value for value in flat]
+            return np.array(numbers, dtype=np.int64).reshape(values.shape), list(classes)
+        names = list(map(str, sorted(set(known))))
+    else:
+        names = [*classes] or sorted({str(value) for value in known})
+    places = {name: place for place, name in enumerate(names)}
+    if lacking := sorted({str(value) for value in known} - places.keys()):
+        raise ValueError(f"labels must index classes or be among them, {names}, got {lacking[0]!r}")
+    numbers = [-1 if value is None else places[str(value)] for value in flat]
+    return np.array(numbers, dtype=np.int64).reshape(values.shape), names
+
+
+def _label(value: Any) -> Any:
+    """A label, a whole number as an int; None where there is none."""
+    if value is None or type(value).__name__ == "NAType" or value != value:
+        return None
+    if isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer():
+        return None if value == -1 else int(float(value))
+    return value
 
 
 def write_names(axes: Axes, cells: NDArray[np.float64], names: Sequence[str], size: float) -> None:

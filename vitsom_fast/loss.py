@@ -97,6 +97,9 @@ class FusedSOMLoss(nn.Module):
     def from_estimator(cls, som: SOM, **options: Any) -> FusedSOMLoss:
         """The map of a fitted ``SOM``: its prototypes, in fp32 where ``dtype`` says nothing else, its grid, distance and
         neighborhood; ``options`` are those of the constructor."""
+        from sklearn.utils.validation import check_is_fitted  # which whoever has a SOM has
+
+        check_is_fitted(som)
         own: dict[str, Any] = {"topology": som.topology, "periodic": som.periodic, "distance": som.metric}
         own |= {"neighborhood": som.neighborhood, "backend": som.backend, "dtype": torch.float32}
         loss = cls((som.n_rows, som.n_cols), som.prototypes_.shape[1], **(own | options))

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitsom_fast.class_names import add_legend, drawable, write_names
+from vitsom_fast.class_names import add_legend, drawable, numbered, write_names
 from vitsom_fast.grid import Grid
 from vitsom_fast.metrics import class_counts
 
@@ -50,15 +50,16 @@ def plot_prototypes(images: Tensor, grid: Grid) -> Figure:
     return figure
 
 
-def plot_u_matrix(distances: Tensor | SOM, grid: Grid | None = None, *, distance: str = "cosine") -> Figure:
+def plot_u_matrix(distances: Tensor | NDArray[Any] | SOM, grid: Grid | None = None, *, distance: str = "cosine") -> Figure:
     """The U-matrix (rows, cols) of ``metrics.u_matrix``, or that of a ``SOM``: bright ridges separate clusters.
 
     Raises:
         ValueError: distances of another shape, or without their grid.
     """
-    if not isinstance(distances, Tensor):
-        som = distances
-        distances, grid, distance = torch.from_numpy(som.u_matrix()), som.grid, som.metric
+    if not _is_array(distances):
+        som: Any = distances
+        distances, grid, distance = som.u_matrix(), som.grid, som.metric
+    distances = torch.as_tensor(distances)
     if grid is None:
         raise ValueError("grid must be that of the distances, got None")
     if distances.shape != (grid.rows, grid.cols):
@@ -72,27 +73,28 @@ def plot_u_matrix(distances: Tensor | SOM, grid: Grid | None = None, *, distance
     return figure
 
 
-def plot_hit_map(bmu: Tensor | SOM, grid: Any, *, labels: Any = None, classes: Sequence[str] = ()) -> Figure:
+def plot_hit_map(bmu: Tensor | NDArray[Any] | SOM, grid: Any, *, labels: Any = None, classes: Sequence[str] = ()) -> Figure:
     """How many samples every unit wins, and of which class most of them are.
 
     Args:
         bmu: (N,) integers, the unit of every sample; or a ``SOM``.
-        grid: the map; for a ``SOM`` the rows (N, D) that are drawn on it. Labels may then be whatever ``numpy.unique`` sorts.
-        labels: (N,) integers that index ``classes``, -1 for a sample without a label. With them a unit has the colour and the
+        grid: the map; for a ``SOM`` the rows (N, D) that are drawn on it.
+        labels: (N,), of any kind but for a tensor, which holds integers. Integers index ``classes``, anything else is one of
+            them. -1, NaN and None stand for a sample without a label. With labels a unit has the colour and the
             name of its most frequent class and a size that grows with its hits, and is black where none has a label; without, a
             colour for its hits.
-        classes: the names of the classes; if empty, their numbers are.
+        classes: the names of the classes; if empty, the labels are.
 
     Raises:
         ValueError: a bmu beyond the grid, labels beyond ``classes`` or not one for each bmu.
     """
-    if not isinstance(bmu, Tensor):
-        som = bmu
-        bmu, grid = torch.from_numpy(np.asarray(som.predict(grid))), som.grid
-        if labels is not None and not isinstance(labels, Tensor):
-            values, numbers = np.unique(np.asarray(labels), return_inverse=True)
-            labels, classes = torch.from_numpy(numbers.ravel()), classes or [str(value) for value in values]
-    bmu = _checked_bmu(bmu, grid)
+    if not _is_array(bmu):
+        som: Any = bmu
+        bmu, grid = np.asarray(som.predict(grid)), som.grid
+    if labels is not None and not isinstance(labels, Tensor):
+        numbers, classes = numbered(labels, classes)
+        labels = torch.from_numpy(numbers)
+    bmu = _checked_bmu(torch.as_tensor(bmu), grid)
     hits = torch.bincount(bmu, minlength=grid.num_prototypes).numpy()  # [K]
     if labels is None:
         return _plot_counts(hits, grid)
@@ -127,6 +129,9 @@ def plot_component_planes(som: SOM, *, names: Sequence[str] = ()) -> Figure:
     Raises:
         ValueError: another number of names, or more than 100 features.
     """
+    from sklearn.utils.validation import check_is_fitted  # which whoever has a SOM has
+
+    check_is_fitted(som)
     planes = som.prototypes_.T  # [D, K]
     names = list(names) or [str(name) for name in getattr(som, "feature_names_in_", range(len(planes)))]
     if len(names) != len(planes):
@@ -164,6 +169,10 @@ def plot_trajectory(som: SOM, rows: Any) -> Figure:
     axes.plot(*places[-1], "*", color="#7fdfff", markersize=14)
     axes.set_title(f"Trajectory of {len(places)} rows, {_describe(som.grid)}")
     return figure
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, (Tensor, np.ndarray))
 
 
 def _plot_counts(hits: NDArray[np.int64], grid: Grid) -> Figure:

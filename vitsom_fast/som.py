@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +17,19 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from vitsom_fast import backends, metrics
-from vitsom_fast.arguments import device_of
+from vitsom_fast.arguments import whole_number
 from vitsom_fast.backends.spec import Spec
 from vitsom_fast.estimator import files, ranks, settings
 from vitsom_fast.estimator.epoch import Epoch, Map
 from vitsom_fast.estimator.frame import Frame
-from vitsom_fast.estimator.inputs import rows_of
+from vitsom_fast.estimator.inputs import computing_device, rows_of
 from vitsom_fast.estimator.means import mean_over
 from vitsom_fast.estimator.moments import start
 from vitsom_fast.estimator.plain import plain
 from vitsom_fast.estimator.rows import Rows
 from vitsom_fast.estimator.transform import Transformer
 from vitsom_fast.grid import Grid
+from vitsom_fast.loss import FusedSOMLoss
 from vitsom_fast.progress import progress_bar
 
 # Numbers of rows at a time for each thread, where nothing else is asked for: 1 MB stays near a core. On a GPU 256 MB, for some
@@ -197,8 +199,7 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def u_matrix(self) -> NDArray[np.float32]:
         """(n_rows, n_cols): the mean distance of each prototype to those of its neighbours, in the metric."""
-        check_is_fitted(self)
-        return metrics.u_matrix(torch.from_numpy(self.prototypes_), self.grid, distance=self.metric).numpy()
+        return metrics.u_matrix(torch.from_numpy(settings.fitted_prototypes(self)), self.grid, distance=self.metric).numpy()
 
     def hit_map(self, X: Any) -> NDArray[np.int64]:
         """(n_rows, n_cols): how many rows of X (N, D) each unit wins."""
@@ -208,6 +209,8 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     @property
     def grid(self) -> Grid:
         """The map's units and where they lie."""
+        whole_number("n_rows", self.n_rows)
+        whole_number("n_cols", self.n_cols)
         return Grid(self.n_rows, self.n_cols, topology=self.topology, periodic=self.periodic)
 
     @classmethod
@@ -239,7 +242,9 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     @classmethod
     def from_loss(cls, loss: Any, **options: Any) -> SOM:
         """A fitted map of the prototypes, the grid and the distance of a ``FusedSOMLoss``."""
-        own = {"metric": loss.distance, "neighborhood": loss.neighborhood, "backend": loss.backend}
+        if not isinstance(loss, FusedSOMLoss):
+            raise TypeError(f"loss must be a FusedSOMLoss, got {loss!r}")
+        own: dict[str, Any] = {"metric": loss.distance, "neighborhood": loss.neighborhood, "backend": loss.backend}
         own |= {"topology": loss.grid.topology, "periodic": loss.grid.periodic}
         return cls.from_prototypes(loss.prototypes, loss.grid.rows, loss.grid.cols, **(own | options))
 
@@ -257,6 +262,9 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             ValueError: it holds no map.
         """
         return files.load(cls, Path(path))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "prototypes_")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -295,12 +303,12 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _units(self, rows: Rows) -> Any:
         som = self._map(rows)
         with plain():
-            return rows.map(lambda x: som.units(x).int(), self._chunk(rows))
+            return rows.map(functools.partial(_numbers_of_units, som), self._chunk(rows))
 
     def _map(self, rows: Rows, agreed: Callable[[Tensor], Tensor] = lambda size: size) -> Map:
         """The fitted prototypes, as seen from where they are, in a unit of their size; or of how far the first rows are, where
         all are in one place. Ranks that add up what they see have to see it in the same frame: ``agreed``."""
-        given = torch.from_numpy(np.asarray(self.prototypes_)).to(rows.device)
+        given = torch.from_numpy(settings.fitted_prototypes(self)).to(rows.device)
         centre = given.mean(dim=0)
         about = given - centre
         if not about.any():
@@ -317,7 +325,7 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return random if isinstance(self.init, str) and self.init in ("sample", "random") else None
 
     def _rows(self, X: Any, sample_weight: Any = None, *, reset: bool = False) -> Rows:
-        device = None if self.device is None else device_of(self.device)
+        device = None if self.device is None else computing_device(self.device)
         return rows_of(self, X, sample_weight, missing=self.missing, device=device, reset=reset)
 
     def _chunk(self, rows: Rows) -> int:
@@ -328,3 +336,7 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _backend(self, rows: Rows) -> str:
         return backends.resolve(self.backend, Spec(rows.device, torch.float32, self.metric))
+
+
+def _numbers_of_units(som: Map, x: Tensor) -> Tensor:
+    return som.units(x).int()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
@@ -16,8 +17,10 @@ _FORMAT = "vitsom_fast.SOM"
 
 
 def save(som: Any, path: Path) -> None:
-    """Settings that are no JSON are left at their defaults, but for prototypes as ``init``, which are kept."""
-    settings = {name: value for name, value in som.get_params().items() if _is_plain(value)}
+    """Settings that are no JSON, as a random state that is an object, are left at their defaults, but for prototypes as
+    ``init``, which are kept."""
+    settings = {name: _plain(value) for name, value in som.get_params().items()}
+    settings = {name: value for name, value in settings.items() if _is_plain(value)}
     arrays = {"prototypes": np.ascontiguousarray(som.prototypes_), "history": np.asarray(som.history_, dtype=np.float64)}
     if "init" not in settings:
         arrays["init"] = np.array(som.init, dtype=np.float64)
@@ -46,6 +49,13 @@ def load(kind: Any, path: Path) -> Any:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"path must be a file of SOM.save, got {str(path)!r}: {error}") from error
     return som
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of NumPy as Python's, a device by its name."""
+    if isinstance(value, torch.device):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_plain(value: Any) -> bool:

@@ -11,8 +11,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from vitsom_fast.arguments import device_of
 from vitsom_fast.estimator import ranks
 from vitsom_fast.estimator.rows import ChunkRows, Rows, SlicedRows, TensorRows, as_tensor, check_finite, from_numpy
+from vitsom_fast.messages import one_line
 
 _CPU = torch.device("cpu")
 
@@ -41,12 +43,15 @@ def rows_of(
     weight = None if sample_weight is None else _checked_weight(sample_weight)
     rows = _special(x, weight, missing, device)
     if rows is None:
-        finite = "allow-nan" if missing == "ignore" else True
         x = validate_data(
-            estimator, x, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_all_finite=finite
+            estimator, x, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_all_finite=False
         )
-        kind = SlicedRows if hasattr(x, "toarray") else TensorRows
-        rows = kind(x if hasattr(x, "toarray") else from_numpy(x), device or _CPU, weight, missing)
+        if hasattr(x, "toarray"):  # checked slice by slice
+            rows = SlicedRows(x, device or _CPU, weight, missing)
+        else:
+            tensor = from_numpy(x)
+            check_finite(tensor, missing)
+            rows = TensorRows(tensor, device or _CPU, weight, missing)
     else:
         _keep_features(estimator, rows.dim, reset)
     if weight is not None and rows.length is not None and len(weight) != rows.length:
@@ -54,10 +59,27 @@ def rows_of(
     return rows
 
 
+def computing_device(value: torch.device | str) -> torch.device:
+    """``value`` as a device that computes here.
+
+    Raises:
+        ValueError: PyTorch knows no such device, or this machine has none.
+    """
+    device = device_of(value)
+    try:
+        if device.type != "cpu":
+            torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device must be one that can compute here, got {str(value)!r}: {one_line(error)}") from error
+    return device
+
+
 def _special(x: Any, weight: Tensor | None, missing: str, device: torch.device | None) -> Rows | None:
     """Rows of what scikit-learn would make an array of, or would not know; None for all else."""
     if isinstance(x, Tensor):
         tensor = as_tensor(x)
+        if tensor.device.type == "meta":
+            raise ValueError("X must hold numbers, got a tensor on the device 'meta'")
         if len(tensor) == 0:
             raise ValueError(f"X must have at least one row, got shape {tuple(x.shape)}")
         check_finite(tensor, missing)

@@ -91,9 +91,9 @@ def start(rows: Rows, grid: Grid, metric: str, init: str | Tensor, random: np.ra
     moments = Moments(metric, rows.missing, origin, unit, products=products)
     totals = rows.add_up(moments, size)
     if not totals[0].amax() > 0:
-        raise ValueError(
-            "sample_weight must not be zero for all rows, got nothing above 0" if rows.weight is not None else "X has no number"
-        )
+        if rows.weight is not None and len(rows.weight):
+            raise ValueError("sample_weight must not be zero for all rows that have a number, got nothing above 0")
+        raise ValueError("X must have at least one row with a number, got none")
     mean, spread = moments.spread(totals)
     deviation = (spread.diagonal() if products else spread).clamp_min(0).sqrt() / unit
     frame = Frame.around(metric, mean, deviation, rows.dtype)

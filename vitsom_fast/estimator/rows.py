@@ -167,6 +167,7 @@ def as_tensor(chunk: Any) -> Tensor:
     batch of a data loader, whose first entry it is.
 
     Raises:
+        TypeError: a tensor that is not dense.
         ValueError: it has not two dimensions, or numbers that are not real.
     """
     if isinstance(chunk, (tuple, list)) and len(chunk) and getattr(chunk[0], "ndim", 0) == 2:
@@ -175,6 +176,8 @@ def as_tensor(chunk: Any) -> Tensor:
         chunk = np.column_stack([np.asarray(column) for column in chunk.values()])
     if hasattr(chunk, "toarray"):  # sparse
         chunk = chunk.toarray()
+    if isinstance(chunk, Tensor) and (chunk.layout is not torch.strided or chunk.is_nested):
+        raise TypeError(f"X must be a dense tensor, got layout {chunk.layout}{' of a nested tensor' * chunk.is_nested}")
     x = chunk.detach() if isinstance(chunk, Tensor) else from_numpy(np.asarray(chunk))
     if x.dim() != 2 or x.shape[1] < 1:
         raise ValueError(f"X must have rows of at least one feature, (N, D), got shape {tuple(x.shape)}")

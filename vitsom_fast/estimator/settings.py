@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from vitsom_fast import backends, neighborhoods
@@ -41,6 +42,22 @@ def check(som: Any) -> None:
         value = getattr(som, name)
         if value is not None and finite_number(name, value) <= 0:
             raise ValueError(f"{name} must be above 0 or None, got {value}")
+
+
+def fitted_prototypes(som: Any) -> NDArray[np.float64]:
+    """(K, D) of a fitted map.
+
+    Raises:
+        NotFittedError: it is none.
+        ValueError: its size was changed since.
+    """
+    check_is_fitted(som)
+    if len(som.prototypes_) != som.grid.num_prototypes:
+        raise ValueError(
+            f"n_rows and n_cols must be those of the fitted map of {len(som.prototypes_)} units, got {som.n_rows} and"
+            f" {som.n_cols}: fit it anew"
+        )
+    return np.asarray(som.prototypes_)
 
 
 def temperature(som: Any) -> Schedule:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -20,7 +19,13 @@ _PAIRS = 1 << 22
 
 
 class Transformer:
-    """``transform`` outside of what scikit-learn wraps: the names of its columns depend on what is asked for."""
+    """``transform`` and ``fit_transform`` outside of what scikit-learn wraps: the names of the columns depend on what is asked
+    for."""
+
+    def fit_transform(self: Any, X: Any, y: Any = None, sample_weight: Any = None, *, output: str = "distances") -> Any:
+        """``fit``, then ``transform`` of the same rows."""
+        check_choice("output", output, OUTPUTS)
+        return self.fit(X, y, sample_weight).transform(X, output=output)
 
     def transform(self: Any, X: Any, *, output: str = "distances") -> Any:
         """Each row as its distances to all units, or as its place on the map.
@@ -42,7 +47,7 @@ class Transformer:
             table = rows.map(lambda x: places[som.units(x).cpu()].to(rows.dtype), self._chunk(rows))
             names = ["row", "column"]
         else:
-            v = som.frame.exact(torch.from_numpy(np.asarray(self.prototypes_)).to(rows.device))
+            v = som.frame.exact(torch.from_numpy(self.prototypes_).to(rows.device))
             size = max(1, min(self._chunk(rows), _PAIRS // len(v)))
 
             def distances(x: Tensor) -> Tensor:
