@@ -36,14 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _open_closed_streams()
     options = vars(_parser().parse_args(arguments))
+    run = options.pop("run")
     try:
-        return int(options.pop("run")(**options))
+        return int(run(**options))
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         return _failure(2, str(error))
     except (RuntimeError, MemoryError, ArithmeticError) as error:  # of PyTorch: no memory left, for one
         return _failure(2, one_line(error))
     except KeyboardInterrupt:
-        say("vitsom-fast: stopped; --resume goes on from the last finished epoch", sys.stderr)
+        resumed = "; --resume goes on from the last finished epoch" if run is train else ""
+        say(f"vitsom-fast: stopped{resumed}", sys.stderr)
         return 130
 
 

@@ -40,6 +40,14 @@ def inverse_decay(start: float, stop: float, total_steps: int) -> Schedule:
     return partial(_inverse, *_checked_decay(start, stop, total_steps))
 
 
+# Of a first and a last value, by name.
+SCHEDULES: dict[str, Callable[[float, float, int], Schedule]] = {
+    "exponential": exponential_decay,
+    "linear": linear_decay,
+    "inverse": inverse_decay,
+}
+
+
 def asymptotic_decay(start: float, total_steps: int) -> Schedule:
     """``T(step) = start / (1 + 2 step / total_steps)``: a third of ``start`` after all steps, and less beyond them.
 

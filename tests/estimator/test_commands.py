@@ -72,6 +72,44 @@ def test_what_is_wrong_is_one_line(
     assert not (tmp_path / "data-som").exists()
 
 
+def test_columns_that_are_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Are said to be left out; truth values are numbers, and some rows may have no class."""
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(blobs(30), columns=list("abcd"))
+    table["b"] = table["b"].astype(object)
+    table.loc[3, "b"] = "?"
+    table["c"] = table["c"] > 0
+    table["kind"] = np.where(table["a"] > 0, "more", None)
+    table.to_csv(tmp_path / "data.csv", index=False)
+    how = ["--rows", "2", "--cols", "2", "--epochs", "2", "--schedule", "linear", "--batch-size", "7", "--backend", "torch"]
+    assert main(["fit", str(tmp_path / "data.csv"), *how, "--device", "cpu", "--label", "kind"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "left out, since not all of it is numbers: b"
+    assert "30 rows of 3 features" in said[1]
+    som = SOM.load(tmp_path / "data-som" / "map.safetensors")
+    assert list(som.feature_names_in_) == list("acd")
+    assert (som.schedule, som.batch_size, som.backend, som.device) == ("linear", 7, "torch", "cpu")
+    assert (tmp_path / "data-som" / "classes.png").exists()
+    assert main(["predict", str(tmp_path / "data.csv"), "--map", str(tmp_path / "data-som")]) == 0
+
+
+def test_a_fit_that_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SOM, "fit", stopped)
+    assert main(["fit", str(table_of(tmp_path, "npy"))]) == 130
+    assert capsys.readouterr().err.splitlines() == ["vitsom-fast: stopped"]
+
+
+def test_missing_numbers_ask_for_their_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = blobs(20)
+    x[3, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    assert main(["fit", str(tmp_path / "x.npy")]) == 2
+    assert "--missing ignore" in capsys.readouterr().err
+
+
 def cells_of(figure: Figure) -> list[PolyCollection]:
     return [each for axes in figure.axes for each in axes.collections if isinstance(each, PolyCollection)]
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vitsom_fast import backends
 from vitsom_fast.atomic import write_atomically
 from vitsom_fast.functional import DISTANCES, MISSING
 from vitsom_fast.grid import TOPOLOGIES
 from vitsom_fast.initialization import METHODS
 from vitsom_fast.neighborhoods import NEIGHBORHOODS
+from vitsom_fast.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from vitsom_fast.som import SOM
@@ -34,11 +36,15 @@ _OPTIONS: dict[str, tuple[str, ...] | None] = {
     "n_epochs": None,
     "sigma_initial": None,
     "sigma_final": None,
+    "schedule": tuple(SCHEDULES),
     "init": METHODS,
     "missing": MISSING,
+    "batch_size": None,
     "random_state": None,
+    "device": None,
+    "backend": ("auto", *backends.NAMES),
 }
-_TYPES = {"n_epochs": int, "random_state": int, "sigma_initial": float, "sigma_final": float}
+_TYPES = {"n_epochs": int, "batch_size": int, "random_state": int, "sigma_initial": float, "sigma_final": float}
 
 
 def add_commands(commands: Any, say: Say) -> None:
@@ -76,12 +82,15 @@ def fit(
     """Fits a map and writes it, the unit of each row and pictures; 0."""
     from vitsom_fast.som import SOM
 
-    table, classes = read_table(data, label)
+    table, classes = read_table(data, label, say=say)
     out = out or data.with_name(f"{data.stem}-som")
     if out.exists() and not out.is_dir():
         raise ValueError(f"out must be a folder, got the file {str(out)!r}")
     scaling = _scaling(table) if standardize else None
-    som = SOM(rows, cols, verbose=True, **settings).fit(_scaled(table, scaling))
+    try:
+        som = SOM(rows, cols, verbose=True, **settings).fit(_scaled(table, scaling))
+    except ValueError as wrong:
+        raise ValueError(str(wrong).replace("missing='ignore'", "--missing ignore")) from wrong
     out.mkdir(parents=True, exist_ok=True)
     som.save(out / MAP)
     write_atomically(out / SCALING, json.dumps(scaling).encode())
@@ -108,11 +117,12 @@ def predict(data: Path, map: Path, out: Path | None, say: Say) -> int:
     return 0
 
 
-def read_table(path: Path, label: str | None = None, names: list[str] | None = None) -> tuple[Any, Any]:
+def read_table(path: Path, label: str | None = None, names: list[str] | None = None, say: Say | None = None) -> tuple[Any, Any]:
     """The numbers of a file, as a table or something that can be sliced by rows, and the column of labels or None.
 
     Args:
-        names: the columns to take; all that hold numbers if there are none.
+        names: the columns to take; all that hold numbers if there are none, truth values too.
+        say: prints a line: which columns were left out.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -137,8 +147,13 @@ def read_table(path: Path, label: str | None = None, names: list[str] | None = N
     wanted = [*(names or ()), *([] if label is None else [label])]
     if lacking := [name for name in wanted if name not in table.columns]:
         raise ValueError(f"data must have the columns {wanted}, got {list(table.columns)} without {lacking}")
-    labels = None if label is None else table[label].astype(str).to_numpy()
-    numbers = table[names] if names else table.drop(columns=[] if label is None else [label]).select_dtypes(include="number")
+    labels = None if label is None else table[label].to_numpy(dtype=object)
+    features = table.drop(columns=[] if label is None else [label])
+    numbers = table[names] if names else features.select_dtypes(include=["number", "bool", "boolean"])
+    numbers = numbers.astype(dict.fromkeys(numbers.select_dtypes(include=["bool", "boolean"]), "float64"))
+    left_out = [name for name in features if name not in numbers]
+    if say is not None and left_out:
+        say(f"left out, since not all of it is numbers: {', '.join(left_out)}")
     if numbers.shape[1] < 1 or len(numbers) < 1:
         raise ValueError(f"data must have rows of numbers, got {len(table)} rows of {list(table.columns)}")
     return numbers, labels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,7 @@ from vitsom_fast.estimator.rows import Rows
 from vitsom_fast.functional import DISTANCES, MISSING, check_choice
 from vitsom_fast.grid import Grid
 from vitsom_fast.initialization import METHODS
-from vitsom_fast.schedules import Schedule, exponential_decay, inverse_decay, linear_decay
-
-SCHEDULES: dict[str, Callable[[float, float, int], Schedule]] = {
-    "exponential": exponential_decay,
-    "linear": linear_decay,
-    "inverse": inverse_decay,
-}
+from vitsom_fast.schedules import SCHEDULES, Schedule
 
 
 def check(som: Any) -> None:
