@@ -178,8 +178,8 @@ def batch_update(
     Returns:
         New prototypes (K, D), in the dtype of the old ones, and the BMUs (B,) int64 among the old ones. A prototype that no
         latent reaches, as its weight underflows, stays as it is. So does, under a Mexican hat, one whose weights, of both
-        signs, add up to less than 1e-6 of the largest such sum: what is divided by next to nothing lies anywhere. A latent that
-        is not finite makes prototypes NaN.
+        signs, cancel: they add up to less than 1e-6 of the largest such sum, or their mean lies ten times as far from that of
+        the latents as the mean of the latents of any unit. A latent that is not finite makes prototypes NaN.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.

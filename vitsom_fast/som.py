@@ -51,7 +51,7 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         topology: "rectangular" or "hexagonal".
         periodic: join opposite edges of the map (a torus).
         neighborhood: "gaussian", "bubble", "mexican_hat", "triangle" or "manhattan_gaussian". Under a Mexican hat a unit whose
-            weights, of both signs, add up to less than 1e-6 of the largest such sum stays where it is.
+            weights, of both signs, cancel stays where it is, as in ``batch_update``.
         n_epochs: passes over the data, at least 1.
         sigma_initial: neighborhood radius of the first epoch, in units of the grid. None: a quarter of the longer side where
             the prototypes begin in order ("pca", an array), half of it where they have to unfold first ("sample", "random"); at

@@ -124,6 +124,14 @@ def test_weights_that_cancel_move_nothing() -> None:
     assert torch.equal(updated[1], prototypes[1])
 
 
+@pytest.mark.parametrize("missing", ["error", "ignore"])
+def test_a_mexican_hat_throws_no_unit_far_away(missing: str) -> None:
+    x = np.random.default_rng(0).normal(size=(200, 5)) + 1e3
+    how = {"neighborhood": "mexican_hat", "sigma_initial": 2.3, "sigma_final": 2.3, "missing": missing}
+    som = SOM(14, 14, n_epochs=4, **how).fit(x)
+    assert np.abs(som.prototypes_ - 1e3).max() < 15 * np.abs(x - 1e3).max()
+
+
 def test_no_number_is_drawn_where_nothing_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> None:
         raise AssertionError("a number was drawn")

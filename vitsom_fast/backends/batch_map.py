@@ -23,6 +23,9 @@ _FEW_THREADS = 4
 # Of the largest sum of weights: below, what is left of weights of both signs is no sum of theirs to go by.
 _CANCELLED = 1e-6
 
+# Times the data's own reach that a mean by weights of both signs may be away: near where they cancel it has no bound.
+_FAR = 10.0
+
 
 def no_sums(prototypes: Tensor, *, by_feature: bool = False) -> Tensor:
     """Zeros in the widest dtype for the units of prototypes (K, D): (K, D + 1), the sums of the rows and their weight, or,
@@ -75,8 +78,9 @@ def means(
 ) -> Tensor:
     """(K, D): the mean of the rows that are in ``sums``, weighted with the neighborhood of their BMUs, ``(G' A)_k / (G'
     counts)_k``, from where they are counted from; ``pull`` applies G' to K rows. A unit that no row reaches, since its weight
-    underflows, stays where it is; and where weights are ``signed`` also one whose weights cancel, for they add up to less than
-    1e-6 of the largest sum: a mean by next to nothing would lie anywhere."""
+    underflows, stays where it is; and where weights are ``signed`` also one whose weights cancel: they add up to less than 1e-6
+    of the largest sum, or their mean lies ten times as far from where rows are counted from as the mean of the rows of any
+    unit, in a feature that has a weight of its own or, else, in all of them together."""
     dim = prototypes.shape[1]
     info = torch.finfo(sums.dtype)
     # What rows weigh is right up to a factor: a power of two brings it to where fp32 holds it.
@@ -86,4 +90,14 @@ def means(
     least: Tensor | float = torch.finfo(prototypes.dtype).tiny
     if signed:
         least = (weight.amax() * _CANCELLED).clamp_min(least)
-    return torch.where(weight > least, total / weight.clamp_min(least) + origin, prototypes)
+    mean = total / weight.clamp_min(least)
+    is_reached = weight > least
+    if signed:
+        own = sums[:, :dim] / sums[:, dim:].clamp_min(info.tiny)
+        is_reached = is_reached & ~(_size(mean, weight) > _FAR * _size(own, weight).amax(dim=0))
+    return torch.where(is_reached, mean + origin, prototypes)
+
+
+def _size(means: Tensor, weight: Tensor) -> Tensor:
+    """How far means (K, D) are from the origin: (K, D) where each feature has a weight of its own, else (K, 1)."""
+    return means.abs() if weight.shape[1] > 1 else torch.linalg.vector_norm(means, dim=1, keepdim=True)
