@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_run import write_dataset
+from tiny_run import tiny_config, write_dataset
 
 from vitsom_fast import cli
+from vitsom_fast.data import load_dataset
+from vitsom_fast.training import fit
+from vitsom_fast.training.build import build_model, build_optimizer
+from vitsom_fast.training.loop import train_epoch
 from vitsom_fast.training.processes import ALONE, Processes
 
 OPTIONS = [*("--grid", "3", "4"), "--epochs=2", "--batch-size=16", "--width=8", "--lr=1e-3", "--threads=1", "--backend=torch"]
@@ -21,7 +29,13 @@ OPTIONS = [*("--grid", "3", "4"), "--epochs=2", "--batch-size=16", "--width=8", 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "model", [["--model=compact"], ["--model=vit-som", "--task=classify", "--prototypes=ema"]], ids=["cluster", "classify"]
+    "model",
+    [
+        # More parts than the 6 images that a process has of a batch of 13.
+        ["--model=compact", "--accumulate=7", "--refit=2", "--distance=sqeuclidean"],
+        ["--model=vit-som", "--task=classify", "--prototypes=ema"],
+    ],
+    ids=["cluster", "classify"],
 )
 def test_two_processes_follow_the_curve_of_one(tmp_path: Path, model: list[str]) -> None:
     command = ["train", "--data", str(write_dataset(tmp_path)), *OPTIONS, *model]
@@ -33,6 +47,8 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path, model: list[str])
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("training in") == 1
     one, two = (json.loads((tmp_path / each / "metrics.json").read_text()) for each in ("one", "two"))
+    assert two["failed"] == {}  # the report is made by one process, when the other has left
+    assert two["plain_som"] == one["plain_som"]
     np.testing.assert_allclose(two["loss_per_epoch"], one["loss_per_epoch"], rtol=1e-3)
     np.testing.assert_allclose(two["som_loss_per_epoch"], one["som_loss_per_epoch"], rtol=2e-3, atol=1e-3)
 
@@ -51,3 +67,45 @@ def test_alone_nothing_is_asked_of_others() -> None:
     assert ALONE.total(x) is x
     assert ALONE.agreed("here") == "here"
     assert ALONE.is_first
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"batch_size": 4}, "batch_size must leave an image for each of 4 processes, got 4: .* smallest batch has 3"),
+        ({"consistency": 0.5, "model": "vit-som"}, "consistency must be 0 with 4 processes"),
+    ],
+    ids=["batch", "consistency"],
+)
+def test_what_processes_cannot_share_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], named: str
+) -> None:
+    @contextmanager
+    def started(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
+        yield Processes(0, 4), device
+
+    monkeypatch.setattr(importlib.import_module("vitsom_fast.training.fit"), "started_processes", started)
+    with pytest.raises(ValueError, match=named):
+        fit(tiny_config(tmp_path, **settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_process_has_as_many_parts_and_waits_for_others_at_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of batches of 12 or 13 images, three processes have 4 or 5 each."""
+    config = tiny_config(tmp_path, accumulate=9, epochs=1, backend="torch", lr=1e-3)
+    dataset = load_dataset(config.dataset)
+    seen = []
+    for rank in range(3):
+        model, waits = build_model(config, dataset), list[bool]()
+
+        def recording(_losses: object, more: bool, waits: list[bool] = waits) -> AbstractContextManager[None]:
+            waits.append(not more)
+            return nullcontext()
+
+        monkeypatch.setattr("vitsom_fast.training.loop.apart", recording)
+        monkeypatch.setattr(Processes, "total", lambda _self, x: x)
+        train_epoch(model, build_optimizer(model, config), dataset, config, 0, Processes(rank, 3))
+        seen.append(waits)
+    assert seen == [[False, False, False, True] * 4] * 3

@@ -18,7 +18,7 @@ from vitsom_fast.training.build import build_model, build_optimizer
 from vitsom_fast.training.checkpoint import Checkpoint, check_exists
 from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.files import CHECKPOINT, METRICS, claimed, make_run_folder
-from vitsom_fast.training.loop import train_epoch
+from vitsom_fast.training.loop import number_of_batches, train_epoch
 from vitsom_fast.training.machine import chosen_backend, threads_of, usable_device
 from vitsom_fast.training.processes import distributed, started_processes
 from vitsom_fast.training.refit import refit
@@ -62,12 +62,12 @@ def fit(
             raise ValueError("out must be the folder of a run to resume, got None")
         check_exists(Path(out) / CHECKPOINT)  # before a folder is made
     with ExitStack() as stack:
-        processes, device = stack.enter_context(started_processes(usable_device(config.device)))
+        together = stack.enter_context(ExitStack())
+        processes, device = together.enter_context(started_processes(usable_device(config.device)))
         backend = chosen_backend(config.backend, device)
         splits = load_splits(config.dataset, config.image_size)
         dataset = splits.train
-        if len(dataset) < processes.size:
-            raise ValueError(f"dataset must have an image for each of {processes.size} processes, got {len(dataset)}")
+        _check_shares(config, len(dataset), processes.size)
         fingerprint = dataset.fingerprint()
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(threads_of(config, dataset))
@@ -97,8 +97,24 @@ def fit(
                 if processes.is_first:
                     Checkpoint.of(model, optimizer, config, history, fingerprint).save(path)
                 advance({name: record[name] for name in ("loss", "temperature", "gamma")})
+        together.close()  # the rest is the first process's own: a sum over all would wait for those that have left
+        if not processes.is_first:
+            return {}
         refit(model, there, config)
-        return write_report(folder, model, splits, config, backend, history) if processes.is_first else {}
+        return write_report(folder, model, splits, config, backend, history)
+
+
+def _check_shares(config: TrainConfig, count: int, processes: int) -> None:
+    if processes > 1 and config.consistency > 0:
+        raise ValueError(
+            f"consistency must be 0 with {processes} processes, each of which sees the views of its own images only, got"
+            f" {config.consistency}"
+        )
+    if (smallest := count // number_of_batches(count, config.batch_size)) < processes:
+        raise ValueError(
+            f"batch_size must leave an image for each of {processes} processes, got {config.batch_size}: of {count} images the"
+            f" smallest batch has {smallest}"
+        )
 
 
 def _build(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -73,6 +73,11 @@ def started_processes(device: torch.device) -> Iterator[tuple[Processes, torch.d
         yield Processes(dist.get_rank(), count), device
     finally:
         dist.destroy_process_group()
+
+
+def apart(losses: Any, more: bool) -> AbstractContextManager[None]:
+    """Where ``more`` parts of a batch follow: gradients of what ``distributed`` made stay in their process until the last."""
+    return losses.no_sync() if more and isinstance(losses, DistributedDataParallel) else nullcontext()
 
 
 def distributed(model: MapModel | ViTClassifier, processes: Processes) -> nn.Module:
