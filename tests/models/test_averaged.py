@@ -89,3 +89,40 @@ def test_a_model_absorbs_after_a_step() -> None:
     assert torch.equal(model.som.prototypes, before)  # or the backward pass would see others
     model.after_step()
     assert not torch.equal(model.som.prototypes, before)
+
+
+def test_what_a_step_sees_is_added_up_and_not_kept() -> None:
+    """In parts or at once it is the same batch; a loop that never absorbs holds no latents."""
+    whole, parts = AveragedSOM((3, 4), 5, backend="torch"), AveragedSOM((3, 4), 5, backend="torch")
+    parts.load_state_dict(whole.state_dict())
+    z = torch.randn(9, 5)
+    whole(z, 0.7)
+    held = []
+    for part in z.split(2):
+        parts(part, 0.7)
+        assert parts._seen is not None
+        held.append([each.shape for each in parts._seen])
+    assert held == [[(12, 5), (12,)]] * 5
+    for each in (whole, parts):
+        each.absorb()
+    torch.testing.assert_close(parts.prototypes, whole.prototypes)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "sqeuclidean"])
+def test_rows_that_are_not_finite_are_left_out(backend: str, distance: str) -> None:
+    device = BACKENDS[backend]
+    som = AveragedSOM((3, 4), 5, distance=distance, backend=backend, device=device)
+    other = AveragedSOM((3, 4), 5, distance=distance, backend=backend, device=device)
+    other.load_state_dict(som.state_dict())
+    z = torch.randn(7, 5)
+    z[2, 1], z[5] = torch.nan, torch.inf
+    for each, rows in ((som, z), (other, z[[0, 1, 3, 4, 6]])):
+        each(rows.to(device), 0.7)
+        each.absorb()
+    assert torch.equal(som.counts, other.counts)
+    torch.testing.assert_close(som.prototypes, other.prototypes, rtol=1e-4, atol=1e-5)
+
+
+def test_means_have_no_negative_weights() -> None:
+    with pytest.raises(ValueError, match=r"neighborhood must .* got 'mexican_hat'"):
+        AveragedSOM((3, 3), 4, neighborhood="mexican_hat")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from vitsom_fast.models import DenseAutoencoder, VisionTransformer
+from vitsom_fast.models import DenseAutoencoder, ModelSpec, VisionTransformer, build
 from vitsom_fast.models.blocks import Attention, DropPath, make_blocks
+from vitsom_fast.models.positions import sincos_positions
 from vitsom_fast.models.vision_transformer import LATENTS
 
 
@@ -127,3 +129,33 @@ def test_normalized_latents_have_the_length_sqrt_dim() -> None:
     dense = DenseAutoencoder((1, 4, 4), latent_dim=7, hidden=(9,), normalize=True)
     length = dense.encode(torch.rand(5, 1, 4, 4)).norm(dim=1)
     torch.testing.assert_close(length, torch.full((5,), math.sqrt(7)), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"kind": "som-vae", "prototypes": "ema"}, "prototypes must be 'gradient' for a 'som-vae'"),
+        ({"kind": "som-vae", "consistency": 0.5}, "consistency must be 0 for a 'som-vae'"),
+        ({"decoder_depth": 0}, "decoder_depth must be at least 1 for clustering"),
+        ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
+    ],
+    ids=["ema", "consistency", "decoder", "classes"],
+)
+def test_choices_that_do_not_go_together_are_named(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        build(ModelSpec(**settings))
+
+
+def test_lists_serve_as_sizes() -> None:
+    assert ModelSpec(grid=[3, 4], image_shape=[1, 4, 4]) == ModelSpec(grid=(3, 4), image_shape=(1, 4, 4))  # type: ignore[arg-type]
+
+
+def test_positions_follow_the_default_dtype_from_fp32() -> None:
+    expected = sincos_positions(3, 5, 16)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = sincos_positions(3, 5, 16)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float64
+    assert torch.equal(found.float(), expected)

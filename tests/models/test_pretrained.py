@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -76,11 +78,30 @@ def test_what_is_no_model_is_one_line(tmp_path: Path, content: bytes) -> None:
         (torch.zeros(1, 4, 6), ValueError),
         (torch.zeros(2, 1, 4, 6, dtype=torch.int64), TypeError),
         ([[0.0]], TypeError),
+        (np.zeros((2, 1, 4, 6), np.float32), TypeError),
+        (torch.full((2, 1, 4, 6), 255.0), ValueError),
+        (torch.full((2, 1, 4, 6), torch.nan), ValueError),
     ],
 )
 def test_images_of_another_kind_are_named(images: torch.Tensor, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"^images must"):
-        build(SPECS[0], "torch").predict(images)
+    model = build(SPECS[0], "torch").train()
+    with pytest.raises(error, match=r"^images (must|of floats must)") as raised:
+        model.predict(images)
+    assert model.training  # whatever happens
+    assert not isinstance(images, np.ndarray) or "numpy.ndarray" in str(raised.value)
+
+
+@pytest.mark.parametrize("chunk", [0, -1, 2.5])
+def test_a_chunk_is_a_whole_number(chunk: int) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"^chunk must"):
+        build(SPECS[0], "torch").predict(torch.zeros(2, 1, 4, 6), chunk)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_bytes_go_into_a_model_of_any_dtype(dtype: torch.dtype) -> None:
+    images = torch.randint(0, 256, (3, 1, 4, 6), dtype=torch.uint8)
+    model = build(SPECS[0], "torch").to(dtype)
+    assert torch.equal(model.predict(images).unit, model.predict(images / 255).unit)
 
 
 def test_no_image_is_no_prediction() -> None:
@@ -97,3 +118,12 @@ def test_the_class_of_a_unit_is_that_of_most_of_its_images() -> None:
     bmu, labels = torch.tensor([0, 0, 0, 2, 2, 3, 4, 4]), torch.tensor([1, 0, 1, 2, 0, -1, -1, 2])
     assert class_of_units(bmu, labels, 6).tolist() == [1, -1, 0, -1, 2, -1]
     assert class_of_units(bmu, torch.full((8,), -1), 6).tolist() == [-1] * 6
+
+
+def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(SPECS[2]).save_pretrained(tmp_path)
+    before = (tmp_path / FILE).read_bytes()
+    monkeypatch.setattr(os, "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build(SPECS[0]).save_pretrained(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == before

@@ -33,7 +33,7 @@ class DropPath(nn.Module):
         if not self.training or self.share == 0:
             return branch
         # Random numbers of the CPU, whose state a checkpoint holds.
-        kept = torch.rand(len(branch), 1, 1, device="cpu").to(branch.device) >= self.share  # [B, 1, 1]
+        kept = torch.rand(len(branch), 1, 1, dtype=torch.float32, device="cpu").to(branch.device) >= self.share  # [B, 1, 1]
         return branch * kept / (1 - self.share)
 
     def extra_repr(self) -> str:

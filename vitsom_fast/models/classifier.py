@@ -50,7 +50,7 @@ class ViTClassifier(Model):
         return {"loss": loss, "classification_loss": loss}
 
     def idle_parameters(self) -> list[nn.Parameter]:
-        """Those that the loss never reaches: none, without a decoder."""
-        return []
+        """Those that the loss never reaches: of a neck."""
+        return [] if self.autoencoder.neck is None else list(self.autoencoder.neck.parameters())
 
     forward = classify

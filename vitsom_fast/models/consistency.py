@@ -37,7 +37,7 @@ def affine_views(
         shift: the largest move along each axis, as a share of the image.
         scale: the smallest and the largest factor, drawn evenly in their logarithm.
     """
-    angle, size, right, down = torch.rand(4, len(images), device="cpu")  # [B] each, in [0, 1)
+    angle, size, right, down = torch.rand(4, len(images), dtype=torch.float32, device="cpu")  # [B] each, in [0, 1)
     angle = (2 * angle - 1) * math.radians(degrees)
     size = torch.exp(math.log(scale[0]) + size * math.log(scale[1] / scale[0]))
     cos, sin = angle.cos() / size, angle.sin() / size

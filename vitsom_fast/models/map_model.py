@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitsom_fast.arguments import whole_number
 from vitsom_fast.loss import FusedSOMLoss
 from vitsom_fast.models import pretrained
 from vitsom_fast.models.averaged import AveragedSOM
@@ -77,6 +78,11 @@ class MapModel(Model):
         """Latents (B, D) of images (B, C, H, W)."""
         return self.below.encode(images)
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether a decoder is trained, so that prototypes stand for images."""
+        return True
+
     def idle_parameters(self) -> list[nn.Parameter]:
         """Those that the loss never reaches."""
         return []
@@ -120,29 +126,36 @@ class MapModel(Model):
             chunk: images at a time.
 
         Raises:
-            TypeError, ValueError: images of another kind or shape.
+            TypeError, ValueError: images of another kind or shape or out of their range, a chunk below 1.
         """
-        shape = self.image_shape
+        shape, chunk = self.image_shape, whole_number("chunk", chunk)
         if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
-            raise TypeError(
-                f"images must be a tensor of uint8 or floats, got {getattr(images, 'dtype', type(images).__name__)}"
-            )
+            got = images.dtype if isinstance(images, Tensor) else f"{type(images).__module__}.{type(images).__qualname__}"
+            raise TypeError(f"images must be a torch.Tensor of uint8 or floats, got {got}")
         if images.dim() != 4 or tuple(images.shape[1:]) != tuple(shape):
             raise ValueError(f"images must have shape (B, {', '.join(map(str, shape))}), got {tuple(images.shape)}")
-        device, training = self.som.prototypes.device, self.training
+        training = self.training
         self.eval()
-        units, distances = [], []
-        for part in images.split(chunk):
-            part = part.to(device)
-            pixels = part / 255 if part.dtype == torch.uint8 else part.to(self.som.prototypes.dtype)
-            unit, distance = self.som.find_bmu(self.encode(pixels))
-            units.append(unit)
-            distances.append(distance)
-        self.train(training)
-        unit = torch.cat(units) if units else torch.empty(0, dtype=torch.int64, device=device)
-        distance = torch.cat(distances) if distances else torch.empty(0, dtype=torch.float32, device=device)
-        known = torch.full((self.som.grid.num_prototypes,), -1) if self.unit_classes is None else self.unit_classes
+        try:
+            found = [self._nearest(part) for part in images.split(chunk)]
+        finally:
+            self.train(training)
+        device = self.som.prototypes.device
+        unit = torch.cat([each for each, _ in found]) if found else torch.empty(0, dtype=torch.int64, device=device)
+        distance = torch.cat([each for _, each in found]) if found else torch.empty(0, dtype=torch.float32, device=device)
+        known = self.unit_classes
+        if known is None:
+            known = torch.full((self.som.grid.num_prototypes,), -1, dtype=torch.int64, device=device)
         return Prediction(unit, distance, known.to(device)[unit])
+
+    def _nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Units and distances of images as ``predict`` takes them."""
+        pixels = images.to(self.som.prototypes.device)
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.to(torch.float32) / 255
+        elif not ((pixels >= 0) & (pixels <= 1)).all():  # false for NaN, too
+            raise ValueError(f"images of floats must be finite and in [0, 1], got {pixels.min():g} to {pixels.max():g}")
+        return self.som.find_bmu(self.encode(pixels.to(self.som.prototypes.dtype)))
 
     @torch.no_grad()
     def decode_prototypes(self, chunk: int = 1024) -> Tensor:
@@ -163,7 +176,7 @@ def class_of_units(bmu: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
     """
     known = labels >= 0
     if not known.any():
-        return torch.full((num_prototypes,), -1)
+        return torch.full((num_prototypes,), -1, dtype=torch.int64, device="cpu")
     bmu, labels = bmu[known].cpu(), labels[known].cpu()
     classes = int(labels.max()) + 1
     counts = torch.bincount(bmu * classes + labels, minlength=num_prototypes * classes).view(num_prototypes, classes)

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from vitsom_fast.atomic import write_atomically
 from vitsom_fast.models.spec import ModelSpec
 
 FILE = "model.safetensors"
@@ -40,7 +41,7 @@ def save(model: Any, folder: Path | str) -> Path:
     """Write ``model.safetensors`` into a folder, made if need be; returns its path."""
     path = Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model_bytes(model))
+    write_atomically(path, model_bytes(model))
     return path
 
 

@@ -19,6 +19,9 @@ class ModelSpec:
         num_classes: 0 for clustering; else a "vit-som" or "vit" has a linear head on the class token.
         prototypes: "gradient", or "ema": an ``AveragedSOM``.
         consistency: weight of InfoNCE between two views.
+
+    Raises:
+        ValueError: choices that are none, or that do not go together; the message names them.
     """
 
     kind: str = "vit-som"
@@ -49,9 +52,17 @@ class ModelSpec:
     consistency: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("image_shape", "grid"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes must be at least 0, got {self.num_classes}")
         for name, choices in (("kind", KINDS), ("prototypes", PROTOTYPES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+        if self.kind == "som-vae" and self.prototypes == "ema":
+            raise ValueError("prototypes must be 'gradient' for a 'som-vae', which trains them by its own loss, got 'ema'")
+        if self.kind == "som-vae" and self.consistency > 0:
+            raise ValueError(f"consistency must be 0 for a 'som-vae', whose loss has no such term, got {self.consistency}")
         if self.num_classes and self.kind not in ("vit-som", "vit"):
             raise ValueError(f"kind must be 'vit-som' or 'vit' for classification, got {self.kind!r}")
         if self.kind == "vit" and not self.num_classes:

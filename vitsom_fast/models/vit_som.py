@@ -26,7 +26,8 @@ class ViTSOM(SOMAutoencoder):
         reconstruction_beta, squared_error, consistency: as in ``SOMAutoencoder``.
 
     Raises:
-        ValueError: ``som`` is not of the autoencoder's ``latent_dim``, or a head on an autoencoder without a class token.
+        ValueError: ``som`` is not of the autoencoder's ``latent_dim``, a head on an autoencoder without a class token, or
+            clustering with one without a decoder.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class ViTSOM(SOMAutoencoder):
         super().__init__(autoencoder, som, **settings)
         if num_classes and not isinstance(autoencoder, VisionTransformer):
             raise ValueError(f"autoencoder must have a class token to classify, got a {type(autoencoder).__name__}")
+        if not num_classes and isinstance(autoencoder, VisionTransformer) and not autoencoder.has_decoder:
+            raise ValueError("decoder_depth must be at least 1 for clustering, which decodes latents, got 0")
         self.label_smoothing = label_smoothing
         self.head = nn.Linear(self._vit.width, num_classes) if num_classes else None
 
@@ -74,6 +77,11 @@ class ViTSOM(SOMAutoencoder):
             raise RuntimeError("a ViTSOM for clustering has no head")
         logits: Tensor = self.head(self._vit.tokens(images)[:, 0])
         return logits
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether a decoder is trained: not in classification."""
+        return self.head is None
 
     def idle_parameters(self) -> list[nn.Parameter]:
         """The decoder's, in classification."""

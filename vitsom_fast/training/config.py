@@ -106,7 +106,7 @@ class TrainConfig:
     decoder_depth: int = _setting(1, "transformer blocks of the decoder")
     task: str = _setting("cluster", "'cluster' or 'classify'")
     model: str = _setting("compact", "'compact', 'vit-som', 'vit' (classifies without a map), 'desom' or 'som-vae'")
-    image_size: int = _setting(0, "pixels a side to resize pictures of a folder or of the hub to; 0: as they are")
+    image_size: int = _setting(0, "pixels a side to resize images to; 0: as they are")
     distance: str = _setting("cosine", "of the map: 'cosine', 'sqeuclidean', 'euclidean' or 'manhattan'")
     neighborhood: str = _setting("gaussian", "'gaussian', 'bubble', 'mexican_hat', 'triangle' or 'manhattan_gaussian'")
     reduction: str = _setting("mean", "of the SOM loss over units: 'mean', 'batchmean' or 'sum'")
@@ -145,17 +145,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "latent_dim", "mlp_ratio", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in (
-            "seed",
-            "threads",
-            "gamma",
-            "t_max",
-            "weight_decay",
-            "reconstruction_beta",
-            "refit",
-            "image_size",
-            "consistency",
-        ):
+        for name in _NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
         for name in ("t_min", "lr", "prototype_lr_scale"):
@@ -172,6 +162,14 @@ class TrainConfig:
         for name in ("warmup", "drop_path", "label_smoothing", "min_lr_factor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a share between 0 and 1, got {getattr(self, name)}")
+        if self.consistency > 0 and self.accumulate > 1:
+            raise ValueError(
+                f"accumulate must be 1 with consistency, which compares all images of a batch, got {self.accumulate}"
+            )
+        if self.consistency > 0 and self.task == "classify":
+            raise ValueError(
+                f"consistency must be 0 for the task 'classify', whose loss has no such term, got {self.consistency}"
+            )
         if self.backend not in ("auto", *backends.NAMES):
             raise ValueError(f"backend must be 'auto' or one of {backends.NAMES}, got {self.backend!r}")
 

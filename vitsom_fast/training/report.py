@@ -38,7 +38,7 @@ def write_report(
     history: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Evaluate a model and write ``prototypes.png``, ``u_matrix.png``, ``hit_map.png``, ``model.safetensors`` and, last,
-    ``metrics.json``; no pictures where there is no map.
+    ``metrics.json``; no pictures where there is no map, and no prototypes where no decoder was trained.
 
     A part that fails, for want of memory say, costs no more than itself: its number is null or its picture not there, and
     ``failed`` says why. The training before it may have taken days.
@@ -101,8 +101,9 @@ def _report_map(
         evaluation = evaluate(model, dataset, chunk)
         if dataset.labels is not None:
             model.unit_classes = class_of_units(evaluation.bmu, dataset.labels, grid.num_prototypes)
-    with _noted(failed, PICTURES[0]):
-        _save_figure(folder / PICTURES[0], plotting.plot_prototypes(model.decode_prototypes(chunk).cpu(), grid))
+    if model.has_pictures:
+        with _noted(failed, PICTURES[0]):
+            _save_figure(folder / PICTURES[0], plotting.plot_prototypes(model.decode_prototypes(chunk).cpu(), grid))
     with _noted(failed, PICTURES[1]):
         _save_figure(folder / PICTURES[1], plotting.plot_u_matrix(metrics.u_matrix(model.som.prototypes, grid), grid))
     with _noted(failed, PICTURES[2]):
