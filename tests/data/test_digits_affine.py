@@ -77,11 +77,17 @@ def test_a_number_below_one_is_named(name: str) -> None:
 
 
 def test_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr("vitsom_fast.data.sources.digits_affine", lambda side: asked.append(side))
-    for name, size in (("digits-affine", 0), ("digits-affine", 28), ("digits-affine-28", 0)):
-        load_splits(name, size)
-    assert asked == [16, 28, 28]
+    def blank(side: int) -> Splits:
+        return Splits(Dataset("blank", torch.zeros(1, 1, side, side)))
+
+    monkeypatch.setattr("vitsom_fast.data.sources.digits_affine", blank)
+    for name, size, side in (
+        ("digits-affine", 0, 16),
+        ("digits-affine", 28, 28),
+        ("digits-affine-28", 0, 28),
+        ("digits-affine-28", 16, 16),
+    ):
+        assert load_splits(name, size).train.image_shape == (1, side, side)
 
 
 # What a split is by

@@ -187,3 +187,61 @@ def test_without_the_package_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'vitsom_fast\[data\]'"):
         load_splits("hf:some/where")
+
+
+@pytest.mark.parametrize("name", ["None", "nan", "-1"])
+def test_a_folder_of_any_name_is_a_class(tmp_path: Path, name: str) -> None:
+    for each in ("a", name):
+        write(tmp_path / each / "1.png", picture())
+    train = load_splits(str(tmp_path)).train
+    assert train.classes == tuple(sorted(("a", name)))
+    assert train.labels is not None
+    assert train.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "suffix"),
+    [
+        (np.array([[0, 257], [25700, 65535]], np.uint16), "png"),
+        (np.array([[0, 257], [25700, 65535]], np.int32), "tif"),
+        (np.array([[0, 1 / 255], [100 / 255, 1]], np.float32), "tif"),
+    ],
+    ids=["I;16", "I", "F"],
+)
+def test_pictures_of_more_than_bytes_are_scaled(tmp_path: Path, pixels: np.ndarray, suffix: str) -> None:
+    write(tmp_path / f"deep.{suffix}", pixels)
+    for channels in (1, 3):
+        found = read_pictures([tmp_path / f"deep.{suffix}"], channels=channels)
+        assert found.tolist() == [[[[0, 1], [100, 255]]] * channels]
+
+
+@pytest.mark.parametrize("value", [np.int32(70000), np.float32(1.5), np.float32(np.nan)])
+def test_numbers_out_of_range_name_the_picture(tmp_path: Path, value: Any) -> None:
+    write(tmp_path / "deep.tif", np.full((2, 2), value))
+    with pytest.raises(ValueError, match=r"picture '.*deep\.tif' cannot be used: its numbers must be from 0 to"):
+        read_pictures([tmp_path / "deep.tif"])
+
+
+def test_images_of_any_source_are_resized(tmp_path: Path) -> None:
+    grey = np.repeat(np.array([0, 255], np.uint8), 2).repeat(8).reshape(1, 4, 8)
+    np.savez(tmp_path / "a.npz", images=grey, test_images=grey / 255)
+    train, test, _ = load_splits(str(tmp_path / "a.npz"), 2)
+    assert test is not None
+    assert train.image_shape == test.image_shape == (1, 2, 2)
+    assert train.pixels.dtype == torch.uint8
+    torch.testing.assert_close(test.pixels, train.images, rtol=0, atol=0.003)
+    assert train.pixels[0, 0, 0, 0] < 64 < 192 < train.pixels[0, 0, 1, 1]
+    assert load_splits("digits", 12).train.image_shape == (1, 12, 12)
+
+
+@pytest.mark.parametrize("name", ["pathmnist.npz", "flowers-17.npz"])
+def test_what_nothing_downloads_is_said_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"'{name}': there is no such file: .*https://.* --data"):
+        load_splits(name)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_no_name_is_no_folder(name: str) -> None:
+    with pytest.raises(ValueError, match="dataset must be one of"):
+        load_splits(name)

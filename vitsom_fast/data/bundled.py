@@ -16,7 +16,7 @@ PHOTO_PATCH = 8  # pixels a side
 def digits() -> Dataset:
     """1797 handwritten digits, 8 x 8, of 10 classes."""
     pixels, classes = load_digits(return_X_y=True)
-    images = torch.tensor(pixels / 16, dtype=torch.float32).view(-1, 1, 8, 8)
+    images = torch.tensor(pixels / 16, dtype=torch.float32, device="cpu").view(-1, 1, 8, 8)
     return Dataset("digits", images, *number_labels(classes, len(images)))
 
 

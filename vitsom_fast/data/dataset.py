@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _CHUNK = 1024  # images that become floats at a time
 
@@ -58,18 +59,25 @@ class Dataset:
         labels, groups = (None if x is None else x[index] for x in (self.labels, self.groups))
         return replace(self, pixels=self.pixels[index], labels=labels, groups=groups)
 
+    def resized(self, side: int) -> Dataset:
+        """The same with images of ``side`` x ``side`` pixels; 0 for as they are."""
+        if not side or self.image_shape[1:] == (side, side):
+            return self
+        sized = [_resized(part, side) for part in self.pixels.split(_CHUNK)]
+        return replace(self, pixels=torch.cat(sized))
+
     def held_out(self, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
         """All images but for about that share, and those, for choosing settings by; no group is in both.
 
         Raises:
             ValueError: ``share`` is not between 0 and 1, or leaves nothing on one side.
         """
-        groups = torch.arange(len(self)) if self.groups is None else self.groups
+        groups = torch.arange(len(self), device="cpu") if self.groups is None else self.groups
         names = groups.unique()
         count = round(share * len(names))
         if not 0 < share < 1 or not 0 < count < len(names):
             raise ValueError(f"share must leave some of the {len(names)} groups of images on either side, got {share}")
-        order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(names), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
         apart = torch.isin(groups, names[order[:count]])
         return self.part((~apart).nonzero()[:, 0]), self.part(apart.nonzero()[:, 0])
 
@@ -94,3 +102,8 @@ class Splits(NamedTuple):
 def as_floats(pixels: Tensor) -> Tensor:
     """float32 in [0, 1] of pixels that may be bytes."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def _resized(pixels: Tensor, side: int) -> Tensor:
+    images = F.interpolate(as_floats(pixels), (side, side), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+    return (images * 255).round().to(torch.uint8) if pixels.dtype == torch.uint8 else images

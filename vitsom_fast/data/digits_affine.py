@@ -47,11 +47,11 @@ def digits_affine(side: int = 16, train: int = TRAIN, test: int = TEST, seed: in
     source = digits()
     assert source.labels is not None
     base = F.pad(F.interpolate(source.images, size=(20, 20), mode="bicubic", align_corners=False).clamp(0, 1), (4, 4, 4, 4))
-    generator = torch.Generator().manual_seed(1000 + seed)
-    order = torch.randperm(len(base), generator=generator)
+    generator = torch.Generator("cpu").manual_seed(1000 + seed)
+    order = torch.randperm(len(base), generator=generator, device="cpu")
     halves = []
     for sources, count in ((order[_TEST_SOURCES:], train), (order[:_TEST_SOURCES], test)):
-        rounds = [torch.randperm(len(sources), generator=generator) for _ in range(-(-count // len(sources)))]
+        rounds = [torch.randperm(len(sources), generator=generator, device="cpu") for _ in range(-(-count // len(sources)))]
         chosen = sources[torch.cat(rounds)][:count]
         images = [_resized(deformed(base[part], generator), side) for part in chosen.split(_CHUNK)]
         pixels = (torch.cat(images) * 255).round().to(torch.uint8)
@@ -64,7 +64,7 @@ def deformed(images: Tensor, generator: torch.Generator) -> Tensor:
     count = len(images)
 
     def uniform(least: float, most: float) -> Tensor:
-        return least + (most - least) * torch.rand(count, generator=generator)  # [N]
+        return least + (most - least) * torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")  # [N]
 
     angle, scale, shear = uniform(-_DEGREES, _DEGREES) * math.pi / 180, uniform(*_SCALE), uniform(-_SHEAR, _SHEAR)
     aspect, right, down = uniform(*_ASPECT), uniform(-_SHIFT, _SHIFT), uniform(-_SHIFT, _SHIFT)
@@ -73,7 +73,7 @@ def deformed(images: Tensor, generator: torch.Generator) -> Tensor:
     across = [cos / (scale * aspect), (-sin + shear * cos) / scale, right / half]
     along = [sin / (scale * aspect), (cos + shear * sin) / scale, down / half]
     places = F.affine_grid(torch.stack([*across, *along], dim=1).view(-1, 2, 3), list(images.shape), align_corners=False)
-    bend = _smooth(torch.randn(count, 2, SIDE, SIDE, generator=generator))
+    bend = _smooth(torch.randn(count, 2, SIDE, SIDE, generator=generator, dtype=torch.float32, device="cpu"))
     bend = bend / bend.square().mean((1, 2, 3), keepdim=True).sqrt()
     bend = bend * (_ELASTIC * uniform(0.0, 1.0)).view(-1, 1, 1, 1) / half
     moved = F.grid_sample(images, places + bend.permute(0, 2, 3, 1), align_corners=False)
@@ -85,7 +85,7 @@ def deformed(images: Tensor, generator: torch.Generator) -> Tensor:
 def _smooth(field: Tensor) -> Tensor:
     """A field (N, 2, H, W) after a Gaussian along each axis."""
     reach = int(3 * _SMOOTHNESS)
-    weight = torch.exp(-(torch.arange(-reach, reach + 1.0) ** 2) / (2 * _SMOOTHNESS**2))
+    weight = torch.exp(-(torch.arange(-reach, reach + 1, dtype=torch.float32, device="cpu") ** 2) / (2 * _SMOOTHNESS**2))
     weight = (weight / weight.sum()).view(1, 1, -1, 1).expand(2, 1, -1, 1)
     field = F.conv2d(field, weight, padding=(reach, 0), groups=2)
     return F.conv2d(field, weight.mT, padding=(0, reach), groups=2)

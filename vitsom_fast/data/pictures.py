@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vitsom_fast.data.arrays import numbered_together
 from vitsom_fast.data.dataset import Dataset, Splits
 from vitsom_fast.messages import one_line
 
@@ -38,9 +37,12 @@ def load_folder(folder: Path, image_size: int = 0) -> Splits:
         raise FileNotFoundError(f"dataset {str(folder)!r}: there are no pictures in folders of classes in it")
     every = [path for half in files for path in half]
     pixels = read_pictures(every, image_size)
-    labels = numbered_together([(np.array([path.parent.name for path in half]), len(half)) for half in files if half])
-    parts = pixels.split([len(half) for half in files if half])
-    found = iter(Dataset(folder.name, part, *own) for part, own in zip(parts, labels, strict=True))
+    classes = tuple(sorted({path.parent.name for path in every}))  # also "None" and "-1", which are no labels elsewhere
+    number = {name: index for index, name in enumerate(classes)}
+    labels = torch.tensor([number[path.parent.name] for path in every], dtype=torch.int64, device="cpu")
+    counts = [len(half) for half in files if half]
+    both = zip(pixels.split(counts), labels.split(counts), strict=True)
+    found = iter(Dataset(folder.name, part, own, classes) for part, own in both)
     train, test, validation = (next(found) if half else None for half in files)
     assert train is not None
     return Splits(train, test, validation)
@@ -82,8 +84,11 @@ def to_bytes(
     pixels = np.empty((0, 0, 0, 0), dtype=np.uint8)
     for number, picture in enumerate(pictures):
         if number == 0:
-            channels = channels or (1 if picture.mode in ("1", "L", "I", "I;16", "F") else 3)
-        array = _array(picture, image_size, channels)  # [H, W, C]
+            channels = channels or (1 if picture.mode in ("1", "L", "F") or picture.mode[0] == "I" else 3)
+        try:
+            array = _array(picture, image_size, channels)  # [H, W, C]
+        except ValueError as error:
+            raise ValueError(f"picture {names[number] if names else number!r} cannot be used: {error}") from error
         if number == 0:
             pixels = np.empty((count, *array.shape), dtype=np.uint8)
         if array.shape != pixels.shape[1:]:
@@ -97,8 +102,23 @@ def to_bytes(
 
 
 def _array(picture: Image.Image, image_size: int, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    picture = picture.convert("L" if channels == 1 else "RGB")
+    picture = _of_bytes(picture).convert("L" if channels == 1 else "RGB")
     if image_size and picture.size != (image_size, image_size):
         picture = picture.resize((image_size, image_size), Image.Resampling.BILINEAR)
     array = np.asarray(picture, dtype=np.uint8)
     return array[:, :, None] if channels == 1 else array
+
+
+def _of_bytes(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits, 0 to 65535, and floats, 0 to 1, as grey of 8 bits: Pillow would cut them off at 255.
+
+    Raises:
+        ValueError: numbers out of that range.
+    """
+    if picture.mode[0] not in "IF":
+        return picture
+    largest = 1.0 if picture.mode == "F" else 65535.0
+    numbers = np.asarray(picture, dtype=np.float64)
+    if not (numbers.min() >= 0 and numbers.max() <= largest):  # false for NaN, too
+        raise ValueError(f"its numbers must be from 0 to {largest:g}, got {numbers.min():g} to {numbers.max():g}")
+    return Image.fromarray(np.rint(numbers * (255 / largest)).astype(np.uint8))

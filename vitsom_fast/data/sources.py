@@ -11,6 +11,12 @@ from vitsom_fast.data.digits_affine import digits_affine
 from vitsom_fast.data.hub import PREFIX, SOURCES, load_from_hub
 from vitsom_fast.data.pictures import load_folder
 
+# What presets ask for that nothing here can download.
+_TO_FETCH = {
+    "pathmnist.npz": "download it from https://medmnist.com",
+    "flowers-17.npz": "sort the pictures of https://www.robots.ox.ac.uk/~vgg/data/flowers/17 into a folder by class",
+}
+
 BUNDLED = ("digits", "photo-patches", "digits-affine", "digits-affine-28")
 
 
@@ -33,21 +39,28 @@ def load_splits(name: str, image_size: int = 0) -> Splits:
                 do where the last dimension is above 4 and the second is smaller than the two after it;
               - ``test_images``, ``test_labels``, ``val_images`` and ``val_labels``, if there are any; a file of MedMNIST
                 serves, too.
-        image_size: pixels a side to resize pictures of a folder or of the hub to; 0 for as they are.
+        image_size: pixels a side to resize images to; 0 for as they are.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: an unknown name, or a file that does not hold what it should; the message says what was expected.
     """
+    train, *others = _found(name, image_size)
+    return Splits(train.resized(image_size), *(part and part.resized(image_size) for part in others))
+
+
+def _found(name: str, image_size: int) -> Splits:
     if name == "digits":
         return Splits(digits())
     if name == "photo-patches":
         return Splits(photo_patches())
     if name in ("digits-affine", "digits-affine-28"):
-        return digits_affine(28 if name.endswith("28") else image_size or 16)
+        return digits_affine(image_size or (28 if name.endswith("28") else 16))
+    if name in _TO_FETCH and not Path(name).exists():
+        raise FileNotFoundError(f"dataset {name!r}: there is no such file: {_TO_FETCH[name]}, and name its path as --data")
     if name.endswith(".npz"):
         return load_npz(Path(name))
-    if Path(name).is_dir():
+    if name.strip() and Path(name).is_dir():
         return load_folder(Path(name), image_size)
     if name in SOURCES or name.startswith(PREFIX):
         return load_from_hub(name, image_size)
