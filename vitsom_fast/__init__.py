@@ -18,12 +18,14 @@ from vitsom_fast.schedules import (
 from vitsom_fast.version import __version__
 
 if TYPE_CHECKING:
+    from vitsom_fast.models import ViTSOM
     from vitsom_fast.som import SOM
 
 __all__ = [
     "SOM",
     "FusedSOMLoss",
     "Grid",
+    "ViTSOM",
     "__version__",
     "asymptotic_decay",
     "available_backends",
@@ -40,11 +42,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``SOM`` when it is asked for: with scikit-learn it takes longer to import than all the rest."""
+    """``SOM`` and ``ViTSOM`` when they are asked for: with scikit-learn the one takes longer to import than all the rest."""
     if name == "SOM":
         from vitsom_fast.som import SOM
 
         return SOM
+    if name == "ViTSOM":
+        from vitsom_fast.models import ViTSOM
+
+        return ViTSOM
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

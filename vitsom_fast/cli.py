@@ -44,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError, ArithmeticError) as error:  # of PyTorch: no memory left, for one
         return _failure(2, one_line(error))
     except KeyboardInterrupt:
-        resumed = "; --resume goes on from the last finished epoch" if run is train else ""
-        say(f"vitsom-fast: stopped{resumed}", sys.stderr)
+        say(f"vitsom-fast: stopped{_GOES_ON.get(run, '')}", sys.stderr)
         return 130
 
 
@@ -53,11 +52,11 @@ def train(out: Path | None = None, resume: bool = False, preset: str | None = No
     """Train with the default settings, or those of a preset, but for ``settings``; a resumed run keeps those it was started
     with."""
     base = recipe(preset) if preset else TrainConfig()
-    if base.task != settings.get("task", base.task) and settings["task"] == "classify":
-        settings.setdefault("model", "vit-som")  # of those that can, the default
     if resume:
         out = out or newest_run_folder(settings.get("dataset", base.dataset))
         base = load_checkpoint(out / CHECKPOINT).config
+    elif settings.get("task") == "classify" != base.task:
+        settings.setdefault("model", "vit-som")  # of those that can, the default
     config = replace(base, **settings)
     folder = Path()
 
@@ -74,6 +73,13 @@ def train(out: Path | None = None, resume: bool = False, preset: str | None = No
         parts = ", ".join(f"{part} ({reason})" for part, reason in report["failed"].items())
         return _failure(1, f"the report lacks {parts}; --resume tries again")
     return 0
+
+
+# How what was stopped goes on.
+_GOES_ON = {
+    train: "; --resume goes on from the last finished epoch",
+    reproduce.run: "; the same command goes on with what is not there yet",
+}
 
 
 def _failure(status: int, message: str) -> int:
@@ -151,6 +157,9 @@ def _add_option(parser: argparse.ArgumentParser, name: str, default: Any, help: 
         parser.add_argument(*flags, type=type(default), metavar=name.upper(), help=f"{help} (default: {default})")
 
 
+_NAMES = {"compact": "ViT-SOM", "vit-som": "ViT-SOM", "vit": "ViT", "desom": "DESOM", "som-vae": "SOM-VAE"}
+
+
 def _summary(report: dict[str, Any], config: TrainConfig, out: Path) -> str:
     plain = report["plain_som"] or {}
     rows, cols = config.grid
@@ -159,7 +168,7 @@ def _summary(report: dict[str, Any], config: TrainConfig, out: Path) -> str:
     apart = report["held_out"] or {}
     lines = [
         f"\n{report['dataset']['name']}, {rows} x {cols} units, backend {report['backend']}, {seconds:.1f} s of training",
-        f"{'':<20}{'ViT-SOM':>9}{'plain SOM':>11}",
+        f"{'':<20}{_NAMES[config.model]:>9}{'plain SOM':>11}",
     ]
     for name in METRIC_NAMES:
         values = [_number(report[name]), _number(plain.get(name))]

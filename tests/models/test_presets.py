@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -51,3 +54,12 @@ def test_an_unknown_preset_is_named() -> None:
         ViTSOM.from_preset("imagenet")
     with pytest.raises(TypeError, match="speed"):
         ViTSOM.from_preset("mnist", speed=3)
+
+
+def test_the_package_has_it_when_it_is_asked_for() -> None:
+    import vitsom_fast
+
+    assert vitsom_fast.ViTSOM is ViTSOM
+    code = "import sys, vitsom_fast; print('vitsom_fast.models' in sys.modules, 'ViTSOM' in dir(vitsom_fast))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "False True"

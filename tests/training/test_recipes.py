@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,6 +107,8 @@ MODELS = {
     "som-vae": {"model": "som-vae", "latent_dim": 4, "distance": "sqeuclidean"},
     "classify": {"model": "vit-som", "task": "classify", "label_smoothing": 0.1, "augmentation": "classification"},
     "vit": {"model": "vit", "task": "classify"},
+    "vit with a neck": {"model": "vit", "task": "classify", "latent": "neck"},
+    "no decoder": {"model": "vit-som", "task": "classify", "decoder_depth": 0},
     "accumulated": {"model": "compact", "accumulate": 3},
     "bf16": {"model": "vit-som", "amp": "bf16", "prototypes": "ema"},
 }
@@ -270,3 +273,24 @@ def test_a_pass_does_what_the_settings_say(
     train_epoch(model, build_optimizer(model, config), dataset, config, 0)
     assert found == seen
     assert not torch.equal(model.som.prototypes, before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"accumulate": 2}, "accumulate must be 1 with consistency"),
+        ({"task": "classify"}, "consistency must be 0 for the task"),
+    ],
+    ids=["accumulate", "classify"],
+)
+def test_consistency_is_not_half_done(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        TrainConfig(model="vit-som", consistency=0.5, **settings)
+
+
+@pytest.mark.parametrize("task", ["cluster", "classify"])
+def test_prototypes_are_drawn_by_a_decoder_that_was_trained(tmp_path: Path, task: str) -> None:
+    config = tiny_config(tmp_path, epochs=1, model="vit-som", task=task, backend="torch", lr=1e-3)
+    assert fit(config, tmp_path / "run", progress=False)["failed"] == {}
+    pictures = {path.name for path in (tmp_path / "run").glob("*.png")}
+    assert pictures == {"u_matrix.png", "hit_map.png"} | ({"prototypes.png"} if task == "cluster" else set())

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vitsom_fast import FusedSOMLoss, cli
-from vitsom_fast.data import Splits, digits_affine
+from vitsom_fast.data import Dataset, Splits, digits_affine
 from vitsom_fast.models import MapBank
 from vitsom_fast.reproduction import classification, clustering
 from vitsom_fast.reproduction.contenders import CLUSTERING, PLAIN
@@ -19,6 +19,9 @@ from vitsom_fast.reproduction.published import Published
 from vitsom_fast.reproduction.results import Results, table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*units of the map win:UserWarning")
+
+
+module = importlib.import_module("vitsom_fast.reproduction.clustering")  # the package has a function of that name
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +135,7 @@ def test_a_table_is_of_means_and_deviations(tmp_path: Path) -> None:
 
 def test_results_survive_a_stop(tmp_path: Path) -> None:
     results = Results(tmp_path, {"sides": (2, 3)})
-    results.add([{"model": "A", "seed": 0}])
+    results.add([{"model": "A", "size": "2x2", "seed": 0}])
     again = Results(tmp_path, {"sides": [2, 3]})
     assert again.has("A", 0)
     assert not again.has("A", 1)
@@ -149,3 +152,38 @@ def test_peak_memory_is_of_what_runs_within() -> None:
         found = peak()
     assert found is not None
     assert 100 < found < 400
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"settings": {"seeds": 1}, "rows": [{"model": "A"}]}', '{"settings": 1, "rows": []}']
+)
+def test_results_that_cannot_be_read_are_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=r"^results '.*results\.json' cannot be read [^\n]+$"):
+        Results(tmp_path, {"seeds": 1})
+
+
+def test_seeds_are_added_with_the_time_that_each_had(tmp_path: Path) -> None:
+    Results(tmp_path, {"seeds": 2, "minutes": 40}).add([{"model": "A", "size": "2x2", "seed": 0}])
+    more = Results(tmp_path, {"seeds": 3, "minutes": 40})
+    assert more.has("A", 0)
+    assert more.settings["seeds"] == 2
+    with pytest.raises(ValueError, match="other settings"):
+        Results(tmp_path, {"seeds": 2, "minutes": 41})
+
+
+def test_sizes_that_are_asked_for_twice_are_made_once(splits: Splits, tmp_path: Path) -> None:
+    only = {"contenders": ["SOM, cosine"], "seeds": 1, "epochs": 1, "progress": False, "tell": lambda _: None}
+    clustering(splits, tmp_path, sides=(2, 2), **only)
+    (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert row["size"] == "2x2"
+
+
+def test_images_without_a_label_are_no_class_of_the_purity() -> None:
+    labels = torch.tensor([0, 0, -1, -1, -1])
+    images = torch.zeros(5, 1, 2, 2)
+    splits = Splits(Dataset("d", images, labels, ("a",)), Dataset("d", images, labels, ("a",)))
+    bmu = torch.zeros(5, dtype=torch.int64)
+    assert module._scores(bmu, bmu, splits, (1, 2))["purity"] == 1.0
+    unknown = Splits(Dataset("d", images, torch.full_like(labels, -1)), splits.test)
+    assert module._scores(bmu, bmu, unknown, (1, 2))["purity"] is None  # NaN is no JSON

@@ -133,6 +133,10 @@ def test_a_preset_is_where_settings_begin(
         (["reproduce", "clustering", "--budget", "nan"], "budget must be above 0"),
         (["reproduce", "clustering", "--data", "digits"], "test half"),
         (["reproduce", "classification", "--data", "DATA", "--images", "41", "--out", "here"], "40 of the training half"),
+        (["reproduce", "clustering", "--data", "DATA", "--images", "9", "20"], "images must be one number for clustering"),
+        (["train", "--preset", "medmnist"], "https://medmnist.com"),
+        (["train", "--data", ""], "dataset must be one of"),
+        (["train", "--model", "vit-som", "--decoder-depth", "0", "--data", "DATA"], "decoder_depth must be at least 1"),
         (["reproduce", "clustering", "--data", "DATA", "--only", "GPT"], r"contenders must be of"),
     ],
 )
@@ -154,3 +158,43 @@ def test_pictures_that_do_not_fit_are_named(halves: Path, capsys: pytest.Capture
     np.savez(halves.parent / "large.npz", images=np.zeros((2, 8, 8)))
     assert cli.main(["evaluate", str(run), "--data", str(halves.parent / "large.npz")]) == 2
     assert "data must have images of shape (1, 4, 6)" in capsys.readouterr().err
+
+
+def test_a_comparison_is_of_one_process(
+    halves: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["reproduce", "clustering", "--data", str(halves)]) == 2
+    assert "reproduce must run in one process, got 2: start it without torchrun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{"])
+def test_metrics_without_a_config_name_no_data(halves: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    run = trained(halves)
+    (run / "metrics.json").write_text(content)
+    assert cli.main(["evaluate", str(run)]) == 2
+    assert "data must be given" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(run), "--data", str(halves)]) == 0
+    assert cli.main(["evaluate", str(run), "--data", ""]) == 2
+
+
+def test_a_run_of_a_vit_is_resumed_as_it_is(halves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(halves, "--task", "classify", "--model", "vit")
+    table = capsys.readouterr().out
+    assert f"{'':<20}{'ViT':>9}" in table
+    assert "ViT-SOM" not in table
+    assert cli.main(["train", "--resume", "--task", "classify", "--out", str(run)]) == 0
+
+
+def test_a_command_that_is_stopped_says_what_it_can(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitsom_fast.commands.evaluate.load_model", stopped)
+    assert cli.main(["evaluate", "run"]) == 130
+    assert capsys.readouterr().err == "vitsom-fast: stopped\n"
+    monkeypatch.setattr("vitsom_fast.commands.reproduce.load_splits", stopped)
+    assert cli.main(["reproduce", "clustering"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err

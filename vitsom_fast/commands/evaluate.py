@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,11 @@ def run(folder: Path, data: str | None = None) -> int:
     """
     model = load_model(folder)
     config: dict[str, Any] = {}
-    if (folder / METRICS).is_file():
-        config = json.loads((folder / METRICS).read_text())["config"]
+    with suppress(OSError, ValueError, TypeError, KeyError):  # one of another kind names no data
+        config = dict(json.loads((folder / METRICS).read_text())["config"])
     if data is None and "dataset" not in config:
         raise ValueError(f"data must be given: {str(folder)!r} has no {METRICS} that names its own")
-    splits = load_splits(data or config["dataset"], config.get("image_size", 0))
+    splits = load_splits(config["dataset"] if data is None else data, config.get("image_size", 0))
     found = {half: _metrics(model, part) for half, part in splits._asdict().items() if part is not None}
     say(json.dumps(found, indent=2))
     return 0
@@ -69,5 +70,7 @@ def _by_the_classes_of(model: MapModel | ViTClassifier, dataset: Dataset) -> Dat
     if dataset.labels is None or not model.classes or dataset.classes == model.classes:
         return dataset
     number = {name: index for index, name in enumerate(model.classes)}
-    numbers = torch.tensor([*(number.get(name, -1) for name in dataset.classes), -1])  # the last is that of -1
+    numbers = torch.tensor(
+        [*(number.get(name, -1) for name in dataset.classes), -1], dtype=torch.int64, device="cpu"
+    )  # the last is that of -1
     return replace(dataset, labels=numbers[dataset.labels], classes=model.classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,10 @@ def run(
             raise ValueError(f"{name} must be above 0, got {number}")
     if epochs < 0 or threads < 0:
         raise ValueError(f"epochs and threads must be at least 0, got {epochs} and {threads}")
+    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise ValueError(f"reproduce must run in one process, got {processes}: start it without torchrun")
+    if task == "clustering" and images and len(images) > 1:
+        raise ValueError(f"images must be one number for clustering, got {images}")
     usable_device(device)
     splits = load_splits(data, image_size)
     if validation:
@@ -78,7 +83,7 @@ def run(
     try:
         if task == "clustering":
             if images:
-                splits = splits._replace(train=splits.train.part(torch.arange(min(images[0], len(splits.train)))))
+                splits = splits._replace(train=splits.train.part(torch.arange(min(images[0], len(splits.train)), device="cpu")))
             text = clustering(splits, folder, sides=sides, contenders=only, **shared)
         else:
             chosen = images or [count for count in (1000, 5000, 20000) if count <= len(splits.train)] or [len(splits.train)]

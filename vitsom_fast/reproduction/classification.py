@@ -60,19 +60,20 @@ def classification(
         raise ValueError(f"data must have labels and a test half, got {splits.train.name!r}")
     if max(images) > len(splits.train) or min(images) < 1:
         raise ValueError(f"images must be from 1 to the {len(splits.train)} of the training half, got {list(images)}")
+    images = list(dict.fromkeys(images))
     settings = {
         "task": "classification",
         "data": splits.train.fingerprint(),
-        "images": list(images),
+        "images": images,
         "minutes": None if epochs else minutes,
         "epochs": epochs,
         "seeds": seeds,
     }
     results = Results(folder, settings)
-    seconds = 60 * minutes * _FOR_TRAINING / len(CLASSIFICATION) / len(images) / seeds
+    seconds = 60 * minutes * _FOR_TRAINING / len(CLASSIFICATION) / len(images) / results.settings["seeds"]
     for seed in range(seeds):
         for count in images:
-            part = splits.train.part(torch.arange(count))
+            part = splits.train.part(torch.arange(count, device="cpu"))
             configs = {each.name: replace(each.config, seed=seed, device=device) for each in CLASSIFICATION}
             names = [f"{name}, {count} images" for name in configs]
             if all(results.has(name, seed) for name in names):

@@ -14,6 +14,7 @@ from torch import Tensor
 from vitsom_fast import metrics
 from vitsom_fast.data import Dataset, Splits
 from vitsom_fast.data.dataset import as_floats
+from vitsom_fast.data.labels import NO_LABEL
 from vitsom_fast.functional import find_bmu
 from vitsom_fast.grid import Grid
 from vitsom_fast.loss import FusedSOMLoss
@@ -80,12 +81,13 @@ def clustering(
     if unknown := set(contenders) - set(everyone):
         raise ValueError(f"contenders must be of {everyone}, got {sorted(unknown)}")
     chosen = [name for name in everyone if not contenders or name in contenders]
+    sides = list(dict.fromkeys(sides))
     results = Results(
         folder,
         {
             "task": "clustering",
             "data": splits.train.fingerprint(),
-            "sides": list(sides),
+            "sides": sides,
             "minutes": None if epochs else minutes,
             "epochs": epochs,
             "seeds": seeds,
@@ -100,7 +102,7 @@ def clustering(
                 results.add([_plain(name, splits, grid, seed) for grid in grids])
         for each in CLUSTERING:
             if each.name in chosen and not results.has(each.name, seed):
-                seconds = 60 * minutes * _FOR_TRAINING * each.share / shares / seeds
+                seconds = 60 * minutes * _FOR_TRAINING * each.share / shares / results.settings["seeds"]
                 tell(f"{each.name}, seed {seed}" + ("" if epochs else f", {seconds:.0f} s"))
                 results.add(list(_trained(each, splits, test, grids, seed, seconds, epochs, device, progress)))
     text = table(results.rows, COLUMNS, published.CLUSTERING, "purity", _notes(epochs, minutes))
@@ -172,8 +174,10 @@ def _rows(
 def _scores(bmu: Tensor, held: Tensor, splits: Splits, grid: tuple[int, int]) -> dict[str, float | None]:
     assert splits.train.labels is not None
     assert splits.test is not None
-    classes = class_of_units(bmu, splits.train.labels, grid[0] * grid[1])
-    return {"purity": metrics.purity(bmu, splits.train.labels), **(held_out(classes, held, splits.test.labels) or {})}
+    labels = splits.train.labels
+    classes, known = class_of_units(bmu, labels, grid[0] * grid[1]), labels != NO_LABEL
+    purity = metrics.purity(bmu[known], labels[known]) if known.any() else None
+    return {"purity": purity, **(held_out(classes, held, splits.test.labels) or {})}
 
 
 def _row(

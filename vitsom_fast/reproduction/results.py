@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vitsom_fast.atomic import write_atomically
+from vitsom_fast.messages import one_line
 from vitsom_fast.reproduction.published import Published
 
 _FILE, _TABLE = "results.json", "table.md"
@@ -17,20 +18,23 @@ _FILE, _TABLE = "results.json", "table.md"
 
 class Results:
     """The rows in a folder; each is of a model, a size (of the map, or of the training half) and a seed, made under
-    ``settings``.
+    ``settings``, of which "seeds" may be others when it goes on.
+
+    Attributes:
+        settings: those that the folder was begun with: a seed that is added has the time that each had then.
 
     Raises:
-        ValueError: the folder holds rows of other settings.
+        ValueError: the folder holds rows of other settings, or a file that cannot be read; the message names it.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder, self.settings = folder, json.loads(json.dumps(settings))
         self.rows: list[dict[str, Any]] = []
         if (folder / _FILE).exists():
-            kept = json.loads((folder / _FILE).read_text())
-            if kept["settings"] != self.settings:
+            kept, self.rows = _read(folder / _FILE)
+            if {**kept, "seeds": 0} != {**self.settings, "seeds": 0}:
                 raise ValueError(f"out {str(folder)!r} holds results of other settings: take another folder")
-            self.rows = kept["rows"]
+            self.settings |= kept
 
     def has(self, model: str, seed: int) -> bool:
         """Whether the rows of a model and a seed are there."""
@@ -48,6 +52,18 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / _TABLE, text.encode())
         return self.folder / _TABLE
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The settings and the rows in a file."""
+    try:
+        kept = json.loads(path.read_text())
+        settings, rows = kept["settings"], kept["rows"]
+        if not (settings.keys() and all({"model", "size", "seed"} <= row.keys() for row in rows)):
+            raise ValueError("it must hold settings, and rows with a model, a size and a seed each")
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
+        raise ValueError(f"results {str(path)!r} cannot be read ({one_line(error)}): take another folder") from error
+    return settings, rows
 
 
 def table(

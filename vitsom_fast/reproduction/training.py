@@ -31,7 +31,7 @@ class Trained(NamedTuple):
 
 def epochs_within(config: TrainConfig, dataset: Dataset, grids: Sequence[tuple[int, int]], seconds: float) -> int:
     """How many epochs fit into a time here, by that of a few steps; 1 at least, and no more than the config has."""
-    few = dataset.part(torch.arange(min(len(dataset), _TIMED_STEPS * config.batch_size)))
+    few = dataset.part(torch.arange(min(len(dataset), _TIMED_STEPS * config.batch_size), device="cpu"))
     with torch.random.fork_rng(devices=[]):
         model, optimizer, config = _prepared(replace(config, epochs=2), few, grids)
         there = few.to(torch.device(config.device))
