@@ -118,7 +118,7 @@ class TrainConfig:
     squared_error: bool = _setting(False, "count pixels by the square of their error")
     label_smoothing: float = _setting(0.0, "of the cross entropy")
     augmentation: str = _setting("none", "of training images: 'none', or 'classification' as published")
-    consistency: float = _setting(0.0, "weight of the InfoNCE between two affine views of each image")
+    consistency: float = _setting(0.0, "weight of the InfoNCE between two affine views of each image; in one process")
     prototypes: str = _setting("gradient", "how they learn: 'gradient' (the paper), or 'ema', a batch SOM of moving averages")
     prototype_schedule: str = _setting("constant", "their rate: 'constant' until the last tenth, or 'cosine' as the ViT's")
     refit: int = _setting(0, "epochs of a batch SOM on the final latents, in place of the trained prototypes; 0: none")
