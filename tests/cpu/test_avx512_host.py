@@ -35,7 +35,7 @@ TESTED = {
     "avx512bf16": (
         *("contract/test_primitives.py", "ops/test_adversarial.py"),
         "ops/test_fuzz.py::test_contract_of_cpu[avx512bf16]",
-        "cpu/test_pairs.py",
+        "cpu/test_cpu_pairs.py",
     ),
 }
 

@@ -49,6 +49,7 @@ def build(flags: list[str]) -> Path:
         "pairs/pair_losses",
         "pairs/pair_gradients",
         "pairs/search_manhattan",
+        "search/lift",
     ]
     portable = ["module/dispatch", "module/supported", "runtime/allocation", "search/search", "step/step"]
     own = {name: [*KERNELS, "-DVITSOM_ISA=baseline"] for name in of_baseline}

@@ -16,7 +16,7 @@ import torch
 from soak.kill_and_resume import kill_and_resume
 from tiny_run import lasting, small_pictures, tiny_config
 
-from vitsom_fast import cli
+from vitsom_fast import atomic, cli
 from vitsom_fast.training import Dataset, files, fit
 from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.config import TrainConfig
@@ -74,7 +74,7 @@ def test_a_crash_at_any_stage_of_a_write_loses_nothing(
     folder = tmp_path / "crashed"
     with monkeypatch.context() as patch:
         if stage == "write":
-            patch.setattr(files, "open", _open_that_tears(call), raising=False)
+            patch.setattr(atomic, "open", _open_that_tears(call), raising=False)
         elif stage == "fsync":
             patch.setattr(os, "fsync", crash_after(2 * call, os.fsync))  # a file and its folder each time
         else:
@@ -92,7 +92,7 @@ def test_a_crash_at_any_stage_of_a_write_loses_nothing(
 
 
 def _open_that_tears(call: int) -> Callable[..., Any]:
-    """open() for ``files``: of the file of that number only half is written, then comes the crash."""
+    """open() for ``atomic``: of the file of that number only half is written, then comes the crash."""
     count = iter(range(10**6))
 
     def tearing_open(path: Path, mode: str) -> Any:
