@@ -16,24 +16,17 @@ CONTRACT = Path(__file__).parent
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("name", "cases"), [("cpu", 3), ("torch", 1)])  # "torch" has a forward pass of its own, and no more
-def test_contract(name: str, cases: int) -> None:
+EVERYTHING = ("",)
+# "torch" has a forward pass of its own, and no more.
+PASSES = ("test_sizes.py", "test_gradients.py")
+
+
+@pytest.mark.parametrize(("name", "files"), [("cpu", EVERYTHING), ("torch", PASSES)], ids=["cpu", "torch"])
+def test_contract(name: str, files: tuple[str, ...]) -> None:
     """The primitives of the GPU backends that are not their search are those of "torch"."""
     skip_unless_supported(name, torch.float32)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        name,
-        "--composed",
-        f"--cases={cases}",
-    ]
-    here = [f"--ignore={CONTRACT / 'test_composed.py'}", str(CONTRACT)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", name, "--composed", "--cases=2"]
+    here = [f"--ignore={CONTRACT / 'test_composed.py'}", *(str(CONTRACT / file) for file in files)]
     environment = {**os.environ, "MALLOC_PERTURB_": "1"}
     done = subprocess.run([*command, *here], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]

@@ -66,7 +66,7 @@ def run_tests(module: Path, instruction_set: str) -> subprocess.CompletedProcess
         "cpu or pruning or exactness or pairs",
         "-m",
         "not slow",
-        "--cases=3",
+        "--cases=2",
     ]
     command += [f"--deselect=tests/{name}" for name in TOO_LARGE[instruction_set]]
     command += [str(TESTS / name) for name in TESTED[instruction_set]]

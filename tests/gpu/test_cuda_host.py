@@ -52,7 +52,7 @@ def run_with(module: Path, *command: str, **environment: str) -> subprocess.Comp
 
 def command_of_the_tests(*options: str) -> list[str]:
     files = [str(TESTS / name) for name in ("contract", "ops/test_neighborhoods.py", "ops/test_ops.py::test_opcheck")]
-    return ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cuda", "-m", "not slow", "--cases=3", *options, *files]
+    return ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cuda", "-m", "not slow", "--cases=2", *options, *files]
 
 
 def test_contract() -> None:
