@@ -4,17 +4,14 @@ edges: rows that are the same, data far from the origin, numbers that are none."
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 import torch
 from helpers import BACKENDS, is_emulated, relative_error, run, search, skip_unless_supported
 from soak import distances
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.checkpoint import checkpoint
 
-from vitsom_fast import FusedSOMLoss, Grid, batch_update, find_bmu, long_axis_pairs, neighborhoods, reference, som_loss
+from vitsom_fast import FusedSOMLoss, Grid, batch_update, find_bmu, reference, som_loss
 from vitsom_fast.backends import cpu
 from vitsom_fast.functional import DISTANCES, REDUCTIONS
 from vitsom_fast.neighborhoods import NEIGHBORHOODS
@@ -207,33 +204,6 @@ def test_no_gradient_where_there_is_no_distance(distance: str) -> None:
 
 
 @pytest.mark.parametrize("distance", OTHERS)
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_rows_that_are_not_finite(backend: str, distance: str, bad: float) -> None:
-    z, prototypes = torch.randn(5, 4), torch.randn(6, 4)
-    z[3, 1] = bad
-    bmu, nearest = search(backend, z, prototypes, distance=distance)
-    assert nearest.isnan().tolist() == [False, False, False, True, False]
-    assert 0 <= bmu[3] < 6
-    assert run(backend, z, prototypes, Grid(2, 3), 1.0, distance=distance).loss.isnan()
-    z[3], prototypes[2] = 0.0, bad
-    bmu, nearest = search(backend, z, prototypes, distance=distance)
-    assert nearest.isfinite().all()
-    assert (bmu != 2).all()
-    assert run(backend, z, prototypes, Grid(2, 3), 1.0, distance=distance).loss.isnan()
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e15, 1e30])
-@pytest.mark.parametrize("distance", OTHERS)
-def test_search_whatever_the_unit(backend: str, distance: str, scale: float) -> None:
-    z, prototypes = torch.randn(20, 5), torch.randn(33, 5)
-    bmu, nearest = search(backend, z * scale, prototypes * scale, distance=distance)
-    true = reference.distances((z * scale).double(), (prototypes * scale).double(), distance).min(dim=1)
-    assert torch.equal(bmu, true.indices)
-    if 1e-30 < scale < 1e15:  # squares of others are no fp32 numbers
-        assert torch.allclose(nearest.double(), true.values, rtol=1e-6)
-
-
-@pytest.mark.parametrize("distance", OTHERS)
 def test_an_empty_batch(backend: str, distance: str) -> None:
     result = run(backend, torch.empty(0, 4), torch.randn(6, 4), Grid(2, 3), 1.0, distance=distance)
     assert result.loss == 0
@@ -326,219 +296,11 @@ def test_an_empty_batch_pulls_nowhere(distance: str, reduction: str) -> None:
     assert torch.equal(grad, torch.zeros(6, 3))
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("distance", DISTANCES)
-def test_autocast_around_the_backward_pass(backend: str, distance: str, weighted: bool) -> None:
-    if is_emulated(backend):
-        pytest.skip("in PyTorch operations: as torch")
-    device = BACKENDS[backend]
-    grid, z, prototypes = Grid(4, 5), torch.randn(40, 16, device=device), torch.randn(20, 16, device=device)
-    weight = torch.rand(40, device=device) if weighted else None
-    results = []
-    for enabled in (False, True):
-        inputs = [x.clone().requires_grad_() for x in (z, prototypes)]
-        with torch.autocast(device, torch.bfloat16, enabled=enabled):
-            loss, _ = som_loss(*inputs, grid, 1.0, distance=distance, sample_weight=weight, backend=backend)
-            loss.backward()
-        results.append((loss.detach(), *(x.grad for x in inputs)))
-    for one, other in zip(*results, strict=True):
-        assert relative_error(one, other) <= 1e-6
-
-
-@pytest.mark.parametrize("distance", DISTANCES)
-def test_one_unit_that_is_finite_is_the_nearest(backend: str, distance: str) -> None:
-    if backend not in ("cpu", "torch"):
-        pytest.skip("whether a NaN wins is open")
-    z, prototypes = torch.tensor([[1.0, 0.5]]), torch.tensor([[torch.nan, 0.0], [1.0, 0.0]])
-    bmu, nearest = search(backend, z, prototypes, distance=distance, k=2)
-    assert bmu[0, 0] == 1
-    assert nearest[0, 0].isfinite()
-    assert nearest[0, 1].isnan()
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("distance", DISTANCES)
-def test_the_default_dtype_is_no_matter(backend: str, distance: str, dtype: torch.dtype) -> None:
-    if is_emulated(backend):
-        pytest.skip("in PyTorch operations: as torch")
-    z, prototypes = torch.randn(20, 5), torch.randn(30, 5)
-    expected = run(backend, z, prototypes, Grid(5, 6), 1.0, distance=distance)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        found = run(backend, z, prototypes, Grid(5, 6), 1.0, distance=distance)
-        two, _ = search(backend, z, prototypes, distance=distance, k=2)
-    finally:
-        torch.set_default_dtype(before)
-    assert torch.equal(two, search(backend, z, prototypes, distance=distance, k=2)[0])
-    for one, other in zip(found, expected, strict=True):
-        assert torch.equal(one, other)
-
-
 @pytest.mark.parametrize("distance", ["sqeuclidean", "euclidean"])
 def test_subnormal_rows(distance: str) -> None:
     z, prototypes = torch.randn(50, 3) * 1e-40, torch.randn(20, 3) * 1e-40
     bmu, _ = search("cpu" if cpu.unavailable() is None else "torch", z, prototypes, distance=distance)
     assert _regret(z, prototypes, bmu, "euclidean") <= 1e-12
-
-
-@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
-@pytest.mark.parametrize("distance", DISTANCES)
-def test_an_axis_too_long_for_its_matrix(monkeypatch: pytest.MonkeyPatch, distance: str, neighborhood: str) -> None:
-    """The formulas for a few samples at a time, and the same once more where the losses are differentiated."""
-    monkeypatch.setattr(neighborhoods, "LONGEST_AXIS", 8)
-    monkeypatch.setattr(long_axis_pairs, "_PAIRS", 40)
-    grid = Grid(1, 13, periodic=neighborhood == "bubble")
-    z, prototypes = torch.randn(9, 5, requires_grad=True), torch.randn(13, 5, requires_grad=True)
-    weight = torch.rand(9)
-    for reduction, sample_weight in (("none", None), ("mean", weight), ("batchmean", None)):
-        how: dict[str, Any] = {"reduction": reduction, "sample_weight": sample_weight, "distance": distance}
-        results = []
-        for loss, dtype in ((som_loss, torch.float32), (reference.som_loss, torch.float64)):
-            inputs = [x.detach().to(dtype).requires_grad_() for x in (z, prototypes)]
-            value, bmu = loss(*inputs, grid, 1.7, neighborhood=neighborhood, **how)
-            results.append((value, bmu, *torch.autograd.grad(value.sum(), inputs)))
-        assert torch.equal(results[0][1], results[1][1])
-        for place in (0, 2, 3):
-            assert relative_error(results[0][place].detach(), results[1][place].detach()) < 1e-5
-
-
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_weights_of_pairs(grid: Grid) -> None:
-    for neighborhood in NEIGHBORHOODS if grid.topology == "rectangular" else NEIGHBORHOODS[:-1]:
-        every = torch.arange(grid.num_prototypes)
-        weights = long_axis_pairs.PairWeights(grid, 1.3, neighborhood, torch.empty(0, dtype=torch.float64)).of(every)
-        expected = reference.neighborhood_weights(every, grid, 1.3, torch.float64, neighborhood)
-        assert torch.allclose(weights, expected, rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_what_is_not_finite_on_a_long_axis(monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
-    monkeypatch.setattr(neighborhoods, "LONGEST_AXIS", 8)
-    for distance in DISTANCES:
-        z, prototypes = torch.randn(5, 3), torch.randn(13, 3)
-        z[2, 1] = bad
-        losses, _ = som_loss(z, prototypes, Grid(1, 13), 0.1, distance=distance, reduction="none")
-        assert losses.isnan().tolist() == [False, False, True, False, False]
-        z[2], prototypes[4, 0] = 0.0, bad
-        assert som_loss(z, prototypes, Grid(1, 13), 0.1, distance=distance, reduction="none")[0].isnan().all()
-        assert som_loss(z[:0], prototypes, Grid(1, 13), 0.1, distance=distance, reduction="batchmean")[0] == 0
-
-
-@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
-def test_a_batch_update_on_a_long_axis(monkeypatch: pytest.MonkeyPatch, neighborhood: str) -> None:
-    grid, z, prototypes = Grid(13, 2), torch.randn(30, 5) + 3, torch.randn(26, 5) + 3
-    expected, bmu = batch_update(z, prototypes, grid, 1.7, neighborhood=neighborhood, distance="sqeuclidean")
-    monkeypatch.setattr(neighborhoods, "LONGEST_AXIS", 8)
-    monkeypatch.setattr(long_axis_pairs, "_PAIRS", 60)
-    updated, same = batch_update(z, prototypes, grid, 1.7, neighborhood=neighborhood, distance="sqeuclidean")
-    assert torch.equal(same, bmu)
-    reached = (reference.neighborhood_weights(bmu, grid, 1.7, torch.float64, neighborhood).sum(dim=0) > 1e-3)[:, None]
-    assert torch.allclose(updated.where(reached, 0), expected.where(reached, 0), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("distance", DISTANCES)
-def test_a_loss_that_is_computed_once_more(backend: str, distance: str) -> None:
-    """By activation checkpointing, which unpacks what was saved no more than once."""
-    device = BACKENDS[backend]
-    grid, z, prototypes = Grid(2, 3), torch.randn(5, 4, device=device, requires_grad=True), torch.randn(6, 4, device=device)
-
-    def loss(x: Tensor) -> Tensor:
-        return som_loss(x, prototypes, grid, 1.0, distance=distance, backend=backend)[0]
-
-    (expected,) = torch.autograd.grad(loss(z), z)
-    (actual,) = torch.autograd.grad(checkpoint(loss, z, use_reentrant=False), z)
-    assert torch.equal(actual, expected)
-
-
-@pytest.mark.parametrize("distance", DISTANCES)
-def test_many_gradients_at_once_and_tensors_without_numbers(distance: str) -> None:
-    grid, z, prototypes = Grid(2, 3), torch.randn(5, 4), torch.randn(6, 4)
-
-    def losses(x: Tensor) -> Tensor:
-        return som_loss(x, prototypes, grid, 1.0, distance=distance, reduction="none")[0]
-
-    one_by_one, at_once = (torch.autograd.functional.jacobian(losses, z, vectorize=vectorize) for vectorize in (False, True))
-    assert torch.allclose(one_by_one, at_once, atol=1e-6)
-    with FakeTensorMode():
-        fake = torch.randn(5, 4, requires_grad=True)
-        loss, bmu = som_loss(fake, torch.randn(6, 4), grid, 1.0, distance=distance)
-        assert torch.autograd.grad(loss, fake)[0].shape == (5, 4)
-        assert bmu.shape == (5,)
-
-
-@pytest.mark.parametrize("apart", [0.0, 1e4])
-def test_squared_losses_of_a_map_that_fits_its_data(apart: float) -> None:
-    """By torch.func, where nobody looks whether fp32 is enough; and where samples count that are nearest to their units."""
-    grid, clusters = Grid(8, 8), torch.randn(4, 16) * apart
-    prototypes = torch.randn(64, 16) + clusters[torch.arange(64) // 16]
-    z = prototypes[torch.randint(64, (64,))] + torch.randn(64, 16)
-    z[3] = prototypes[5] + 1e-3 * torch.randn(16)
-    weight = torch.zeros(64)
-    weight[3] = 1.0
-
-    def loss(z: Tensor, prototypes: Tensor) -> Tensor:
-        return som_loss(z, prototypes, grid, 0.2, distance="sqeuclidean", reduction="sum", sample_weight=weight.to(z.dtype))[0]
-
-    inputs = z, prototypes
-    wide = [x.double().requires_grad_() for x in inputs]
-    expected = torch.autograd.grad(
-        reference.som_loss(*wide, grid, 0.2, "sum", "gaussian", "sqeuclidean", weight.double())[0], wide
-    )
-    narrow = [x.clone().requires_grad_() for x in inputs]
-    eager = torch.autograd.grad(loss(*narrow), narrow)
-    transformed = torch.func.grad(loss, argnums=(0, 1))(*inputs)
-    for grads in (eager, transformed):
-        for actual, true in zip(grads, expected, strict=True):
-            assert relative_error(actual, true) < 1e-5
-
-
-def test_the_second_unit_of_rows_far_longer_than_all_units() -> None:
-    z, prototypes = torch.randn(4, 3) * 1e10, torch.randn(6, 3) * 2.0**-100
-    for distance in ("sqeuclidean", "euclidean"):
-        units, nearest = find_bmu(z, prototypes, distance=distance, k=2)
-        assert nearest.isfinite().all()
-        assert (units[:, 0] != units[:, 1]).all()
-    z, prototypes = torch.randn(5, 8).sign() * 3e38, torch.randn(12, 8) * 1e35
-    units, _ = find_bmu(z, prototypes, distance="manhattan", k=2)
-    true = (z.double()[:, None] - prototypes.double()).abs().sum(dim=2).topk(2, largest=False).indices
-    assert torch.equal(units, true)
-
-
-@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
-def test_a_temperature_on_a_long_axis(monkeypatch: pytest.MonkeyPatch, neighborhood: str) -> None:
-    """No gradient runs through it, and one that is not positive gives NaN."""
-    monkeypatch.setattr(neighborhoods, "LONGEST_AXIS", 8)
-    z, prototypes = torch.randn(5, 3, requires_grad=True), torch.randn(13, 3)
-    temperature = torch.tensor(2.0, requires_grad=True)
-    how: dict[str, Any] = {"distance": "sqeuclidean", "neighborhood": neighborhood}
-    som_loss(z, prototypes, Grid(1, 13), temperature, **how)[0].backward()
-    assert temperature.grad is None
-    for bad in (0.0, -1.0):
-        assert som_loss(z, prototypes, Grid(1, 13), torch.tensor(bad), **how)[0].isnan()
-
-
-def test_a_chain_of_twenty_thousand_units() -> None:
-    """Whose matrix would have 400 million numbers."""
-    grid, z, prototypes = Grid(20000, 1), torch.randn(3, 2, requires_grad=True), torch.randn(20000, 2)
-    loss, bmu = som_loss(z, prototypes, grid, 2.0, distance="sqeuclidean", neighborhood="bubble", reduction="sum")
-    near = prototypes[(bmu[:, None] + torch.arange(-2, 3)).clamp(0, 19999)]  # [3, 5, D]
-    assert loss.item() == pytest.approx((z[:, None] - near).square().sum().item(), rel=1e-5)
-    assert relative_error(torch.autograd.grad(loss, z)[0], 2 * (z[:, None] - near).sum(dim=1).detach()) < 1e-5
-    updated, _ = batch_update(z.detach()[:1], prototypes, grid, 2.0, distance="sqeuclidean", neighborhood="bubble")
-    assert torch.allclose(updated[bmu[0]], z[0].detach())
-
-
-def test_what_is_no_weight_is_refused() -> None:
-    z, prototypes, grid = torch.randn(5, 4), torch.randn(6, 4), Grid(2, 3)
-    for weight in ([1.0] * 5, torch.ones(5, dtype=torch.int64)):
-        with pytest.raises(TypeError, match=r"sample_weight must be a floating torch\.Tensor"):
-            som_loss(z, prototypes, grid, 1.0, sample_weight=weight)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"sample_weight must have shape \(5,\).*got \(4,\)"):
-        som_loss(z, prototypes, grid, 1.0, sample_weight=torch.ones(4))
-    for k, error in ((0, ValueError), (3, ValueError), (True, TypeError), (2.0, TypeError)):
-        with pytest.raises(error, match="k must be"):
-            find_bmu(z, prototypes, k=k)
 
 
 @pytest.mark.parametrize("distance", OTHERS)
@@ -575,22 +337,3 @@ def test_a_module_fits_its_data(distance: str) -> None:
     bmu, _ = module.find_bmu(z)
     separated = all(len(bmu[start::3].unique()) == 1 for start in range(3)) and len(bmu.unique()) == 3
     assert separated == (distance != "cosine")
-
-
-@pytest.mark.parametrize("distance", DISTANCES)
-def test_a_compiled_loss_is_the_same(distance: str) -> None:
-    grid, z, prototypes = Grid(3, 4), torch.randn(7, 5), torch.randn(12, 5)
-    device = BACKENDS["torch"]
-    weight = torch.rand(7)
-
-    def step(z: Tensor, prototypes: Tensor) -> Tensor:
-        return som_loss(z, prototypes, grid, 1.0, distance=distance, sample_weight=weight, backend="torch")[0]
-
-    torch._dynamo.reset()
-    results = []
-    for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
-        inputs = [x.to(device).requires_grad_() for x in (z.clone(), prototypes.clone())]
-        loss = function(*inputs)
-        results.append((loss.detach(), *torch.autograd.grad(loss, inputs)))
-    for one, other in zip(*results, strict=True):
-        assert relative_error(one, other) <= 1e-6
