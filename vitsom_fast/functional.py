@@ -82,7 +82,7 @@ def som_loss(
         with torch.autocast(z.device.type, enabled=False):
             how = reduction, neighborhood, distance, sample_weight
             return reference.som_loss(z.to(dtype), prototypes.to(dtype), grid, temperature, *how)
-    is_too_long = long_axis_pairs.serves(grid)
+    is_too_long = not neighborhoods.has_factors(grid)
     if distance != "cosine" or reduction == "none" or sample_weight is not None or (is_too_long and neighborhood != "gaussian"):
         bmu, _ = ops.find_bmu(z.detach(), prototypes.detach(), backend, grid.rows, grid.cols, distance)
         with torch.autocast(z.device.type, enabled=False):

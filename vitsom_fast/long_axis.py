@@ -22,7 +22,7 @@ from vitsom_fast.backends.products import product
 from vitsom_fast.backends.spec import accumulation_dtype, reduction_scale
 from vitsom_fast.backends.unit_rows import centre_of, through_unit_rows, unit_rows, widest
 from vitsom_fast.grid import Grid
-from vitsom_fast.neighborhoods import LONGEST_AXIS
+from vitsom_fast.neighborhoods import has_factors
 from vitsom_fast.neighborhoods.gaussian import gaussian_weights
 
 # Below this the matrices of the axes cost next to nothing.
@@ -36,10 +36,9 @@ def serves(grid: Grid, batch: int) -> bool:
     """Whether this takes less time and memory than the matrices of the axes, of a chain of 1024 units and 128 latents 2.5 times
     less time; or whether those would be larger than any memory. A compiler is left to the matrices: it has no use for sizes
     that depend on the data."""
-    longest = max(grid.rows, grid.cols)
-    if longest <= _SHORT or torch.compiler.is_compiling():
+    if max(grid.rows, grid.cols) <= _SHORT or torch.compiler.is_compiling():
         return False
-    return longest > LONGEST_AXIS or grid.rows**2 + grid.cols**2 > 2 * batch * grid.num_prototypes
+    return not has_factors(grid) or grid.rows**2 + grid.cols**2 > 2 * batch * grid.num_prototypes
 
 
 def som_loss(

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 _PAIRS = 1 << 20
 
 
-def serves(grid: Grid) -> bool:
-    """Whether an axis of this grid is longer than any that factors are made of."""
-    return max(grid.rows, grid.cols) > neighborhoods.LONGEST_AXIS
-
-
 def sample_losses(
     bmu: Tensor, z: Tensor, prototypes: Tensor, grid: Grid, temperature: float | Tensor, distance: str, neighborhood: str
 ) -> Tensor:
@@ -57,7 +52,7 @@ def pulling(
 ) -> Callable[[Tensor], Tensor]:
     """What applies ``G'`` to K rows of the device and dtype of ``like``: a backend's smoothing, or on a long axis the weights
     of those units that have anything to spread."""
-    if not serves(grid):
+    if neighborhoods.has_factors(grid):
         factors = neighborhoods.neighborhood(
             grid, temperature, neighborhood, device=like.device, dtype=like.dtype, relative=True
         )

@@ -69,7 +69,7 @@ def neighborhood(
     check(grid, kind)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating torch.dtype, got {dtype!r}")
-    if kind != "gaussian" and max(grid.rows, grid.cols) > LONGEST_AXIS:
+    if kind != "gaussian" and not has_factors(grid):
         raise ValueError(
             f"neighborhood {kind!r} has factors on a grid of at most {LONGEST_AXIS} units along an axis, got {grid.rows} x"
             f" {grid.cols}"
@@ -77,6 +77,11 @@ def neighborhood(
     own = _KINDS[kind]
     terms = getattr(own, "relative_terms", own.terms) if relative else own.terms
     return terms(grid, temperature, device=device_of(device), dtype=dtype, weigh=weigh)
+
+
+def has_factors(grid: Grid) -> bool:
+    """Whether no axis of this grid is longer than any that factors are made of."""
+    return max(grid.rows, grid.cols) <= LONGEST_AXIS
 
 
 def check(grid: Grid, kind: str) -> None:

@@ -81,18 +81,19 @@ class _Losses(torch.autograd.Function):
         if torch.is_grad_enabled() or not is_plain(grad):  # someone differentiates the gradient, or takes many at once
             again = partial(_differentiable, bmu, row_factors=row_factors, col_factors=col_factors)
             return *transforms.gradients_again(again, z, prototypes, wanted, grad), *_NOTHING
-        centre, dim = _centre(prototypes), z.shape[1]
-        weight = total_weight(row_factors, col_factors)[bmu]  # [B]
         if ctx.is_fused:
             result, *kept = kept
-            if (grad == grad[0]).all() or not _cancels(result, prototypes, centre, weight):
-                return *ctx.own.squared_gradients(grad, z, prototypes, row_factors, col_factors, bmu, *kept, *wanted), *_NOTHING
             # Gradients of samples near their units are next to nothing beside those of the others, but if only these count.
-            kept = [_smooth(ctx.own, _with_squares(prototypes, centre, widest(z)), row_factors, col_factors)[bmu]]
+            if (grad == grad[0]).all() or not _cancels(result, bmu, prototypes, row_factors, col_factors):
+                return *ctx.own.squared_gradients(grad, z, prototypes, row_factors, col_factors, bmu, *kept, *wanted), *_NOTHING
+            seen = _with_squares(prototypes, _centre(prototypes), widest(z))
+            kept = [_smooth(ctx.own, seen, row_factors, col_factors)[bmu]]
         (at_bmu,) = kept
+        centre, dim = _centre(prototypes), z.shape[1]
         grad_z = grad_prototypes = None
         if wanted[0]:
             grad_z = torch.empty_like(z, memory_format=torch.contiguous_format)
+            weight = total_weight(row_factors, col_factors)[bmu]  # [B]
             for part in pieces(z):
                 x = z[part].to(grad.dtype) - centre
                 grad_z[part] = (x * weight[part, None] - at_bmu[part, :dim]) * (2 * grad[part, None])
@@ -110,9 +111,10 @@ class _Losses(torch.autograd.Function):
         return grad_z, grad_prototypes, *_NOTHING
 
 
-def _cancels(losses: Tensor, prototypes: Tensor, centre: Tensor, weight: Tensor) -> bool:
+def _cancels(losses: Tensor, bmu: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor) -> bool:
     """Whether any of these losses (B,) is so small beside what it is a difference of that a backend may have summed it up
     otherwise: twice as many as ``_CANCELS`` says."""
+    centre, weight = _centre(prototypes), total_weight(row_factors, col_factors)[bmu]  # [D], [B]
     longest = torch.stack([(prototypes[part] - centre).square_().sum(dim=1).amax() for part in pieces(prototypes)]).amax()
     return bool((losses.abs() < 2 * _CANCELS * (weight.abs() + 1) * longest).any())
 
