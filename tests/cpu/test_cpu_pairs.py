@@ -270,6 +270,13 @@ def _python(script: str) -> str:
     return done.stdout
 
 
+def test_no_gradient_may_be_asked_for() -> None:
+    z, prototypes, factors = torch.randn(5, 3), torch.randn(6, 3), neighborhood(Grid(2, 3), 1.0)
+    grad, bmu = torch.ones(5, dtype=torch.float64), torch.zeros(5, dtype=torch.int64)
+    grads = torch.ops.vitsom.pair_gradients(grad, z, prototypes, bmu, *factors, "euclidean", False, False, "cpu")
+    assert [len(x) for x in grads] == [0, 0]
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 def test_a_step_never_holds_one_number_per_pair() -> None:
     """A tensor of all pairs in fp32 is 67 MB."""

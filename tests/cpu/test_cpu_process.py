@@ -105,6 +105,32 @@ def test_memory_does_not_grow_with_the_threads() -> None:
     assert int(python("-c", _PEAK_WITH_THREADS, "64", OMP_WAIT_POLICY="passive")) < 64e6
 
 
+_PEAK_OF_MANY_TERMS = """
+import torch
+from vitsom_fast import Grid
+from vitsom_fast.backends import cpu
+from vitsom_fast.neighborhoods import neighborhood
+
+def status(field):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+
+factors = neighborhood(Grid(512, 512), 16.0, "bubble")
+assert len(factors.rows) > 8
+x = torch.randn(512 * 512, 2)
+cpu.smooth(x[:512], *neighborhood(Grid(1, 512), 2.0))
+before = status("VmRSS")
+cpu.smooth(x, *factors)
+print(status("VmHWM") - before)
+"""
+
+
+@on_linux
+def test_memory_of_many_terms_does_not_outgrow_the_map() -> None:
+    """Which has 2 MB; what is kept of one term for 16 or 32 features at a time is 17 or 34, and packed factors are 23."""
+    assert int(python("-c", _PEAK_OF_MANY_TERMS)) < 110e6
+
+
 _INTERRUPTED = """
 import os, signal, threading
 import torch

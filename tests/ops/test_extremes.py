@@ -195,6 +195,7 @@ def test_loss_of_a_collapsed_map(backend: str, rows: int, cols: int, dim: int, b
         z, prototypes = ((torch.rand(1) * 3).item() * direction.repeat(n, 1) for n in (batch, grid.num_prototypes))
         result = run(backend, z, prototypes, grid, temperature)
         true = truth(z, prototypes, grid, temperature, result.bmu)
+        assert result.loss >= 0 or backend in ("triton", "cuda")  # which are off by as much either way
         assert abs(result.loss.item() - true.loss) <= 1e-5 * true.loss + LOSS_FLOOR * true.weight
         check(result, z, prototypes, grid, temperature, cancels=True)
 

@@ -99,7 +99,15 @@ def attract(
     attraction[-1] = centre + poison  # which every gradient takes a share of
     weight = total_weight(row_factors, col_factors)[bmu]  # [B]
     total = (weight * (1 - along) - row_products(unit, smoothed, bmu)).sum() + poison
-    return total.to(unit.dtype), attraction
+    return _not_below_zero(total, row_factors, col_factors).to(unit.dtype), attraction
+
+
+def _not_below_zero(total: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
+    """0 for what roundings have taken below it, which on a collapsed map they do; weights of both signs may mean it."""
+    if total.device.type == "cpu" and not total < 0:  # elsewhere that would wait for the device
+        return total
+    is_signed = (row_factors.amin() < 0) | (col_factors.amin() < 0)
+    return torch.where(is_signed | ~(total < 0), total, 0.0)
 
 
 def som_backward(
