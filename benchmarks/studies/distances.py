@@ -39,8 +39,8 @@ def medians(runs: dict[str, Callable[[], object]], budget: float) -> dict[str, f
     return {name: statistics.median(seconds) for name, seconds in race(runs, HostClock(), budget).items()}
 
 
-def search(inputs: Inputs, distance: str) -> tuple[Tensor, Tensor]:
-    return find_bmu(inputs.z.detach(), inputs.prototypes.detach(), grid=inputs.grid, distance=distance)
+def search(inputs: Inputs, distance: str, k: int = 1) -> tuple[Tensor, Tensor]:
+    return find_bmu(inputs.z.detach(), inputs.prototypes.detach(), grid=inputs.grid, distance=distance, k=k)
 
 
 def step(inputs: Inputs, distance: str) -> tuple[Tensor, ...]:
@@ -71,6 +71,8 @@ def factorised(workload: Workload, budget: float) -> str:
     for operation in (search, step):
         seconds = medians({name: partial(operation, inputs, name) for name in ("cosine", "sqeuclidean")}, budget)
         cells.append(f"{seconds['sqeuclidean'] / seconds['cosine']:.2f}")
+    seconds = medians({str(k): partial(search, inputs, "cosine", k) for k in (1, 2)}, budget)
+    cells.append(f"{seconds['2'] / seconds['1']:.2f}")
     return f"| {workload.name} | {' | '.join(cells)} |"
 
 
@@ -104,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(peak_beyond_inputs(contender, PAIRS["T = 16"].inputs())[0])
         return 0
     workloads = [TINY] if options.tiny else [WORKLOADS[name] for name in FACTORISED]
-    print("| squared Euclidean / cosine | search | step |\n|---|---|---|")
+    print("| squared Euclidean / cosine | search | step | two units / one, by cosine |\n|---|---|---|---|")
     for workload in workloads:
         print(factorised(workload, options.budget), flush=True)
     columns = "step", "", "vitsom_fast", "eager", "eager, pair by pair", "eager / ours", "pair by pair / ours"
