@@ -3,24 +3,11 @@
 
 #include "cpu/pairs/distances.h"
 #include "cpu/runtime/threads.h"
+#include "cpu/simd/powers.h"
 #include "cpu/simd/rows.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
-
-inline double power_of_two(int exponent) {
-    const std::uint64_t bits = static_cast<std::uint64_t>(exponent + 1023) << 52;
-    double power;
-    std::memcpy(&power, &bits, sizeof power);
-    return power;
-}
-
-// Of a number that is finite; -1023 of 0.
-inline int exponent_of(double x) {
-    std::uint64_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return static_cast<int>(bits >> 52 & 0x7ff) - 1023;
-}
 
 // The largest magnitude of the elements that are finite.
 __attribute__((noinline)) inline float largest_of_row(Row x, std::int64_t n) {

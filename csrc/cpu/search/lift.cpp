@@ -11,6 +11,7 @@
 #include "cpu/runtime/threads.h"
 #include "cpu/search/centre.h"
 #include "cpu/simd/nontemporal.h"
+#include "cpu/simd/powers.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -24,13 +25,6 @@ constexpr double SHORTEST = 0x1p-60, LONGEST = 0x1p60;
 inline bool is_number(double x) { return __builtin_fabs(x) <= __DBL_MAX__; }
 
 inline double larger_one(double a, double b) { return a > b ? a : b; }
-
-// 2^floor(log2(x)) of x > 0.
-inline double power_of_two_below(double x) {
-    int exponent;
-    (void)__builtin_frexp(x, &exponent);
-    return __builtin_ldexp(1.0, exponent - 1);
-}
 
 // Calls `body(d, element)` for each element of a row, 0 in place of what is none.
 template <class Body>
