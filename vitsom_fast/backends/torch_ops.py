@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vitsom_fast.backends.centred import centred_units, deltas, prototype_centre, row_products, slices
-from vitsom_fast.backends.compose import CONTEXT_DTYPE, attract
+from vitsom_fast.backends.compose import CONTEXT_DTYPE, FEW_FEATURES, attract
 from vitsom_fast.backends.products import product
 from vitsom_fast.backends.smoothing import smooth, total_weight
 from vitsom_fast.backends.spec import Spec, accumulation_dtype, reduction_scale
@@ -63,6 +63,8 @@ def som_forward(
         total = (total_weight(row_factors, col_factors)[bmu].sum() - (unit * at_bmu).sum()).to(dtype)
         attraction = torch.cat([at_bmu, at_bmu.new_zeros(1, z.shape[1])]).to(dtype)
     else:
+        if z.shape[1] <= FEW_FEATURES:
+            z, prototypes, row_factors, col_factors = (x.to(widest(x)) for x in (z, prototypes, row_factors, col_factors))
         centre = prototype_centre(prototypes)
         delta, norm = deltas(prototypes, centre)
         unit, along = centred_units(z, centre)
@@ -72,7 +74,7 @@ def som_forward(
         bmu = lowest_equal(prototypes, norm, bmu)
         total, attraction = attract(smooth, unit, along, delta, norm, centre, bmu, row_factors, col_factors)
     scale = reduction_scale(reduction, z.shape[0], prototypes.shape[0])
-    return total * scale, bmu, attraction, z.new_empty(0, dtype=CONTEXT_DTYPE)
+    return (total * scale).to(dtype), bmu, attraction.to(dtype), z.new_empty(0, dtype=CONTEXT_DTYPE)
 
 
 def _is_small(z: Tensor, prototypes: Tensor) -> bool:

@@ -11,6 +11,7 @@
 // at most a row a prototype, and read back in cache.
 #include "cpu/search/centre.h"
 #include "cpu/step/saved_for_backward.h"
+#include "cpu/step/few_features.h"
 #include "cpu/step/forward_plan.h"
 #include "cpu/step/squared_euclidean.h"
 #include "cpu/module/kernel_table.h"
@@ -260,27 +261,27 @@ inline bool has_negative_weights(const Neighborhood& h) {
 bool attract(
     const Problem& p, const Neighborhood& h, double scale, float* loss, const std::int64_t* bmu, float* attraction,
     double* context, double* losses) {
-    const bool is_squared = p.distance == Distance::squared_euclidean;
+    const bool is_squared = p.distance == Distance::squared_euclidean, is_in_fp64 = is_squared || p.dim <= FEW_FEATURES;
     const SavedForBackward saved(context, p.batch);
     const std::int64_t attraction_rows = smaller(p.batch, p.num_prototypes);
     use_huge_pages(attraction, static_cast<std::size_t>(attraction_rows * p.dim) * sizeof(float));
     const ThinTerms thin(p, h);
     ForwardPlan f{};
     Arena arena;
-    double *squares = nullptr, *columns = nullptr, *squares_at_bmu = nullptr;
+    double *wide = nullptr, *columns = nullptr, *at_bmu = nullptr;  // one number of each prototype, smoothed in fp64
     std::int64_t* imprecise = nullptr;
     lay_out(arena, [&](Arena& a) {
         f.take(a, p, h, thin);
-        squares = a.take<double>(is_squared ? p.num_prototypes : 0);
-        columns = a.take<double>(is_squared ? p.num_prototypes : 0);
-        squares_at_bmu = a.take<double>(is_squared ? attraction_rows : 0);
+        wide = a.take<double>(is_in_fp64 ? p.num_prototypes : 0);
+        columns = a.take<double>(is_in_fp64 ? p.num_prototypes : 0);
+        at_bmu = a.take<double>(is_in_fp64 ? attraction_rows : 0);
         imprecise = a.take<std::int64_t>(is_squared ? p.batch : 0);
     });
     f.prepare(p, h, thin, bmu);
     if (is_squared) mark_members_of_centre(p, saved.inverse_prototype);
     write_centre(p, saved.inverse_prototype, 0, p.dim, f.centre);
     fill(f.centre + p.dim, f.chunks * TILE_COLS - p.dim, 0.0f);
-    const double largest = is_squared ? square_prototypes(p, h, f.centre, saved.inverse_prototype, squares) : 0;
+    const double largest = is_squared ? square_prototypes(p, h, f.centre, saved.inverse_prototype, wide) : 0;
     const std::int64_t slices = ceil_div(f.chunks, f.slice_chunks);
     const auto smooth = [&](std::int64_t i, ForwardScratch& s, const Workspace& workspace) {
         const Slice slice{i * f.slice_chunks, smaller(f.chunks, (i + 1) * f.slice_chunks)};
@@ -310,8 +311,8 @@ bool attract(
     // A bad prototype may lie outside every band, where its weight is 0: 0 * NaN is NaN all the same.
     if (!finite) fill(attraction, attraction_rows * p.dim, __builtin_nanf(""));
     if (is_squared) {
-        smooth_at_bmus(h, f.samples, squares, p.threads, columns, squares_at_bmu);
-        const std::int64_t count = finish_losses(p, f.samples, saved, f.weight, squares_at_bmu, largest, losses, imprecise);
+        smooth_at_bmus(h, f.samples, wide, p.threads, columns, at_bmu);
+        const std::int64_t count = finish_losses(p, f.samples, saved, f.weight, at_bmu, largest, losses, imprecise);
         for (std::int64_t i = 0; i < p.batch && !finite; ++i) losses[i] = __builtin_nan("");
         if (!finite || count == 0) return true;
         if (count * FEW > p.batch) return false;
@@ -327,6 +328,7 @@ bool attract(
             total += f.weight[g] - saved.z_dot_attraction[i] * saved.inverse_z[i];
         }
     }
+    if (is_in_fp64) total = loss_of_few(p, h, f.samples, saved, f.weight, wide, columns, at_bmu);
     if (total < 0 && !has_negative_weights(h)) total = 0;  // by roundings, on a collapsed map
     *loss = static_cast<float>(scale * (finite ? total : __builtin_nan("")));
     return true;
