@@ -17,11 +17,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)  # of a run that was killed, or a link of somebody else
-    with open(temporary, "xb") as file:  # "x" never follows a link
-        file.write(data)
-        file.flush()
-        _sync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "xb") as file:  # "x" never follows a link
+            file.write(data)
+            file.flush()
+            _sync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # a full disk, Ctrl-C
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 

@@ -222,7 +222,9 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             options: of the constructor.
         """
         table = (
-            prototypes.detach().cpu().double().numpy() if isinstance(prototypes, Tensor) else np.asarray(prototypes, np.float64)
+            prototypes.detach().cpu().double().numpy()
+            if isinstance(prototypes, Tensor)
+            else settings.as_numbers("prototypes", prototypes)
         )
         if table.ndim == 3:
             if (n_rows or table.shape[0], n_cols or table.shape[1]) != table.shape[:2]:
@@ -321,7 +323,11 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _random(self) -> np.random.RandomState | None:
         """What draws prototypes, where some are to be drawn."""
-        random = check_random_state(self.random_state)
+        try:
+            random = check_random_state(self.random_state)
+        except ValueError as error:
+            expected = "random_state must be an int from 0 to 2**32 - 1, a numpy.random.RandomState or None"
+            raise ValueError(f"{expected}, got {self.random_state!r}") from error
         return random if isinstance(self.init, str) and self.init in ("sample", "random") else None
 
     def _rows(self, X: Any, sample_weight: Any = None, *, reset: bool = False) -> Rows:

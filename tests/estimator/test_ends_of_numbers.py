@@ -143,3 +143,25 @@ def test_no_number_is_drawn_where_nothing_is_random(monkeypatch: pytest.MonkeyPa
     wide = blobs(5, dim=2100)
     first, second = (SOM(2, 2, n_epochs=1, random_state=seed).fit(wide) for seed in (0, 1))
     np.testing.assert_array_equal(first.prototypes_, second.prototypes_)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+@pytest.mark.parametrize("missing", ["error", "ignore"])
+def test_rows_too_far_from_a_map_are_named(metric: str, missing: str) -> None:
+    """What fp32 cannot hold of them would be no distance, and the first unit."""
+    x = blobs(20)
+    som = SOM(2, 2, metric=metric, missing=missing, n_epochs=1).fit(x)
+    far = np.concatenate([x, x[:1] * 1e60])
+    for use in (som.predict, som.quantization_error, som.topographic_error, som.partial_fit):
+        with pytest.raises(ValueError, match="X must have rows within 1e38 times the size of the map"):
+            use(far)
+    assert np.isfinite(som.prototypes_).all()
+
+
+def test_what_is_masked_is_missing() -> None:
+    x = blobs(40)
+    masked, holes = np.ma.masked_array(x, mask=x > 2), np.where(x > 2, np.nan, x)
+    som, expected = (SOM(2, 2, n_epochs=2, missing="ignore").fit(rows) for rows in (masked, holes))
+    np.testing.assert_array_equal(som.prototypes_, expected.prototypes_)
+    with pytest.raises(ValueError, match="X must be finite, got nan"):
+        SOM(2, 2).fit(masked)

@@ -116,6 +116,17 @@ def as_h5py(x: Array) -> object:
     return h5py.File("rows", "w", driver="core", backing_store=False).create_dataset("x", data=x)
 
 
+def as_zarr(x: Array) -> object:
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array({}, shape=x.shape, chunks=(90, x.shape[1]), dtype=x.dtype)
+    array[:] = x
+    return array
+
+
+def as_arrow(x: Array) -> object:
+    return pytest.importorskip("datasets").Dataset.from_dict({f"f{i}": column for i, column in enumerate(x.T)})
+
+
 FORMS = {
     "list": lambda x: x.tolist(),
     "fortran": np.asfortranarray,
@@ -128,6 +139,8 @@ FORMS = {
     "sliced": Sliced,
     "columns": Columns,
     "h5py": as_h5py,
+    "zarr": as_zarr,
+    "arrow": as_arrow,
     "chunks": lambda x: Chunks(x, 70),
     "list of arrays": lambda x: [x[:100], x[100:101], x[101:]],
     "loader": lambda x: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.from_numpy(x)), batch_size=64),

@@ -40,6 +40,30 @@ def test_a_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     assert float(run.stdout) < 60
 
 
+MADE = """
+import resource, sys
+import numpy as np
+from vitsom_fast import SOM
+class Made:
+    def __iter__(self):
+        return (np.full((2000, 4096), i, dtype=np.float32) for i in range(1, 20))
+som = SOM(1, 2, n_epochs=1, init=np.eye(2, 4096))
+som.fit(np.ones((130, 4096), dtype=np.float32))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+som.fit(Made())
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, len(som.labels_))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the memory that Linux counts")
+def test_chunks_are_never_in_memory_all_at_once() -> None:
+    """594 MB that are made when they are asked for, in chunks of 31 MB."""
+    run = subprocess.run([sys.executable, "-c", MADE], capture_output=True, text=True, check=True)
+    most, count = run.stdout.split()
+    assert int(count) == 38000
+    assert float(most) < 400
+
+
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.int64])
 def test_files_are_what_they_hold(tmp_path: Path, mode: str, dtype: type) -> None:

@@ -115,3 +115,42 @@ def test_sizes_that_cannot_be() -> None:
     for use in (som.predict, som.transform, som.partial_fit, lambda x: som.u_matrix()):
         with pytest.raises(ValueError, match="n_rows and n_cols must be those of the fitted map of 4 units, got 5 and 2"):
             use(blobs(10))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"metric": "far"}, "metric must be one of"), ({"batch_size": 0}, "batch_size"), ({"topology": "round"}, "topology")],
+)
+def test_settings_made_wrong_after_a_fit(settings: dict, message: str) -> None:
+    x = blobs(20)
+    som = SOM(2, 2, n_epochs=1).fit(x).set_params(**settings)
+    for use in (som.predict, som.transform, som.quantization_error, som.partial_fit, lambda x: som.u_matrix()):
+        with pytest.raises(ValueError, match=message):
+            use(x)
+
+
+@pytest.mark.parametrize("init", ["pca", "sample"])
+@pytest.mark.parametrize("random_state", [np.random.default_rng(0), -1, "a"])
+def test_random_states_that_are_none(init: str, random_state: object) -> None:
+    with pytest.raises(ValueError, match="random_state must be an int"):
+        SOM(2, 2, init=init, random_state=random_state).fit(blobs(10))
+
+
+def test_what_is_no_number_is_named() -> None:
+    x, words = blobs(10), [["a"] * 4] * 4
+    with pytest.raises(ValueError, match="init must be of real numbers"):
+        SOM(2, 2, init=words).fit(x)
+    with pytest.raises(ValueError, match="sample_weight must be of real numbers"):
+        SOM(2, 2).fit(x, sample_weight=["a"] * 10)
+    with pytest.raises(ValueError, match="prototypes must be of real numbers"):
+        SOM.from_prototypes(x[:4] + 1j, 2, 2)
+    with pytest.raises(TypeError, match="yet to be collected"):
+        SOM(2, 2).fit(pytest.importorskip("polars").DataFrame(x).lazy())
+
+
+def test_places_where_no_file_can_be(tmp_path: Path) -> None:
+    som = SOM(2, 2, n_epochs=1).fit(blobs(10))
+    for path in (tmp_path, tmp_path / "none" / "map"):
+        with pytest.raises(FileNotFoundError, match="path must be a file in a folder that is there"):
+            som.save(path)
+    assert list(tmp_path.iterdir()) == []

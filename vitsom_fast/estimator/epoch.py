@@ -18,6 +18,8 @@ from vitsom_fast.grid import Grid
 from vitsom_fast.long_axis_pairs import pulling
 from vitsom_fast.neighborhoods import SIGNED
 
+TOO_FAR = "X must have rows within 1e38 times the size of the map, which fp32 holds, got one that is farther away"
+
 
 @dataclass(frozen=True)
 class Map:
@@ -33,20 +35,19 @@ class Map:
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """BMU (B,) int64 and distance (B,) in the units of the data, of rows x (B, D) as they are given."""
-        rows = self.frame.rows(x)
-        bmu, distance = find_bmu(rows, self.prototypes, **self._how)
+        bmu, distance = find_bmu(self._seen(x), self.prototypes, **self._how)
         return bmu, self.frame.distance(distance.double())
 
     def units(self, x: Tensor) -> Tensor:
         """BMU (B,) int64 of rows x (B, D) as they are given, by the search of an epoch, without the distances."""
-        rows = self.frame.rows(x)
+        rows = self._seen(x)
         if not self._is_lifted:
             return find_bmu(rows, self.prototypes, **self._how)[0]
         return self._search(lifted_rows(rows, self._lifted[1]))[0]
 
     def nearest_two(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same, (B, 2) each, the nearest first."""
-        bmu, distance = find_bmu(self.frame.rows(x), self.prototypes, k=2, **self._how)
+        bmu, distance = find_bmu(self._seen(x), self.prototypes, k=2, **self._how)
         return bmu, self.frame.distance(distance.double())
 
     def searched(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,6 +64,17 @@ class Map:
         squared = norm.square().sub_(3.0).sub_((1.0 - distance.double()).mul_(norm).mul_(2.0 * length)).clamp_min_(0)
         squared = squared / scale.double().square()
         return bmu, self.frame.distance(squared if self.metric == "sqeuclidean" else squared.sqrt_())
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """Rows x (B, D) as they are seen.
+
+        Raises:
+            ValueError: one is too far from the map to be told from others that are.
+        """
+        rows = self.frame.rows(x)
+        if not rows.sum().isfinite() and rows.isinf().any():
+            raise ValueError(TOO_FAR)
+        return rows
 
     def _search(self, lifted: Tensor) -> tuple[Tensor, Tensor]:
         return backends.get(self.backend).search(lifted, self._lifted[0], self.grid.rows, self.grid.cols)
@@ -117,6 +129,8 @@ class Epoch:
         error, weight = errors.tolist()
         if weight <= 0:
             raise ValueError("X must have a row of a weight above 0 that has a number, got none")
+        if not prototypes.isfinite().all():
+            raise ValueError(TOO_FAR)
         return prototypes, error / weight
 
 

@@ -19,6 +19,8 @@ _FORMAT = "vitsom_fast.SOM"
 def save(som: Any, path: Path) -> None:
     """Settings that are no JSON, as a random state that is an object, are left at their defaults, but for prototypes as
     ``init``, which are kept."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"path must be a file in a folder that is there, got {str(path)!r}")
     settings = {name: _plain(value) for name, value in som.get_params().items()}
     settings = {name: value for name, value in settings.items() if _is_plain(value)}
     arrays = {"prototypes": np.ascontiguousarray(som.prototypes_), "history": np.asarray(som.history_, dtype=np.float64)}

@@ -14,6 +14,7 @@ from torch import Tensor
 from vitsom_fast.arguments import device_of
 from vitsom_fast.estimator import ranks
 from vitsom_fast.estimator.rows import ChunkRows, Rows, SlicedRows, TensorRows, as_tensor, check_finite, from_numpy
+from vitsom_fast.estimator.settings import as_numbers
 from vitsom_fast.messages import one_line
 
 _CPU = torch.device("cpu")
@@ -41,6 +42,8 @@ def rows_of(
         ValueError: another shape or number of features, or what is not finite.
     """
     weight = None if sample_weight is None else _checked_weight(sample_weight)
+    if isinstance(x, np.ma.MaskedArray):  # scikit-learn would take what is masked for a number
+        x = np.ma.filled(x.astype(np.float64), np.nan)
     rows = _special(x, weight, missing, device)
     if rows is None:
         x = validate_data(
@@ -88,6 +91,8 @@ def _special(x: Any, weight: Tensor | None, missing: str, device: torch.device |
         from vitsom_fast.estimator.dask_rows import DaskRows  # an extra
 
         return DaskRows(x, weight, missing)
+    if hasattr(x, "collect") and not hasattr(x, "shape"):
+        raise TypeError(f"X must be a table that is there, got a {type(x).__name__} that is yet to be collected: X.collect()")
     if _can_be_sliced(x):
         if x.shape[0] < 1 or x.shape[1] < 1:
             raise ValueError(f"X must have at least one row and one feature, got shape {tuple(x.shape)}")
@@ -130,7 +135,7 @@ def _keep_features(estimator: Any, dim: int, reset: bool) -> None:
 def _checked_weight(sample_weight: Any) -> Tensor:
     if isinstance(sample_weight, Tensor):
         sample_weight = sample_weight.detach().cpu()
-    weight = np.asarray(sample_weight, dtype=np.float64)
+    weight = as_numbers("sample_weight", sample_weight)
     if weight.ndim != 1:
         raise ValueError(f"sample_weight must have shape (N,), a number for each row of X, got {weight.shape}")
     if not np.isfinite(weight).all() or (weight < 0).any():

@@ -45,17 +45,19 @@ class Rows:
 
     def map(self, function: Callable[[Tensor], Tensor], size: int) -> NDArray[Any]:
         """What a function makes of every chunk of rows, one after the other, as an array."""
-        found, start = [], 0
+        found, start = np.empty(0), 0
         for x, _ in self.chunks(size):
             part = function(x).cpu().numpy()
-            if self.length is None or len(part) == self.length:
-                found.append(part)
-                continue
-            if not found:  # nothing that is as large as the result is held twice
-                found.append(np.empty((self.length, *part.shape[1:]), dtype=part.dtype))
-            found[0][start : start + len(part)] = part
-            start += len(part)
-        return found[0] if len(found) == 1 else np.concatenate(found)
+            stop = start + len(part)
+            if start == 0:
+                found = np.empty((self.length or stop, *part.shape[1:]), dtype=part.dtype)
+            if stop > len(found):  # in place: parts that wait for the last one would hold the memory of chunks between them
+                found.resize((stop + stop // 4, *part.shape[1:]), refcheck=False)
+            found[start:stop] = part
+            start = stop
+        if start < len(found):
+            found.resize((start, *found.shape[1:]), refcheck=False)
+        return found
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         """Rows (B, dim) with weights (B,) fp64 or None, B at most ``size`` and at least 1."""

@@ -16,6 +16,7 @@ from vitsom_fast.estimator.rows import Rows
 from vitsom_fast.functional import DISTANCES, MISSING, check_choice
 from vitsom_fast.grid import Grid
 from vitsom_fast.initialization import METHODS
+from vitsom_fast.messages import one_line
 from vitsom_fast.schedules import SCHEDULES, Schedule
 
 
@@ -42,9 +43,10 @@ def fitted_prototypes(som: Any) -> NDArray[np.float64]:
 
     Raises:
         NotFittedError: it is none.
-        ValueError: its size was changed since.
+        TypeError, ValueError: a setting is wrong, or its size was changed since.
     """
     check_is_fitted(som)
+    check(som)
     if len(som.prototypes_) != som.grid.num_prototypes:
         raise ValueError(
             f"n_rows and n_cols must be those of the fitted map of {len(som.prototypes_)} units, got {som.n_rows} and"
@@ -72,11 +74,26 @@ def initial(som: Any, rows: Rows) -> str | Tensor:
     return torch.from_numpy(prototypes).to(rows.device)
 
 
+def as_numbers(name: str, value: Any) -> NDArray[np.float64]:
+    """An array, list or table as fp64.
+
+    Raises:
+        ValueError: it holds what is no real number; the message names it.
+    """
+    array = np.asarray(value)
+    try:
+        if array.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        return np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be of real numbers: {one_line(error)}") from error
+
+
 def checked_prototypes(name: str, table: Any, grid: Grid) -> NDArray[np.float64]:
     """(K, D) of a table (K, D) or (rows, cols, D)."""
     if isinstance(table, Tensor):
         table = table.detach().cpu().double().numpy()
-    prototypes = np.array(table, dtype=np.float64)
+    prototypes = as_numbers(name, table).copy()
     shapes = f"({grid.num_prototypes}, D) or ({grid.rows}, {grid.cols}, D)"
     if prototypes.ndim == 3 and prototypes.shape[:2] == (grid.rows, grid.cols):
         prototypes = prototypes.reshape(grid.num_prototypes, -1)
