@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn import datasets
 from sklearn.utils import check_random_state
 from test_fit import Array, blobs
 
@@ -49,6 +50,22 @@ def test_rows_without_a_number_count_for_nothing(metric: str) -> None:
     assert som.topographic_error(empty) == pytest.approx(expected.topographic_error(x), abs=1e-6)
     with pytest.raises(ValueError, match="X must have a row"):
         som.partial_fit(empty[7:9])
+
+
+@pytest.mark.parametrize(("data", "side"), [("breast cancer", 4), ("digits", 6), ("blobs", 5), ("many blobs", 10)])
+def test_a_fifth_missing_is_a_twentieth_at_most(data: str, side: int) -> None:
+    """Of the error on all numbers, where a unit has rows enough to make a mean of what they have."""
+    x = {
+        "breast cancer": lambda: datasets.load_breast_cancer().data,
+        "digits": lambda: datasets.load_digits().data,
+        "blobs": lambda: blobs(1000, 8),
+        "many blobs": lambda: blobs(3000, 20),
+    }[data]()
+    x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-9)
+    holes = np.where(np.random.default_rng(0).random(x.shape) < 0.2, np.nan, x)
+    whole = SOM(side, side, n_epochs=10).fit(x).quantization_error(x)
+    partly = SOM(side, side, n_epochs=10, missing="ignore").fit(holes).quantization_error(x)
+    assert partly < 1.05 * whole
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-40, 1e39, 1e300])

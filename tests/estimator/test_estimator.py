@@ -129,17 +129,25 @@ def test_prototypes_of_others() -> None:
     np.testing.assert_array_equal(SOM.from_prototypes(table.reshape(12, 5), 3, 4).prototypes_, som.prototypes_)
 
 
-def test_to_a_loss_and_back() -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"topology": "hexagonal"},
+        {"metric": "cosine", "periodic": True, "neighborhood": "bubble"},
+        {"metric": "manhattan", "backend": "torch"},
+    ],
+)
+def test_to_a_loss_and_back(settings: dict) -> None:
     x = blobs(80)
-    som = SOM(3, 4, topology="hexagonal", n_epochs=2).fit(x)
+    som = SOM(3, 4, **settings, n_epochs=2).fit(x)
     loss = FusedSOMLoss.from_estimator(som)
     assert loss.grid == som.grid
-    assert loss.distance == "euclidean"
+    assert (loss.distance, loss.neighborhood) == (som.metric, som.neighborhood)
     units, _ = loss.find_bmu(torch.from_numpy(x).float())
     np.testing.assert_array_equal(units.numpy(), som.labels_)
-    again = SOM.from_loss(loss)
+    again = SOM.from_loss(loss, n_epochs=2)
     np.testing.assert_allclose(again.prototypes_, som.prototypes_, rtol=1e-6)
-    assert again.topology == "hexagonal"
+    assert again.get_params() == som.get_params()
 
 
 def test_units_of_minisom() -> None:
@@ -151,6 +159,24 @@ def test_units_of_minisom() -> None:
     assert [divmod(unit, 4) for unit in som.predict(x).tolist()] == [tuple(map(int, other.winner(row))) for row in x]
     assert som.quantization_error(x) == pytest.approx(other.quantization_error(x), rel=1e-5)
     assert som.topographic_error(x) == pytest.approx(other.topographic_error(x), abs=0.02)
+
+
+@pytest.mark.parametrize("rows", [6, 7])
+def test_hexagons_of_minisom(rows: int) -> None:
+    """Its second axis is our rows; where they are even in number, those shifted are shifted the other way."""
+    minisom = pytest.importorskip("minisom")
+    x = blobs(100)
+    other = minisom.MiniSom(5, rows, 4, topology="hexagonal", sigma=1.5, random_seed=0)
+    other.train(x, 50)
+    turned = slice(None, None, -1 if rows % 2 == 0 else 1)
+    som = SOM.from_prototypes(other.get_weights().transpose(1, 0, 2)[:, turned], topology="hexagonal")
+    across, down = (places.T[:, turned] for places in other.get_euclidean_coordinates())
+    if rows % 2 == 0:
+        across = -across
+    places = np.stack([down - down[0, 0], across - across[0, 0]], axis=-1).reshape(-1, 2)
+    np.testing.assert_allclose(som.grid.positions.numpy(), places, atol=1e-12)
+    assert som.topographic_error(x) == pytest.approx(other.topographic_error(x), abs=0.02)
+    assert som.quantization_error(x) == pytest.approx(other.quantization_error(x), rel=1e-5)
 
 
 WRONG = {
