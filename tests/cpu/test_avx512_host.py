@@ -51,6 +51,9 @@ TOO_LARGE = {
     "avx512bf16": ("ops/test_adversarial.py::test_search_on_cpu",),
 }
 
+# What is the same whatever the instructions, and is tested on those of this processor: signals, memory, PyTorch's machinery.
+OF_NO_INSTRUCTIONS = ("interrupted", "never_holds", "opcheck", "compiled")
+
 
 def run_tests(module: Path, instruction_set: str) -> subprocess.CompletedProcess[str]:
     """In memory that is never zero by luck."""
@@ -63,7 +66,7 @@ def run_tests(module: Path, instruction_set: str) -> subprocess.CompletedProcess
         "-p",
         "no:cacheprovider",
         "-k",
-        "cpu or pruning or exactness or pairs",
+        f"(cpu or pruning or exactness or pairs) and not ({' or '.join(OF_NO_INSTRUCTIONS)})",
         "-m",
         "not slow",
         "--cases=2",

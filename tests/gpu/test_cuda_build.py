@@ -70,12 +70,17 @@ def test_a_module_that_cannot_be_loaded_breaks_nothing() -> None:
 needs_nvcc = pytest.mark.skipif(find_nvcc() is None, reason="there is no nvcc")
 
 
-@needs_nvcc
-def test_what_nvcc_makes_of_the_kernels() -> None:
-    """Nothing is spilled, and static shared memory stays within what every architecture gives a block."""
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    """All kernels for one architecture."""
     nvcc = find_nvcc()
     assert nvcc is not None
-    rows = cuda_rows(nvcc, ["sm_80"])
+    return cuda_rows(nvcc, ["sm_80"])
+
+
+@needs_nvcc
+def test_what_nvcc_makes_of_the_kernels(rows: list[Row]) -> None:
+    """Nothing is spilled, and static shared memory stays within what every architecture gives a block."""
     assert {"search.search_tiles", "prepare.pack_rows", "smooth.combine_at_bmus", "gradient.project_row"} <= {
         r.kernel for r in rows
     }
@@ -102,23 +107,31 @@ def _table_of_the_compiled(
 
 @needs_nvcc
 def test_the_table_of_the_compiled_has_them(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, rows: list[Row]
 ) -> None:
     """And still has without Triton, in the rows that Triton's kernels have, too."""
+    asked = []
+
+    def compiled_already(nvcc: str, targets: tuple[str, ...], _jobs: int) -> list[Row]:
+        asked.append((nvcc, targets))
+        return rows
+
+    monkeypatch.setattr(aot.cuda_resources, "cuda_rows", compiled_already)
     monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
     file = tmp_path / "rows.json"
     options = ("--target", "sm_80", "--dtype", "bf16", "--kernel", "search.", "--json", str(file))
     status, said = _table_of_the_compiled(monkeypatch, capsys, *options)
     assert status == 0, said
+    assert asked == [(find_nvcc(), ("sm_80",))]
     assert "Triton is not installed" in said
     assert "search_tiles       sm_80" in said
-    rows = json.loads(file.read_text())
-    assert {(row["kernel"], row["config"]) for row in rows} == {
+    written = json.loads(file.read_text())
+    assert {(row["kernel"], row["config"]) for row in written} == {
         ("search.search_tiles", "bf16 fp16"),
         ("search.decode_best", "fp32 bf16 fp16"),
     }
     promised = {"kernel", "target", "config", "registers", "spilled_bytes", "shared_bytes", "matrix_instructions"}
-    assert all(promised | {"compile_seconds"} <= row.keys() for row in rows)
+    assert all(promised | {"compile_seconds"} <= row.keys() for row in written)
 
 
 def test_the_table_of_the_compiled_without_nvcc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

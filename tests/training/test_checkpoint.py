@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,20 @@ def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     small_pictures(monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        small_pictures(patch)
+        fit(tiny_config(folder, epochs=1), folder / "run", progress=False)
+    return folder / "run"
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> tuple[TrainConfig, Path]:
-    """A finished run, and the path of its checkpoint."""
-    config = tiny_config(tmp_path, epochs=1)
-    fit(config, tmp_path / "run", progress=False)
-    return config, tmp_path / "run" / files.CHECKPOINT
+def run(tmp_path: Path, _finished: Path) -> tuple[TrainConfig, Path]:
+    """A copy of a finished run, and the path of its checkpoint."""
+    shutil.copytree(_finished, tmp_path / "run")
+    return tiny_config(tmp_path, epochs=1), tmp_path / "run" / files.CHECKPOINT
 
 
 def rewritten(path: Path, change: Callable[[Tensors, Metadata], None]) -> None:

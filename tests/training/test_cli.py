@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import fields
@@ -247,10 +248,13 @@ def test_info_says_what_can_run_and_why_not(capsys: pytest.CaptureFixture[str]) 
         assert (reason or "can run") in line
 
 
-def test_runs_as_a_module() -> None:
-    command = [sys.executable, "-m", "vitsom_fast.cli", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(vitsom_fast.__file__).parents[1], check=True)
-    assert vitsom_fast.__version__ in done.stdout
+def test_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["cli", "--version"])
+    monkeypatch.delitem(sys.modules, "vitsom_fast.cli")  # runpy warns of what it is to run and is there already
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("vitsom_fast.cli", run_name="__main__")
+    assert not ended.value.code
+    assert vitsom_fast.__version__ in capsys.readouterr().out
 
 
 def run_command(before: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

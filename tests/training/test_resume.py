@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -53,12 +54,31 @@ def crash_after(calls: int, function: Callable[..., Any], *, before: bool = True
     return wrapped
 
 
-@pytest.fixture
-def uninterrupted(tmp_path: Path) -> tuple[TrainConfig, dict[str, Any], dict[str, torch.Tensor]]:
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, dict[str, Any], dict[str, torch.Tensor]]:
     """A config, and the report and the last tensors of its run."""
-    config = tiny_config(tmp_path)
-    report = fit(config, tmp_path / "whole", progress=False)
-    return config, report, load_checkpoint(checkpoint_of(tmp_path / "whole")).tensors
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    config = tiny_config(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        small_pictures(patch)
+        report = fit(config, folder / "whole", progress=False)
+    return config, report, load_checkpoint(checkpoint_of(folder / "whole")).tensors
+
+
+@pytest.fixture(scope="module")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        small_pictures(patch)
+        fit(tiny_config(folder, epochs=1), folder / "run", progress=False)
+    return folder / "run"
+
+
+@pytest.fixture
+def finished(tmp_path: Path, _finished: Path) -> TrainConfig:
+    """The config of a run of one epoch, which is a copy in the folder "run"."""
+    shutil.copytree(_finished, tmp_path / "run")
+    return tiny_config(tmp_path, epochs=1)
 
 
 @pytest.mark.parametrize("stage", ["write", "fsync", "replace", "after replace"])
@@ -139,24 +159,20 @@ def test_resuming_a_finished_run_writes_the_results_anew(tmp_path: Path) -> None
     assert (tmp_path / "run" / "hit_map.png").exists()
 
 
-def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, epochs=1)
-    fit(config, tmp_path / "run", progress=False)
+def test_a_run_is_never_overwritten(tmp_path: Path, finished: TrainConfig) -> None:
     before = checkpoint_of(tmp_path / "run").read_bytes()
     with pytest.raises(ValueError, match=r"run.*--resume.*another folder"):
-        fit(config, tmp_path / "run", progress=False)
+        fit(finished, tmp_path / "run", progress=False)
     assert checkpoint_of(tmp_path / "run").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("setting", "value"), [("seed", 3), ("grid", (4, 4)), ("epochs", 9), ("lr", 0.5), ("backend", "reference")]
 )
-def test_other_settings_are_named(tmp_path: Path, setting: str, value: Any) -> None:
-    config = tiny_config(tmp_path, epochs=1)
-    fit(config, tmp_path / "run", progress=False)
+def test_other_settings_are_named(tmp_path: Path, finished: TrainConfig, setting: str, value: Any) -> None:
     before = checkpoint_of(tmp_path / "run").read_bytes()
     with pytest.raises(ValueError, match=rf"other settings: {setting}"):
-        fit(replace(config, **{setting: value}), tmp_path / "run", resume=True, progress=False)
+        fit(replace(finished, **{setting: value}), tmp_path / "run", resume=True, progress=False)
     assert checkpoint_of(tmp_path / "run").read_bytes() == before
 
 
@@ -201,12 +217,10 @@ def test_a_kill_before_the_first_checkpoint_leaves_nothing_that_resumes_as_anoth
     assert not checkpoint_of(tmp_path / "run").exists()
 
 
-def test_other_images_under_the_same_name_are_noticed(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, epochs=1)
-    fit(config, tmp_path / "run", progress=False)
-    np.savez(config.dataset, images=np.random.default_rng(1).random((50, 4, 6)))
+def test_other_images_under_the_same_name_are_noticed(tmp_path: Path, finished: TrainConfig) -> None:
+    np.savez(finished.dataset, images=np.random.default_rng(1).random((50, 4, 6)))
     with pytest.raises(ValueError, match=r"data set .* has changed"):
-        fit(config, tmp_path / "run", resume=True, progress=False)
+        fit(finished, tmp_path / "run", resume=True, progress=False)
 
 
 def _truncated(data: bytes) -> bytes:
@@ -218,13 +232,11 @@ def _truncated(data: bytes) -> bytes:
     [_truncated, lambda _: b"", lambda _: b"garbage" * 100, lambda _: safetensors.torch.save({"x": torch.zeros(1)})],
     ids=["truncated", "empty", "garbage", "another format"],
 )
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    config = tiny_config(tmp_path, epochs=1)
-    fit(config, tmp_path / "run", progress=False)
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, finished: TrainConfig, damage: Callable[[bytes], bytes]) -> None:
     path = checkpoint_of(tmp_path / "run")
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"run/checkpoint\.safetensors' cannot be read"):
-        fit(config, tmp_path / "run", resume=True, progress=False)
+        fit(finished, tmp_path / "run", resume=True, progress=False)
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -243,5 +255,5 @@ def test_a_file_in_the_place_of_the_folder_is_explained(tmp_path: Path) -> None:
 
 
 def test_killed_processes_resume_to_the_same_bits(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, epochs=20, grid=(30, 30))
+    config = tiny_config(tmp_path, epochs=8, grid=(10, 10))
     assert kill_and_resume(config, tmp_path, kills=1, seed=0, report=print) == []

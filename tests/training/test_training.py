@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import BACKENDS, is_emulated
+from helpers import BACKENDS
 from tiny_run import lasting, small_pictures, tiny_config
 
 from vitsom_fast.models import ViTSOM
@@ -184,12 +184,22 @@ def test_without_labels_there_is_no_purity(tmp_path: Path) -> None:
     assert report["quantization_error"] > 0
 
 
-@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
-def test_every_backend_gives_the_same_loss_curve(tmp_path: Path, backend: str, topology: str) -> None:
-    config = tiny_config(
-        tmp_path, epochs=3 if is_emulated(backend) else 10, lr=0.03, topology=topology, periodic=True, grid=(4, 3)
-    )
-    expected = fit(replace(config, backend="reference"), tmp_path / "reference", progress=False)
+@pytest.fixture(scope="module", params=["rectangular", "hexagonal"])
+def reference_run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """A config, and the report of its run on the reference."""
+    folder = tmp_path_factory.mktemp("reference")
+    config = tiny_config(folder, epochs=3, lr=0.03, topology=request.param, periodic=True, grid=(4, 3), backend="reference")
+    with pytest.MonkeyPatch.context() as patch:
+        small_pictures(patch)
+        return config, fit(config, folder / "run", progress=False)
+
+
+def test_every_backend_gives_the_same_loss_curve(
+    tmp_path: Path, backend: str, reference_run: tuple[TrainConfig, dict[str, Any]]
+) -> None:
+    config, expected = reference_run
     report = fit(replace(config, backend=backend, device=BACKENDS[backend]), tmp_path / backend, progress=False)
     assert report["backend"] == backend
     np.testing.assert_allclose(report["loss_per_epoch"], expected["loss_per_epoch"], rtol=1e-3)
