@@ -19,6 +19,7 @@ os.environ.pop("PYTEST_ADDOPTS", None)  # meant for this run, not for those that
 # A compiler keeps graphs on disk, by the operators in them: one of an earlier version expects what operators returned then.
 os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "0")
 os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processes, each of which imports PyTorch
 
 INTERPRETED = BACKENDS["triton"] == "cpu"
 if INTERPRETED:

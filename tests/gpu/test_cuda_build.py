@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from host_build import CACHE, digest
 
-from tools import aot
+from tools import aot, compiled, cuda_resources
 from tools.compiled import Row
-from tools.cuda_resources import cuda_rows, find_nvcc
+from tools.cuda_resources import SOURCES, cuda_rows, find_disassembler, find_nvcc
 from vitsom_fast.backends import Spec, cuda
 
 pytestmark = pytest.mark.slow
@@ -72,10 +74,18 @@ needs_nvcc = pytest.mark.skipif(find_nvcc() is None, reason="there is no nvcc")
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    """All kernels for one architecture."""
+    """All kernels for one architecture; kept under a digest of what they are made of, and of what reads them."""
     nvcc = find_nvcc()
     assert nvcc is not None
-    return cuda_rows(nvcc, ["sm_80"])
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    sources = [*sorted(SOURCES.glob("*.*")), *sorted((SOURCES.parent / "common").glob("*.h"))]
+    contents = [path.read_bytes() for path in (*sources, Path(cuda_resources.__file__), Path(compiled.__file__))]
+    kept = CACHE / "cuda_rows" / f"{digest([version, str(find_disassembler(nvcc)), *contents])}.json"
+    if not kept.exists():
+        rows = cuda_rows(nvcc, ["sm_80"])
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps([asdict(row) for row in rows]))
+    return [Row(**row) for row in json.loads(kept.read_text())]
 
 
 @needs_nvcc

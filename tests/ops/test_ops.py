@@ -330,10 +330,10 @@ def test_backward_twice_through_one_graph(any_backend: str) -> None:
 # Gradients against finite differences, and gradients of gradients
 
 
-@pytest.mark.parametrize("grid", MAPS, ids=str)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(("grid", "reduction"), zip(MAPS, ["mean", "sum", "sum", "mean"], strict=True), ids=str)
 def test_gradcheck(grid: Grid, reduction: str) -> None:
-    z, prototypes = (x.double().requires_grad_() for x in _inputs("torch", grid))
+    """In so few features that every second derivative can be taken by differences."""
+    z, prototypes = (x[:, :3].double().requires_grad_() for x in _inputs("torch", grid))
 
     def loss(z: Tensor, prototypes: Tensor) -> Tensor:
         return som_loss(z, prototypes, grid, 1.3, reduction=reduction, backend="torch")[0]
