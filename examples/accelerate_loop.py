@@ -27,7 +27,7 @@ class ViTWithMap(nn.Module):
         return F.cross_entropy(self.head(z), labels) + 0.5 * self.som(z, temperature)
 
 
-def train(model: ViTWithMap, epochs: int = 5) -> None:
+def train(model: ViTWithMap, epochs: int = 20) -> None:
     accelerator = Accelerator(cpu=True)  # without cpu=True: where the machine has a GPU, there
     digits = load_dataset("digits")
     batches = DataLoader(TensorDataset(digits.images, digits.labels), 128, shuffle=True)

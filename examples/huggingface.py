@@ -54,10 +54,10 @@ class Cooling(TrainerCallback):
         model.temperature = exponential_decay(4.0, 0.5, state.max_steps)(state.global_step)
 
 
-def train(model: ViTWithMap, steps: int = 60) -> None:
+def train(model: ViTWithMap, steps: int = 300) -> None:
     digits = load_dataset("digits")
     rows = [{"pixel_values": image, "labels": label} for image, label in zip(digits.images, digits.labels, strict=True)]
-    optimizer = torch.optim.AdamW(param_groups(model, model.som, lr=1e-3))
+    optimizer = torch.optim.AdamW(param_groups(model, model.som, lr=5e-3))
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
             folder, max_steps=steps, per_device_train_batch_size=128, save_strategy="no", report_to=[], use_cpu=True

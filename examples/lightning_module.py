@@ -33,7 +33,7 @@ class ViTSOM(lightning.LightningModule):
         return torch.optim.AdamW(param_groups(self, self.som, lr=2e-3))
 
 
-def train(model: ViTSOM, steps: int = 60) -> None:
+def train(model: ViTSOM, steps: int = 300) -> None:
     digits = load_dataset("digits")
     batches = DataLoader(TensorDataset(digits.images, digits.labels), 128, shuffle=True)
     trainer = lightning.Trainer(

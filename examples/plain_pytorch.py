@@ -33,9 +33,9 @@ class ViT(nn.Module):
         return F.cross_entropy(self.head(z), labels) + 0.5 * self.som(z, self.temperature)
 
 
-def train(model: ViT, steps: int = 60) -> None:
+def train(model: ViT, steps: int = 300) -> None:
     digits = load_dataset("digits")
-    optimizer = torch.optim.AdamW(param_groups(model, model.som, lr=1e-3))
+    optimizer = torch.optim.AdamW(param_groups(model, model.som, lr=5e-3))
     temperature = exponential_decay(start=4.0, stop=0.5, total_steps=steps)
     for step in range(steps):
         model.temperature = temperature(step)

@@ -7,14 +7,13 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from tiny_run import lasting, small_pictures, tiny_config
 
 from vitsom_fast.data import Dataset, load_dataset
-from vitsom_fast.models import PRESETS, AveragedSOM, MapModel, ViTSOM, load_model, preset
+from vitsom_fast.models import PRESETS, AveragedSOM, MapModel, ViTSOM, info_nce, load_model, preset
 from vitsom_fast.training import TrainConfig, fit
 from vitsom_fast.training.build import build_model, build_optimizer, spec_of
 from vitsom_fast.training.checkpoint import load_checkpoint
@@ -275,17 +274,27 @@ def test_a_pass_does_what_the_settings_say(
     assert not torch.equal(model.som.prototypes, before)
 
 
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"accumulate": 2}, "accumulate must be 1 with consistency"),
-        ({"task": "classify"}, "consistency must be 0 for the task"),
-    ],
-    ids=["accumulate", "classify"],
-)
-def test_consistency_is_not_half_done(settings: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        TrainConfig(model="vit-som", consistency=0.5, **settings)
+def test_consistency_has_no_part_in_classification() -> None:
+    with pytest.raises(ValueError, match="consistency must be 0 for the task"):
+        TrainConfig(model="vit-som", consistency=0.5, task="classify")
+
+
+def test_consistency_compares_the_images_of_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three parts of the 12 or 13 images of each batch, whose latents are those of two views each."""
+    config = tiny_config(tmp_path, epochs=1, model="vit-som", consistency=0.5, accumulate=3, backend="torch", lr=1e-3)
+    compared: list[int] = []
+
+    def counting(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        compared.append(len(first))
+        return info_nce(first, second)
+
+    monkeypatch.setattr("vitsom_fast.models.som_autoencoder.info_nce", counting)
+    dataset = load_dataset(config.dataset)
+    model = build_model(config, dataset)
+    record = train_epoch(model, build_optimizer(model, config), dataset, config, 0)
+    assert sum(compared) == 50
+    assert set(compared) == {4, 5}
+    assert 0 < record["consistency_loss"] < 3  # 1.9 and 2.2 by chance
 
 
 @pytest.mark.parametrize("task", ["cluster", "classify"])

@@ -118,7 +118,7 @@ class TrainConfig:
     squared_error: bool = _setting(False, "count pixels by the square of their error")
     label_smoothing: float = _setting(0.0, "of the cross entropy")
     augmentation: str = _setting("none", "of training images: 'none', or 'classification' as published")
-    consistency: float = _setting(0.0, "weight of the InfoNCE between two affine views of each image; in one process")
+    consistency: float = _setting(0.0, "weight of the InfoNCE between two affine views of each image of a part of a batch")
     prototypes: str = _setting("gradient", "how they learn: 'gradient' (the paper), or 'ema', a batch SOM of moving averages")
     prototype_schedule: str = _setting("constant", "their rate: 'constant' until the last tenth, or 'cosine' as the ViT's")
     refit: int = _setting(0, "epochs of a batch SOM on the final latents, in place of the trained prototypes; 0: none")
@@ -162,10 +162,6 @@ class TrainConfig:
         for name in ("warmup", "drop_path", "label_smoothing", "min_lr_factor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a share between 0 and 1, got {getattr(self, name)}")
-        if self.consistency > 0 and self.accumulate > 1:
-            raise ValueError(
-                f"accumulate must be 1 with consistency, which compares all images of a batch, got {self.accumulate}"
-            )
         if self.consistency > 0 and self.task == "classify":
             raise ValueError(
                 f"consistency must be 0 for the task 'classify', whose loss has no such term, got {self.consistency}"

@@ -105,11 +105,6 @@ def fit(
 
 
 def _check_shares(config: TrainConfig, count: int, processes: int) -> None:
-    if processes > 1 and config.consistency > 0:
-        raise ValueError(
-            f"consistency must be 0 with {processes} processes, each of which sees the views of its own images only, got"
-            f" {config.consistency}"
-        )
     if (smallest := count // number_of_batches(count, config.batch_size)) < processes:
         raise ValueError(
             f"batch_size must leave an image for each of {processes} processes, got {config.batch_size}: of {count} images the"
