@@ -10,6 +10,7 @@ from vitsom_fast.models.map_bank import MapBank
 from vitsom_fast.models.map_model import MapModel, Prediction, class_of_units
 from vitsom_fast.models.plain_som import fit_plain_som
 from vitsom_fast.models.presets import PRESETS, Preset, preset
+from vitsom_fast.models.sharded import shard
 from vitsom_fast.models.som_autoencoder import SOMAutoencoder, ViTSOMOutput
 from vitsom_fast.models.som_vae import SOMVAE
 from vitsom_fast.models.spec import ModelSpec
@@ -47,4 +48,5 @@ __all__ = [
     "load_model",
     "make_som",
     "preset",
+    "shard",
 ]
