@@ -17,8 +17,9 @@ class Attention(nn.Module):
         self.project = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, P, d] each
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        # Three parts, not one permuted tensor: their gradients are put side by side by one copy in place of three.
+        parts = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(tokens).chunk(3, dim=2))
+        mixed = F.scaled_dot_product_attention(*parts)  # of [B, heads, P, d] each
         return self.project(mixed.transpose(1, 2).flatten(2))
 
 
@@ -34,7 +35,7 @@ class DropPath(nn.Module):
             return branch
         # Random numbers of the CPU, whose state a checkpoint holds.
         kept = torch.rand(len(branch), 1, 1, dtype=torch.float32, device="cpu").to(branch.device) >= self.share  # [B, 1, 1]
-        return branch * kept / (1 - self.share)
+        return branch * (kept / (1 - self.share)).to(branch.dtype)
 
     def extra_repr(self) -> str:
         return f"share={self.share:g}"

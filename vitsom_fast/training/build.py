@@ -61,5 +61,6 @@ def build_optimizer(model: MapModel | ViTClassifier, config: TrainConfig) -> tor
         [
             {**group, "scale": group["lr"] / config.lr, "of_prototypes": index == len(groups) - 1}
             for index, group in enumerate(groups)
-        ]
+        ],
+        fused=True,  # one pass over 5 to 50 million prototypes in place of eight
     )
