@@ -43,7 +43,7 @@ FLOORS = [
     ("ops", "pair_ops"),
     ("long_axis", "long_axis_pairs"),
     ("functional",),
-    ("atomic", "progress", "usage", "loss", "metrics", "optim", "class_names", "plotting"),
+    ("atomic", "progress", "usage", "loss", "metrics", "optim", "class_names", "plotting", "sample_plots"),
     ("estimator",),
     ("som",),
     ("data",),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from vitsom_fast import plotting
+from vitsom_fast import plotting, sample_plots
 from vitsom_fast.training import TrainConfig
 
 SETTINGS: dict[str, Any] = {
@@ -40,8 +40,11 @@ def tiny_config(folder: Path, **settings: Any) -> TrainConfig:
 
 def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty pictures instead of real ones, which would take most of a tiny run's time."""
-    for name in ("plot_prototypes", "plot_u_matrix", "plot_hit_map"):
-        monkeypatch.setattr(plotting, name, lambda *_args, **_kwargs: Figure(figsize=(0.1, 0.1)))
+    names = {plotting: ("plot_prototypes", "plot_u_matrix", "plot_hit_map", "plot_class_map", "plot_component_planes")}
+    names[sample_plots] = ("plot_embedding", "plot_attention")
+    for module, inside in names.items():
+        for name in inside:
+            monkeypatch.setattr(module, name, lambda *_args, **_kwargs: Figure(figsize=(0.1, 0.1)))
 
 
 def lasting(report: dict[str, Any]) -> dict[str, Any]:

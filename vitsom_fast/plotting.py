@@ -119,26 +119,62 @@ def plot_hit_map(bmu: Tensor | NDArray[Any] | SOM, grid: Any, *, labels: Any = N
     return figure
 
 
-def plot_component_planes(som: SOM, *, names: Sequence[str] = ()) -> Figure:
+def plot_class_map(bmu: Tensor, grid: Grid, *, labels: Tensor, classes: Sequence[str] = ()) -> Figure:
+    """The most frequent class of every unit, and its purity: the share of the unit's samples that are of that class, in the
+    strength of the colour and, on maps of up to 32 units a side, in per cent.
+
+    Args:
+        bmu, grid, labels, classes: as in ``plot_hit_map``, labels (N,) integers.
+
+    Raises:
+        ValueError: as in ``plot_hit_map``.
+    """
+    bmu = _checked_bmu(torch.as_tensor(bmu), grid)
+    labels = labels.cpu()
+    majority, names = _majority(bmu, labels, classes, grid)  # [K]
+    known = labels >= 0
+    counts = torch.bincount(bmu[known], minlength=grid.num_prototypes).numpy()
+    numbers = labels.unique(return_inverse=True)[1] - int((~known).any()) if not classes else labels  # as ``majority`` has them
+    right = known & (torch.from_numpy(majority)[bmu] == numbers)
+    purity = torch.bincount(bmu[right], minlength=grid.num_prototypes).numpy() / np.maximum(counts, 1)  # [K]
+    figure, axes = _map_figure(grid, colorbar=False)
+    cells = _cells(grid)
+    palette = _palette(len(names))
+    named = majority >= 0
+    colors = np.tile(to_rgba(_EMPTY), (grid.num_prototypes, 1))
+    colors[named, :3] = 1 - 0.85 * purity[named, None] * (1 - palette[majority[named], :3])
+    axes.add_collection(PolyCollection(list(cells), facecolors=colors, edgecolors="white", linewidths=0.6))
+    axes.set_title(f"Class of every unit (strength, number: purity in %), {_describe(grid)}")
+    if max(grid.rows, grid.cols) <= _LARGEST_WITH_TEXT:
+        size = 0.34 * 72 * _WIDTH / max(grid.rows, grid.cols)  # points
+        for sign, part, texts in (
+            (-0.14, 1.0, [names[index] for index in majority[named]]),
+            (0.24, 0.62, [f"{100 * share:.0f}" for share in purity[named]]),
+        ):
+            write_names(axes, cells[named] + np.array([0.0, sign]), texts, part * size)
+    elif len(names) <= 20:
+        add_legend(axes, names, palette)
+    return figure
+
+
+def plot_component_planes(som: SOM | Tensor | NDArray[Any], grid: Grid | None = None, *, names: Sequence[str] = ()) -> Figure:
     """What each feature is on the map of a ``SOM``, in the units of the data, a plane a feature. Planes that look alike are
     features that go together.
 
     Args:
+        som: a ``SOM``, or prototypes (K, D).
+        grid: that of prototypes.
         names: of the features; if empty, those that the map was fitted with.
 
     Raises:
-        ValueError: another number of names, or more than 100 features.
+        ValueError: another number of names, prototypes without their grid, or more than 100 features.
     """
-    from sklearn.utils.validation import check_is_fitted  # which whoever has a SOM has
-
-    check_is_fitted(som)
-    planes = som.prototypes_.T  # [D, K]
-    names = list(names) or [str(name) for name in getattr(som, "feature_names_in_", range(len(planes)))]
+    planes, grid, known = _planes(som, grid)
+    names = list(names) or known
     if len(names) != len(planes):
         raise ValueError(f"names must be {len(planes)}, one for each feature, got {len(names)}")
     if len(planes) > _MOST_PLANES:
         raise ValueError(f"som must have at most {_MOST_PLANES} features for a picture of each, got {len(planes)}")
-    grid = som.grid
     cells = _cells(grid)
     (left, top), (right, bottom) = cells.reshape(-1, 2).min(0), cells.reshape(-1, 2).max(0)
     columns = math.ceil(math.sqrt(len(planes) * (bottom - top) / (right - left)))
@@ -169,6 +205,20 @@ def plot_trajectory(som: SOM, rows: Any) -> Figure:
     axes.plot(*places[-1], "*", color="#7fdfff", markersize=14)
     axes.set_title(f"Trajectory of {len(places)} rows, {_describe(som.grid)}")
     return figure
+
+
+def _planes(som: Any, grid: Grid | None) -> tuple[NDArray[Any], Grid, list[str]]:
+    """Features (D, K), the grid, and the features' names."""
+    if _is_array(som):
+        prototypes = torch.as_tensor(som).detach().float().cpu().numpy()
+        if grid is None or prototypes.ndim != 2 or len(prototypes) != grid.num_prototypes:
+            raise ValueError(f"grid must be that of the prototypes {prototypes.shape}, got {grid}")
+        return prototypes.T, grid, [str(index) for index in range(prototypes.shape[1])]
+    from sklearn.utils.validation import check_is_fitted  # which whoever has a SOM has
+
+    check_is_fitted(som)
+    planes = som.prototypes_.T
+    return planes, som.grid, [str(name) for name in getattr(som, "feature_names_in_", range(len(planes)))]
 
 
 def _is_array(x: Any) -> bool:

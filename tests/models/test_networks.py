@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vitsom_fast.models import DenseAutoencoder, ModelSpec, VisionTransformer, build
+from vitsom_fast.models import DenseAutoencoder, ModelSpec, VisionTransformer, ViTAutoencoder, build
 from vitsom_fast.models.blocks import Attention, DropPath, make_blocks
 from vitsom_fast.models.positions import sincos_positions
 from vitsom_fast.models.vision_transformer import LATENTS
@@ -159,3 +159,26 @@ def test_positions_follow_the_default_dtype_from_fp32() -> None:
         torch.set_default_dtype(torch.float32)
     assert found.dtype == torch.float64
     assert torch.equal(found.float(), expected)
+
+
+@pytest.mark.parametrize("latent", ["patches", "cls"])
+def test_attention_is_what_the_last_block_does(latent: str) -> None:
+    """Shares that add up to what patches get of the whole; of one block, what its fused attention mixes."""
+    vit = VisionTransformer((1, 8, 12), patch=4, width=8, depth=2, heads=2, latent=latent, decoder_width=4).eval()
+    images = torch.rand(3, 1, 8, 12)
+    attention = vit.attention(images)
+    assert attention.shape == (3, 2, 3)
+    assert (attention >= 0).all()
+    assert (attention.sum(dim=(1, 2)) < 1).all()  # the rest is the class token's
+    block = vit.encoder[1].attention
+    tokens = torch.randn(3, 7, 8)
+    value = block.qkv(tokens).chunk(3, dim=2)[2].unflatten(2, (2, 4)).transpose(1, 2)
+    mixed = block.project((block.weights(tokens) @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(mixed, block(tokens))
+
+
+def test_attention_of_a_compact_model() -> None:
+    vit = ViTAutoencoder((1, 4, 6), patch=2, width=8, depth=2, decoder_width=4).eval()
+    attention = vit.attention(torch.rand(5, 1, 4, 6))
+    assert attention.shape == (5, 2, 3)
+    torch.testing.assert_close(attention.sum(dim=(1, 2)), torch.ones(5))

@@ -9,7 +9,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from vitsom_fast import Grid, metrics, plotting
+from vitsom_fast import Grid, metrics, plotting, sample_plots
 
 
 def drawn(figure: Figure) -> np.ndarray:
@@ -83,6 +83,57 @@ def test_hit_map_names_the_majority_and_scales_with_the_hits() -> None:
     widths = [np.ptp(path.vertices[:, 0]) for path in units.get_paths()]
     assert 1 > widths[0] > widths[1] > widths[2] > 0.2
     assert tuple(units.get_facecolors()[0]) == to_rgba("tab:orange")
+
+
+def test_class_map_colours_by_class_and_purity() -> None:
+    bmu = torch.tensor([0, 0, 0, 0, 1, 1, 3, 3])
+    labels = torch.tensor([1, 1, 1, 0, 0, -1, -1, -1])
+    figure = plotting.plot_class_map(bmu, Grid(2, 2), labels=labels, classes=("ant", "bee"))
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["bee", "ant", "75", "100"]
+    colors = collections(figure)[0].get_facecolors()
+    orange = np.array(to_rgba("tab:orange")[:3])
+    np.testing.assert_allclose(colors[0, :3], 1 - 0.85 * 0.75 * (1 - orange))
+    assert [tuple(colors[unit]) for unit in (2, 3)] == [to_rgba(plotting._EMPTY)] * 2  # nothing with a label
+    drawn(figure)
+
+
+def test_class_map_of_labels_that_are_their_own_names() -> None:
+    figure = plotting.plot_class_map(torch.tensor([0, 0, 1]), Grid(1, 3), labels=torch.tensor([7, 7, -1]))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["7", "100"]
+    none = plotting.plot_class_map(torch.tensor([0, 0, 1]), Grid(1, 3), labels=torch.tensor([-1, -1, -1]))
+    assert not none.axes[0].texts
+
+
+@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
+def test_component_planes_of_prototypes(topology: str) -> None:
+    prototypes = torch.randn(6, 3)
+    figure = plotting.plot_component_planes(prototypes, Grid(2, 3, topology), names=["a", "b", "c"])
+    planes = [axes.collections[0].get_array() for axes in figure.axes if axes.get_title()]
+    np.testing.assert_allclose(np.stack(planes), prototypes.T)
+    with pytest.raises(ValueError, match="grid must be that of the prototypes"):
+        plotting.plot_component_planes(prototypes, Grid(2, 2))
+
+
+def test_latents_have_the_colours_of_their_classes() -> None:
+    places = {"start": np.zeros((3, 2)), "end": np.arange(6.0).reshape(3, 2)}
+    figure = sample_plots.plot_embedding(places, labels=torch.tensor([1, -1, 0]), classes=("ant", "bee"), how="PCA")
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title() for axes in panels] == ["start", "end"]
+    points = panels[1].collections[0]
+    np.testing.assert_array_equal(points.get_offsets(), places["end"])
+    expected = [to_rgba(color, 0.85) for color in ("tab:orange", sample_plots._NO_LABEL, "tab:blue")]
+    np.testing.assert_allclose(points.get_facecolors(), expected)
+    drawn(figure)
+    drawn(sample_plots.plot_embedding({"start": np.zeros((3, 2))}))
+
+
+def test_attention_is_shown_in_units_of_an_even_one() -> None:
+    attention = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.25] * 4]).view(2, 2, 2)
+    figure = sample_plots.plot_attention(torch.rand(2, 3, 4, 4), attention, title="unit 3", names=["a", "$b"])
+    shown = [axes.images[0].get_array() for axes in figure.axes if axes.images and axes.images[0].get_array().shape == (2, 2)]
+    np.testing.assert_allclose(np.stack(shown), 4 * attention)
+    drawn(figure)
 
 
 def test_hit_map_without_labels_shows_the_counts() -> None:

@@ -18,6 +18,7 @@ from vitsom_fast.training import TrainConfig, fit
 from vitsom_fast.training.build import build_model, build_optimizer, spec_of
 from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.loop import train_epoch
+from vitsom_fast.training.pictures import PICTURES
 from vitsom_fast.training.rates import constant_rate_factor, set_learning_rates
 from vitsom_fast.training.recipes import NAMES, recipe
 
@@ -302,4 +303,4 @@ def test_prototypes_are_drawn_by_a_decoder_that_was_trained(tmp_path: Path, task
     config = tiny_config(tmp_path, epochs=1, model="vit-som", task=task, backend="torch", lr=1e-3)
     assert fit(config, tmp_path / "run", progress=False)["failed"] == {}
     pictures = {path.name for path in (tmp_path / "run").glob("*.png")}
-    assert pictures == {"u_matrix.png", "hit_map.png"} | ({"prototypes.png"} if task == "cluster" else set())
+    assert pictures == {*PICTURES} - ({"prototypes.png"} if task == "classify" else set())

@@ -6,15 +6,19 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from vitsom_fast import FusedSOMLoss, cli
 from vitsom_fast.data import Dataset, Splits, digits_affine
 from vitsom_fast.models import MapBank
 from vitsom_fast.reproduction import classification, clustering
 from vitsom_fast.reproduction.contenders import CLUSTERING, PLAIN
+from vitsom_fast.reproduction.figure import plot_sizes
 from vitsom_fast.reproduction.memory import peak_megabytes
+from vitsom_fast.reproduction.published import CLUSTERING as CLUSTERING_PUBLISHED
 from vitsom_fast.reproduction.published import Published
 from vitsom_fast.reproduction.results import Results, table
 
@@ -22,6 +26,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*units of the map win:UserWarni
 
 
 module = importlib.import_module("vitsom_fast.reproduction.clustering")  # the package has a function of that name
+
+
+@pytest.fixture(autouse=True)
+def _small_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one, but for what ``made`` draws: a real one takes most of the time."""
+    for name in ("clustering", "classification"):
+        inside = importlib.import_module(f"vitsom_fast.reproduction.{name}")
+        monkeypatch.setattr(inside, "plot_sizes", lambda *_args, **_kwargs: Figure(figsize=(0.1, 0.1)))
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +61,21 @@ def test_everyone_is_in_the_table_at_every_size(made: Path) -> None:
     for each in CLUSTERING:
         seconds = {row["train_seconds"] for row in rows if row["model"] == each.name}
         assert len(seconds) == (1 if each.one_encoder else 2)
+
+
+def test_sizes_and_scores_are_drawn(made: Path) -> None:
+    """Figure 1 of the paper, from ``results.json`` alone."""
+    rows = json.loads((made / "results.json").read_text())["rows"]
+    figure = plot_sizes(rows, CLUSTERING_PUBLISHED, score="accuracy, held out", published_score="purity")
+    ours, theirs = figure.axes
+    assert [text.get_text() for text in ours.get_legend().get_texts()] == list(dict.fromkeys(row["model"] for row in rows))
+    lines = {container.get_label(): container.lines[0].get_xydata() for container in ours.containers}
+    wanted = [[row["parameters"], row["accuracy"]] for row in rows if row["model"] == "DESOM"]
+    np.testing.assert_allclose(lines["DESOM"], sorted(wanted))
+    assert len(theirs.collections) == 3  # data sets
+    assert {text.get_text() for text in theirs.texts} >= {"DESOM", "ViT-SOM (40x40)"}
+    with pytest.raises(ValueError, match="at least one model"):
+        plot_sizes([], CLUSTERING_PUBLISHED, score="", published_score="")
 
 
 def test_parameters_are_those_of_the_encoder_and_one_map(made: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from base64 import b64encode
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vitsom_fast.training import TrainConfig, fit, load_dataset
 from vitsom_fast.training.build import build_model, build_optimizer
 from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.loop import sample_order
+from vitsom_fast.training.pictures import PICTURES
 from vitsom_fast.training.rates import learning_rate_factor
 
 pytestmark = pytest.mark.slow
@@ -170,10 +172,13 @@ def test_a_run_leaves_metrics_and_pictures(tmp_path: Path, monkeypatch: pytest.M
     assert 0 < report["quantization_error"] < 0.5
     assert 0 <= report["topographic_error"] <= 1
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    pictures = {"prototypes.png", "u_matrix.png", "hit_map.png"}
-    assert names == {"checkpoint.safetensors", "metrics.json", "model.safetensors", *pictures}
-    for name in ("prototypes.png", "u_matrix.png", "hit_map.png"):
-        assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
+    assert names == {"checkpoint.safetensors", "metrics.json", "model.safetensors", "index.html", "latents", *PICTURES}
+    page = (tmp_path / "run" / "index.html").read_text()
+    for name in PICTURES:
+        content = (tmp_path / "run" / name).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert b64encode(content).decode() in page
+    assert {path.name for path in (tmp_path / "run" / "latents").iterdir()} == {f"epoch-{n}.npy" for n in (0, 10, 20, 40)}
 
 
 def test_without_labels_there_is_no_purity(tmp_path: Path) -> None:

@@ -22,6 +22,11 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(*parts)  # of [B, heads, P, d] each
         return self.project(mixed.transpose(1, 2).flatten(2))
 
+    def weights(self, tokens: Tensor) -> Tensor:
+        """How much each of the tokens (B, P, width) looks at each, (B, heads, P, P); a row adds up to 1."""
+        query, key, _ = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(tokens).chunk(3, dim=2))
+        return (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1)
+
 
 class DropPath(nn.Module):
     """A residual branch is left out for a share of the samples in training, and what stays is scaled up (Huang et al. 2016)."""
@@ -55,6 +60,10 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.drop_path(self.attention(self.attention_norm(tokens)))
         return tokens + self.drop_path(self.mlp(self.mlp_norm(tokens)))
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """Of its attention, (B, heads, P, P)."""
+        return self.attention.weights(self.attention_norm(tokens))
 
 
 def make_blocks(width: int, depth: int, heads: int, mlp_ratio: int, drop_path: float = 0.0) -> nn.Sequential:

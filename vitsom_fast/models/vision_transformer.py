@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitsom_fast.models.blocks import initialize_linear_, make_blocks
+from vitsom_fast.models.blocks import Block, initialize_linear_, make_blocks
 from vitsom_fast.models.positions import sincos_positions
 
 LATENTS = ("patches", "cls", "mean", "neck")
@@ -106,9 +108,22 @@ class VisionTransformer(nn.Module):
 
     def tokens(self, images: Tensor) -> Tensor:
         """(B, 1 + P, width) of images (B, C, H, W): the class token, then the patches row by row; each normalised."""
+        return self.norm(self.encoder(self._embedded(images)))
+
+    def _embedded(self, images: Tensor) -> Tensor:
         patches = self.embed(images).flatten(2).mT + self.positions  # [B, P, width]
-        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1)
-        return self.norm(self.encoder(tokens))
+        return torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1)
+
+    def attention(self, images: Tensor) -> Tensor:
+        """(B, rows, cols): how much each patch of images (B, C, H, W) is looked at in the last block, a mean over heads; by the
+        class token where that is the latent, or else by all tokens."""
+        tokens = self._embedded(images)
+        *before, last = self.encoder
+        for block in before:
+            tokens = block(tokens)
+        weights = cast(Block, last).weights(tokens).mean(dim=1)  # [B, 1 + P, 1 + P]
+        seen = weights[:, 0, 1:] if self.latent == "cls" else weights[:, :, 1:].mean(dim=1)
+        return seen.unflatten(1, (self.image_shape[1] // self.patch, -1))
 
     def latents(self, tokens: Tensor) -> Tensor:
         """(B, D) of tokens (B, 1 + P, width)."""

@@ -79,6 +79,16 @@ class ViTAutoencoder(nn.Module):
         tokens = self.embed(patches) + self.positions  # [B, P, width]
         return self.normalize(self.encoder(tokens)).flatten(1)
 
+    def attention(self, images: Tensor) -> Tensor:
+        """(B, rows, cols): how much each patch of images (B, C, H, W) is looked at in the last block; a mean over heads."""
+        tokens = self.embed(F.unfold(images, self.patch, stride=self.patch).mT) + self.positions  # [B, P, width]
+        *before, last = self.encoder.layers
+        for layer in before:
+            tokens = layer(tokens)
+        tokens = last.norm1(tokens)
+        _, weights = last.self_attn(tokens, tokens, tokens, need_weights=True)  # [B, P, P], a mean over heads
+        return weights.mean(dim=1).unflatten(1, (self.image_shape[1] // self.patch, -1))
+
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, C, H, W) of latents (B, D)."""
         tokens = latents.unflatten(1, self.positions.shape)  # [B, P, width]

@@ -12,6 +12,7 @@ import torch
 from vitsom_fast.data import Splits
 from vitsom_fast.reproduction import published
 from vitsom_fast.reproduction.contenders import CLASSIFICATION
+from vitsom_fast.reproduction.figure import plot_sizes
 from vitsom_fast.reproduction.results import Results, table
 from vitsom_fast.reproduction.training import epochs_within, timed, train
 from vitsom_fast.training.evaluate import accuracy
@@ -41,7 +42,8 @@ def classification(
     progress: bool = True,
     tell: Callable[[str], None] = print,
 ) -> str:
-    """Train both and write ``results.json`` and ``table.md``; what is in the folder already is not made again.
+    """Train both and write ``results.json``, ``table.md`` and ``model_size.png``; what is in the folder already is not made
+    again.
 
     Args:
         images: how many to train on, one after the other; the first of the training half.
@@ -102,4 +104,7 @@ def classification(
     how = f"{epochs} epochs each" if epochs else f"{minutes:g} minutes for all; both models get the same number of epochs"
     text = table(results.rows, COLUMNS, published.CLASSIFICATION, "accuracy", [f"Budget: {how}."])
     results.write_table(text)
+    results.write_figure(
+        plot_sizes(results.rows, published.CLASSIFICATION, score=COLUMNS["accuracy"], published_score="accuracy")
+    )
     return text

@@ -21,6 +21,7 @@ from vitsom_fast.loss import FusedSOMLoss
 from vitsom_fast.models import MapBank, class_of_units, fit_plain_som
 from vitsom_fast.reproduction import published
 from vitsom_fast.reproduction.contenders import CLUSTERING, PLAIN, Contender
+from vitsom_fast.reproduction.figure import plot_sizes
 from vitsom_fast.reproduction.memory import peak_megabytes
 from vitsom_fast.reproduction.results import Results, table
 from vitsom_fast.reproduction.training import Trained, epochs_within, timed, train
@@ -55,7 +56,8 @@ def clustering(
     progress: bool = True,
     tell: Callable[[str], None] = print,
 ) -> str:
-    """Train everyone and write ``results.json`` and ``table.md``; what is in the folder already is not made again.
+    """Train everyone and write ``results.json``, ``table.md`` and ``model_size.png``; what is in the folder already is not made
+    again.
 
     Args:
         splits: images with labels; ``test`` is what is held out.
@@ -107,6 +109,7 @@ def clustering(
                 results.add(list(_trained(each, splits, test, grids, seed, seconds, epochs, device, progress)))
     text = table(results.rows, COLUMNS, published.CLUSTERING, "purity", _notes(epochs, minutes))
     results.write_table(text)
+    results.write_figure(plot_sizes(results.rows, published.CLUSTERING, score=COLUMNS["accuracy"], published_score="purity"))
     return text
 
 

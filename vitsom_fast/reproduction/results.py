@@ -6,14 +6,17 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from vitsom_fast.atomic import write_atomically
 from vitsom_fast.messages import one_line
 from vitsom_fast.reproduction.published import Published
 
-_FILE, _TABLE = "results.json", "table.md"
+_FILE, _TABLE, _FIGURE = "results.json", "table.md", "model_size.png"
 
 
 class Results:
@@ -52,6 +55,12 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / _TABLE, text.encode())
         return self.folder / _TABLE
+
+    def write_figure(self, figure: Figure) -> None:
+        """And the figure of sizes and scores."""
+        picture = BytesIO()
+        figure.savefig(picture, format="png")
+        write_atomically(self.folder / _FIGURE, picture.getvalue())
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

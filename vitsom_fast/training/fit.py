@@ -20,6 +20,7 @@ from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.files import CHECKPOINT, METRICS, claimed, make_run_folder
 from vitsom_fast.training.loop import number_of_batches, train_epoch
 from vitsom_fast.training.machine import chosen_backend, threads_of, usable_device
+from vitsom_fast.training.moments import remember
 from vitsom_fast.training.processes import distributed, started_processes
 from vitsom_fast.training.refit import refit
 from vitsom_fast.training.report import write_report
@@ -89,6 +90,8 @@ def fit(
         elif processes.is_first:
             Checkpoint.of(model, optimizer, config, history, fingerprint).save(path)
         there, losses = dataset.to(device), distributed(model, processes)
+        if processes.is_first:
+            remember(folder, model, there, len(history), config.epochs, config.batch_size)
         with progress_bar(config.epochs, len(history), shown=progress and processes.is_first) as advance:
             for epoch in range(len(history), config.epochs):
                 record = train_epoch(model, optimizer, there, config, epoch, processes, losses)
@@ -96,6 +99,7 @@ def fit(
                 history.append(record)
                 if processes.is_first:
                     Checkpoint.of(model, optimizer, config, history, fingerprint).save(path)
+                    remember(folder, model, there, len(history), config.epochs, config.batch_size)
                 advance({name: record[name] for name in ("loss", "temperature", "gamma")})
         together.close()  # the rest is the first process's own: a sum over all would wait for those that have left
         if not processes.is_first:

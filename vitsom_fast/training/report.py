@@ -5,28 +5,24 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
 import vitsom_fast
-from vitsom_fast import metrics, plotting
 from vitsom_fast.atomic import write_atomically
 from vitsom_fast.data import Splits
-from vitsom_fast.messages import one_line
 from vitsom_fast.models import MapModel, ViTClassifier, ViTSOM, class_of_units, pretrained
 from vitsom_fast.training.config import TrainConfig
 from vitsom_fast.training.evaluate import Evaluation, accuracy, evaluate, evaluate_plain_som, held_out
 from vitsom_fast.training.files import METRICS
+from vitsom_fast.training.noted import noted
+from vitsom_fast.training.page import PAGE, page
+from vitsom_fast.training.pictures import PICTURES, draw
 
 METRIC_NAMES = ("purity", "nmi", "quantization_error", "topographic_error")
-PICTURES = ("prototypes.png", "u_matrix.png", "hit_map.png")
 
 
 def write_report(
@@ -37,8 +33,8 @@ def write_report(
     backend: str,
     history: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Evaluate a model and write ``prototypes.png``, ``u_matrix.png``, ``hit_map.png``, ``model.safetensors`` and, last,
-    ``metrics.json``; no pictures where there is no map, and no prototypes where no decoder was trained.
+    """Evaluate a model and write the pictures that it has (``pictures.PICTURES``), ``model.safetensors``, ``index.html`` with
+    pictures and numbers and, last, ``metrics.json``; no prototypes are drawn where no decoder was trained.
 
     A part that fails, for want of memory say, costs no more than itself: its number is null or its picture not there, and
     ``failed`` says why. The training before it may have taken days.
@@ -57,17 +53,19 @@ def write_report(
     apart: dict[str, Any] = {"held_out": None, "accuracy": None}
     model.classes = dataset.classes
     if isinstance(model, MapModel):
-        evaluation = _report_map(folder, model, splits, chunk, failed, apart)
+        evaluation = _evaluated(model, splits, chunk, failed, apart)
+    model.eval()
+    draw(folder, model, dataset, evaluation, config, chunk, failed)
     if config.task == "classify":
-        with _noted(failed, "accuracy"):
+        with noted(failed, "accuracy"):
             assert isinstance(model, (ViTSOM, ViTClassifier))
             apart["accuracy"] = {
                 half: None if part is None else accuracy(model, part, chunk) for half, part in splits._asdict().items()
             }
-    with _noted(failed, pretrained.FILE):
+    with noted(failed, pretrained.FILE):
         write_atomically(folder / pretrained.FILE, pretrained.model_bytes(model))
     plain_som = None
-    with _noted(failed, "plain_som"):
+    with noted(failed, "plain_som"):
         plain_som = evaluate_plain_som(config, dataset)
     of_a_map = isinstance(model, MapModel)
     report = {
@@ -88,31 +86,21 @@ def write_report(
             "torch": torch.__version__,
         },
     }
+    with noted(failed, PAGE):
+        write_atomically(folder / PAGE, page(report, PICTURES, folder))
     write_atomically(folder / METRICS, json.dumps(report, indent=2, allow_nan=False).encode())
     return report
 
 
-def _report_map(
-    folder: Path, model: MapModel, splits: Splits, chunk: int, failed: dict[str, str], apart: dict[str, Any]
-) -> Evaluation | None:
-    """Pictures of a map and its evaluation; what a test half says goes into ``apart``."""
-    grid, dataset, evaluation = model.som.grid, splits.train, None
-    with _noted(failed, "evaluation"):
+def _evaluated(model: MapModel, splits: Splits, chunk: int, failed: dict[str, str], apart: dict[str, Any]) -> Evaluation | None:
+    """The evaluation of a map, None where it failed; what a test half says goes into ``apart``."""
+    dataset, evaluation = splits.train, None
+    with noted(failed, "evaluation"):
         evaluation = evaluate(model, dataset, chunk)
         if dataset.labels is not None:
-            model.unit_classes = class_of_units(evaluation.bmu, dataset.labels, grid.num_prototypes)
-    if model.has_pictures:
-        with _noted(failed, PICTURES[0]):
-            _save_figure(folder / PICTURES[0], plotting.plot_prototypes(model.decode_prototypes(chunk).cpu(), grid))
-    with _noted(failed, PICTURES[1]):
-        _save_figure(folder / PICTURES[1], plotting.plot_u_matrix(metrics.u_matrix(model.som.prototypes, grid), grid))
-    with _noted(failed, PICTURES[2]):
-        if evaluation is None:
-            raise RuntimeError("it shows the evaluation, which failed")
-        figure = plotting.plot_hit_map(evaluation.bmu, grid, labels=dataset.labels, classes=dataset.classes)
-        _save_figure(folder / PICTURES[2], figure)
+            model.unit_classes = class_of_units(evaluation.bmu, dataset.labels, model.som.grid.num_prototypes)
     if splits.test is not None and model.unit_classes is not None:
-        with _noted(failed, "held_out"):
+        with noted(failed, "held_out"):
             apart["held_out"] = held_out(model.unit_classes, evaluate(model, splits.test, chunk).bmu, splits.test.labels)
     return evaluation
 
@@ -121,23 +109,9 @@ def _parts_of_loss(history: list[dict[str, Any]]) -> list[str]:
     return [name for name in (history[0] if history else {}) if name == "loss" or name.endswith("_loss")]
 
 
-@contextmanager
-def _noted(failed: dict[str, str], part: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # whatever it is, the rest of the report is worth having
-        failed[part] = one_line(error)
-
-
 def _finite(value: float | None, name: str, failed: dict[str, str]) -> float | None:
     """The value, or None where it is no finite number, which JSON does not know."""
     if value is None or math.isfinite(value):
         return value
     failed[name] = f"it is {value}: the training diverged, try a lower lr"
     return None
-
-
-def _save_figure(path: Path, figure: Figure) -> None:
-    picture = BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomically(path, picture.getvalue())
