@@ -144,8 +144,9 @@ def plot_class_map(bmu: Tensor, grid: Grid, *, labels: Tensor, classes: Sequence
     colors = np.tile(to_rgba(_EMPTY), (grid.num_prototypes, 1))
     colors[named, :3] = 1 - 0.85 * purity[named, None] * (1 - palette[majority[named], :3])
     axes.add_collection(PolyCollection(list(cells), facecolors=colors, edgecolors="white", linewidths=0.6))
-    axes.set_title(f"Class of every unit (strength, number: purity in %), {_describe(grid)}")
-    if max(grid.rows, grid.cols) <= _LARGEST_WITH_TEXT:
+    written = max(grid.rows, grid.cols) <= _LARGEST_WITH_TEXT
+    axes.set_title(f"Class of every unit (strength{', number' if written else ''}: purity), {_describe(grid)}")
+    if written:
         size = 0.34 * 72 * _WIDTH / max(grid.rows, grid.cols)  # points
         for sign, part, texts in (
             (-0.14, 1.0, [names[index] for index in majority[named]]),

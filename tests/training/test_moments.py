@@ -69,7 +69,7 @@ def test_a_run_that_was_stopped_has_them_all(tmp_path: Path, monkeypatch: pytest
             fit(config, tmp_path / "stopped", progress=False)
     fit(config, tmp_path / "stopped", resume=True, progress=False)
     whole, stopped = (remembered(tmp_path / run, config.epochs) for run in ("whole", "stopped"))
-    assert list(whole) == list(stopped) == ["start: 0 epochs", "a quarter: 1 epochs", "half: 2 epochs", "end: 4 epochs"]
+    assert list(whole) == list(stopped) == ["start: 0 epochs", "a quarter: 1 epoch", "half: 2 epochs", "end: 4 epochs"]
     for name, latents in whole.items():
         np.testing.assert_array_equal(latents, stopped[name])
 

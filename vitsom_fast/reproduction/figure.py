@@ -77,7 +77,8 @@ def _draw_model(axes: Axes, model: str, sizes: dict[str, list[dict[str, Any]]], 
     style = _style(index)
     axes.errorbar(x, y, np.array(deviations), linewidth=1, capsize=2, markersize=6, label=model, **style)
     for place, name in zip(zip(x, y, strict=True), names, strict=True):
-        axes.annotate(name, place, (5, -9), textcoords="offset points", fontsize=6.5, color=style["color"])
+        offset = (5, 5) if name == names[-1] else (5, -9)
+        axes.annotate(name, place, offset, textcoords="offset points", fontsize=6.5, color=style["color"])
 
 
 def _style(index: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _COMPONENTS = 50  # of their latents, which is what is kept: most of what there 
 def moments(epochs: int) -> dict[int, str]:
     """Numbers of finished epochs, and what they are called."""
     named = {0: "start", round(epochs / 4): "a quarter", round(epochs / 2): "half", epochs: "end"}
-    return {epoch: f"{name}: {epoch} epochs" for epoch, name in named.items()}
+    return {epoch: f"{name}: {epoch} epoch{'' if epoch == 1 else 's'}" for epoch, name in named.items()}
 
 
 def chosen(count: int) -> Tensor:
