@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from tiny_run import small_pictures, tiny_config
 from vitsom_fast.data import load_dataset
 from vitsom_fast.training import fit
 from vitsom_fast.training.build import build_model
-from vitsom_fast.training.moments import chosen, moments, principal_components, remember, remembered
+from vitsom_fast.training.moments import chosen, in_two_dimensions, moments, principal_components, remember, remembered
 
 
 @pytest.mark.parametrize(("epochs", "kept"), [(1, [0, 1]), (2, [0, 1, 2]), (3, [0, 1, 2, 3]), (100, [0, 25, 50, 100])])
@@ -39,6 +41,25 @@ def test_principal_components_are_those_of_the_svd(shape: tuple[int, int]) -> No
     assert (found.max(0).values >= -found.min(0).values - 1e-12).all()
 
 
+def test_umap_is_asked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class UMAP:
+        def __init__(self, random_state: int) -> None:
+            assert random_state == 0
+
+        def fit_transform(self, x: np.ndarray) -> np.ndarray:
+            return x[:, 1:3] + 1
+
+    latents = np.random.default_rng(0).random((60, 4))
+    monkeypatch.setitem(sys.modules, "umap", None)  # as if it were not installed
+    np.testing.assert_array_equal(in_two_dimensions(latents)[0], latents[:, :2])
+    assert in_two_dimensions(latents[:, :1])[0].shape == (60, 2)
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=UMAP))
+    places, how = in_two_dimensions(latents)
+    np.testing.assert_array_equal(places, latents[:, 1:3] + 1)
+    assert how == "UMAP"
+    assert in_two_dimensions(latents[:9])[1] != "UMAP"  # too few for its neighborhoods
+
+
 def test_nothing_is_noticed_by_the_training(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, model="vit-som", drop_path=0.5, prototypes="ema", backend="torch")
     dataset, model = load_dataset(config.dataset), None
@@ -53,7 +74,6 @@ def test_nothing_is_noticed_by_the_training(tmp_path: Path) -> None:
     with torch.no_grad():
         model.som.prototypes.fill_(0)
         model.autoencoder.embed.weight.fill_(float("nan"))
-    remember(tmp_path, model, dataset, 0, 4, 16)  # is there
     remember(tmp_path, model, dataset, 3, 4, 16)  # is no moment
     remember(tmp_path, model, dataset, 2, 4, 16)  # is no number
     assert [path.name for path in (tmp_path / "latents").iterdir()] == ["epoch-0.npy"]

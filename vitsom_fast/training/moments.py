@@ -33,10 +33,9 @@ def chosen(count: int) -> Tensor:
 
 @torch.no_grad()
 def remember(folder: Path, model: MapModel | ViTClassifier, dataset: Dataset, epoch: int, epochs: int, batch_size: int) -> None:
-    """Keep the first principal components of the latents where this is one of the moments and they are not kept yet. No
-    randomness, and nothing that a training would notice."""
-    path = folder / FOLDER / f"epoch-{epoch}.npy"
-    if epoch not in moments(epochs) or path.exists():
+    """Keep the first principal components of the latents where this is one of the moments and they are numbers. No randomness,
+    and nothing that a training would notice."""
+    if epoch not in moments(epochs):
         return
     model.eval()
     pixels = dataset.pixels[chosen(len(dataset)).to(dataset.pixels.device)]
@@ -47,6 +46,7 @@ def remember(folder: Path, model: MapModel | ViTClassifier, dataset: Dataset, ep
         return
     content = BytesIO()
     np.save(content, principal_components(latents, _COMPONENTS).float().numpy())
+    path = folder / FOLDER / f"epoch-{epoch}.npy"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, content.getvalue())
 
