@@ -140,7 +140,7 @@ def _open_that_tears(call: int) -> Callable[..., Any]:
 def test_what_was_trained_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", crash_after(3, os.replace))  # the checkpoint after the third epoch
+        patch.setattr(os, "replace", crash_after(6, os.replace))  # checkpoint 3, after three others with latents
         with pytest.raises(Crash):
             fit(config, tmp_path / "run", progress=False)
     kept = load_checkpoint(checkpoint_of(tmp_path / "run")).history
