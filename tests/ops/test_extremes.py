@@ -200,6 +200,24 @@ def test_loss_of_a_collapsed_map(backend: str, rows: int, cols: int, dim: int, b
         check(result, z, prototypes, grid, temperature, cancels=True)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("own", ["cpu", "torch"])
+def test_loss_of_few_features(own: str, dim: int) -> None:
+    """Half of the map points one way and half the other: over so few features roundings of fp32 add up."""
+    skip_unless_supported(own, torch.float32)
+    grid = Grid(40, 36)
+    above = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        direction = torch.randn(1, dim)
+        z, prototypes = (torch.rand(n, 1) * direction for n in (100, grid.num_prototypes))
+        prototypes[grid.num_prototypes // 2 :] *= -1
+        result = run(own, z, prototypes, grid, 1.0 + 1.5 * seed)
+        true = truth(z, prototypes, grid, 1.0 + 1.5 * seed, result.bmu)
+        above.append((abs(result.loss.item() - true.loss) - 1e-5 * true.loss) / true.weight)
+    assert max(above) <= 2e-8
+
+
 # The CPU kernels promise more: what fp64 would find
 
 
