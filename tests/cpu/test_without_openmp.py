@@ -40,6 +40,7 @@ def build(flags: list[str]) -> Path:
     """The folder of the module, which takes the place of ``vitsom_fast._cpu`` where PYTHONPATH names it."""
     headers = [*sorted((SOURCES.parent / "common").glob("*.h")), *sorted(SOURCES.rglob("*.h"))]
     of_baseline = [
+        "search/pruned/search_pruned",
         "search/exhaustive/search_fp32",
         "search/exhaustive/search_fp64",
         "step/attract",

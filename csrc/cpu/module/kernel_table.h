@@ -58,8 +58,9 @@ using SearchManhattan = void(const Problem&, std::int64_t* bmu, float* distance)
 
 struct Kernels {
     const char* name;
-    SearchPass *search_pruned, *search_int8, *search_bf16;  // nullptr where the set has no such pass
-    SearchPass *search_fp32, *search_fp64;                  // the last decides all
+    SearchPass* search_pruned;
+    SearchPass *search_int8, *search_bf16;  // nullptr where the set has no such pass
+    SearchPass *search_fp32, *search_fp64;  // the last decides all
     Attract* attract;
     Backward* backward;
     SumByBmu* sum_by_bmu;
@@ -76,6 +77,7 @@ struct Kernels {
 // standard library with code of its own is used there.
 #define VITSOM_DECLARE(set)                    \
     namespace set {                            \
+    SearchPass search_pruned;                  \
     SearchPass search_fp32, search_fp64;       \
     Attract attract;                           \
     Backward backward;                         \
@@ -101,7 +103,7 @@ SearchPass search_bf16;
 inline const Kernels* kernels_baseline() {
     using namespace baseline;
     static constexpr Kernels table{
-        "baseline", nullptr, nullptr, nullptr,
+        "baseline", search_pruned, nullptr, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
@@ -110,7 +112,7 @@ inline const Kernels* kernels_baseline() {
 inline const Kernels* kernels_avx2() {
     using namespace avx2;
     static constexpr Kernels table{
-        "avx2", nullptr, nullptr, nullptr,
+        "avx2", search_pruned, nullptr, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
@@ -119,7 +121,7 @@ inline const Kernels* kernels_avx2() {
 inline const Kernels* kernels_avx512() {
     using namespace avx512;
     static constexpr Kernels table{
-        "avx512", nullptr, nullptr, nullptr,
+        "avx512", search_pruned, nullptr, nullptr,
         search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;

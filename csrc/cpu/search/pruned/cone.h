@@ -32,9 +32,9 @@ constexpr int STEPS = 6;
 inline float step_size(int step) { return 0.6f / static_cast<float>(step + 2); }
 
 // The least of the members that are present.
-inline float least_along(const Vec& along, const Vec& present) { return -largest(present - along); }
+inline float least_along(const Lanes& along, const Lanes& present) { return -largest(present - along); }
 
-inline int lane_of(const Vec& along, float value) {
+inline int lane_of(const Lanes& along, float value) {
     const auto lanes = lanes_equal(along, value);
     return lanes == 0 ? 0 : __builtin_ctz(lanes);
 }
@@ -42,14 +42,14 @@ inline int lane_of(const Vec& along, float value) {
 // The axis of a cone that holds the members of a plane: within its three dimensions, which they hardly leave, so that a step takes
 // no product of vectors. Returns the least product of a member with it.
 inline float find_axis(
-    const Plane& plane, const Vec& present, const float* axes, std::int64_t n, float* axis, std::int64_t stride) {
+    const Plane& plane, const Lanes& present, const float* axes, std::int64_t n, float* axis, std::int64_t stride) {
     float along[LANES], across[LANES], down[LANES];
-    store(along, plane.along);
-    store(across, plane.across);
-    store(down, plane.down);
+    store_lanes(along, plane.along);
+    store_lanes(across, plane.across);
+    store_lanes(down, plane.down);
     float x = 1, y = 0, w = 0, best = -1, best_x = 1, best_y = 0, best_w = 0;
     for (int step = 0;; ++step) {
-        const Vec products = plane.along * x + plane.across * y + plane.down * w;
+        const Lanes products = plane.along * x + plane.across * y + plane.down * w;
         const float least = least_along(products, present);
         const float factor = 1 / __builtin_sqrtf(x * x + y * y + w * w);  // the next step need not wait for it
         if (least * factor > best) {
@@ -75,15 +75,15 @@ inline float find_axis(
 }
 
 // Of the cone around the sum of two angles, given by their cosines and sines.
-inline Vec cosine_of_sum(const Vec& cosine, const Vec& other_cosine, const Vec& other_sine) {
-    return cosine * other_cosine - square_root(larger_of(1 - cosine * cosine, Vec{})) * other_sine;
+inline Lanes cosine_of_sum(const Lanes& cosine, const Lanes& other_cosine, const Lanes& other_sine) {
+    return cosine * other_cosine - square_root(larger_of(1 - cosine * cosine, Lanes{})) * other_sine;
 }
 
 // Moves the axis of a cone that is to hold those of the members; returns the cosine of its radius.
 inline float narrow_cone(
-    const float* members, const Vec& present, const Vec& cosine, const Vec& sine, std::int64_t n, float* axis) {
+    const float* members, const Lanes& present, const Lanes& cosine, const Lanes& sine, std::int64_t n, float* axis) {
     for (int step = 0;; ++step) {
-        const Vec reach = cosine_of_sum(dot_members(members, axis, n), cosine, sine);
+        const Lanes reach = cosine_of_sum(dot_members(members, axis, n), cosine, sine);
         const float least = least_along(reach, present);
         if (step == STEPS || !(least > 0)) return least;
         const float* farthest = members + lane_of(reach, least) * WIDTH;

@@ -3,16 +3,16 @@
 // Their addresses are fixed distances apart, and what is computed of each becomes a lane of a vector.
 #pragma once
 
-#include "cpu/search/quantized/error_bound.h"
+#include "cpu/search/pruned/panel_code.h"
+#include "cpu/simd/packing.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
 
-constexpr int LANES = WIDTH;
 constexpr std::int64_t SIDE_BY_SIDE = LANES * WIDTH;
 
-// Rows are padded with zeros to a whole number of chunks.
-inline std::int64_t padded(std::int64_t dim) { return ceil_div(dim, Int8::PER_WORD * WIDTH) * Int8::PER_WORD * WIDTH; }
+// Rows are padded with zeros to a whole number of four vectors.
+inline std::int64_t padded(std::int64_t dim) { return ceil_div(dim, 4 * WIDTH) * 4 * WIDTH; }
 
 // A row of length 1, padded, its vectors `stride` apart.
 __attribute__((noinline)) inline void write_unit(
@@ -44,6 +44,7 @@ inline float dot_padded(const float* a, const float* b, std::int64_t n) {
 
 // The sums of four vectors, with fewer shuffles than one at a time takes.
 inline void sum_four(const Vec (&v)[4], float (&out)[4]) {
+#if defined(__AVX512F__)
     const Vec ab = VITSOM_SHUFFLE(v[0], v[1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
                    VITSOM_SHUFFLE(v[0], v[1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
     const Vec cd = VITSOM_SHUFFLE(v[2], v[3], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
@@ -52,6 +53,16 @@ inline void sum_four(const Vec (&v)[4], float (&out)[4]) {
                VITSOM_SHUFFLE(ab, cd, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
     abcd += halves_swapped(abcd);
     abcd += quarters_swapped(abcd);
+#elif defined(__AVX2__)
+    const Vec ab = VITSOM_SHUFFLE(v[0], v[1], 0, 8, 1, 9, 4, 12, 5, 13) + VITSOM_SHUFFLE(v[0], v[1], 2, 10, 3, 11, 6, 14, 7, 15);
+    const Vec cd = VITSOM_SHUFFLE(v[2], v[3], 0, 8, 1, 9, 4, 12, 5, 13) + VITSOM_SHUFFLE(v[2], v[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    Vec abcd = VITSOM_SHUFFLE(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) + VITSOM_SHUFFLE(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
+    abcd += quarters_swapped(abcd);
+#else
+    const Vec ab = VITSOM_SHUFFLE(v[0], v[1], 0, 4, 1, 5) + VITSOM_SHUFFLE(v[0], v[1], 2, 6, 3, 7);
+    const Vec cd = VITSOM_SHUFFLE(v[2], v[3], 0, 4, 1, 5) + VITSOM_SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+    const Vec abcd = VITSOM_SHUFFLE(ab, cd, 0, 1, 4, 5) + VITSOM_SHUFFLE(ab, cd, 2, 3, 6, 7);
+#endif
     std::memcpy(out, &abcd, sizeof out);
 }
 
@@ -85,7 +96,7 @@ constexpr float UNIT_ERROR = 0x1p-23f;
 
 inline float dot_error(std::int64_t n) { return chain_error(n) + 3 * UNIT_ERROR; }
 
-inline Vec lanes_of(const Vec (&sums)[LANES]) {
+inline Lanes lanes_of(const Vec (&sums)[LANES]) {
     float lanes[LANES];
     for (int first = 0; first < LANES; first += 4) {
         const Vec four[4] = {sums[first], sums[first + 1], sums[first + 2], sums[first + 3]};
@@ -93,16 +104,22 @@ inline Vec lanes_of(const Vec (&sums)[LANES]) {
         sum_four(four, out);
         std::memcpy(lanes + first, out, sizeof out);
     }
-    return load(lanes);
+    return load_lanes(lanes);
 }
 
 // The product of each member with x.
-inline Vec dot_members(const float* members, const float* x, std::int64_t n) {
-    Vec sums[LANES] = {};
-    for (std::int64_t d = 0; d < n; d += WIDTH, members += SIDE_BY_SIDE) {
-        const Vec column = load(x + d);
+inline Lanes dot_members(const float* members, const float* x, std::int64_t n) {
+    constexpr int AT_ONCE = WIDTH == 16 ? LANES : 8;  // half of the registers
+    Vec sums[LANES];
+    for (int first = 0; first < LANES; first += AT_ONCE) {
+        Vec of[AT_ONCE] = {};
+        const float* member = members + first * WIDTH;
+        for (std::int64_t d = 0; d < n; d += WIDTH, member += SIDE_BY_SIDE) {
+            const Vec column = load(x + d);
 #pragma GCC unroll 16
-        for (int lane = 0; lane < LANES; ++lane) sums[lane] += load(members + lane * WIDTH) * column;
+            for (int lane = 0; lane < AT_ONCE; ++lane) of[lane] += load(member + lane * WIDTH) * column;
+        }
+        for (int lane = 0; lane < AT_ONCE; ++lane) sums[first + lane] = of[lane];
     }
     return lanes_of(sums);
 }

@@ -1,4 +1,4 @@
-// The members of a tile in int8 codes, and bounds of their products with a sample.
+// The members of a tile in codes, and bounds of their products with a sample.
 //
 // x = along * pole + rest, so z . x = along * (z . pole) + (z - g) . rest + g . rest: where z . pole is known, only the rest is left
 // to the codes, and their error is in proportion to it. The centres of neighbouring tiles have little of it beside the centre of
@@ -12,24 +12,24 @@ namespace vitsom {
 namespace VITSOM_ISA {
 
 struct Panel {
-    Vec scale, along;
-    Vec bias;            // g . rest; -inf where there is no vector
-    Vec norm, residual;  // of the rest, and of what its code leaves out
-    Vec cosine, sine;    // of the cone that a lane stands for
-    Ints start;
+    Lanes scale, along;
+    Lanes bias;            // g . rest; -inf where there is no vector
+    Lanes norm, residual;  // of the rest, and of what its code leaves out
+    Lanes cosine, sine;    // of the cone that a lane stands for
+    PanelCode::Sum start;
 };
 
 // `present` is 0, or -inf for a lane without a member; codes is [words][LANES].
 inline void encode_members(
-    const float* members, const Vec& present, const float* pole, const float* centre, std::int64_t n, Panel& panel,
+    const float* members, const Lanes& present, const float* pole, const float* centre, std::int64_t n, Panel& panel,
     std::uint32_t* codes) {
-    constexpr std::int64_t chunk = Int8::PER_WORD * WIDTH;
+    constexpr std::int64_t chunk = PanelCode::PER_WORD * WIDTH;
     const float squared = dot_padded(pole, pole, n);
-    panel.along = squared > 0 ? dot_members(members, pole, n) / squared : Vec{};
+    panel.along = squared > 0 ? dot_members(members, pole, n) / squared : Lanes{};
     const auto rest = [&](int lane, std::int64_t d) {
         return load(members + d * LANES + lane * WIDTH) - panel.along[lane] * load(pole + d);
     };
-    float per_scale[LANES];
+    float scale[LANES], per_scale[LANES];
     Vec squares[LANES], products[LANES], residuals[LANES];
     Ints offset[LANES];
     for (int lane = 0; lane < LANES; ++lane) {
@@ -42,30 +42,35 @@ inline void encode_members(
             squares[lane] += v * v;
             products[lane] += v * load(centre + d);
         }
-        panel.scale[lane] = Int8::scale(largest(largest_size));
-        per_scale[lane] = panel.scale[lane] == 0 ? 0 : 1 / panel.scale[lane];
+        scale[lane] = PanelCode::scale(largest(largest_size));
+        per_scale[lane] = scale[lane] == 0 ? 0 : 1 / scale[lane];
     }
     for (std::int64_t start = 0; start < n; start += chunk) {
-        Vec block[LANES];
-        for (int lane = 0; lane < LANES; ++lane) {
-            Bits words{};
+        for (int first = 0; first < LANES; first += WIDTH) {
+            Vec block[WIDTH];
+            for (int i = 0; i < WIDTH; ++i) {
+                const int lane = first + i;
+                Bits words{};
 #pragma GCC unroll 4
-            for (int place = 0; place < Int8::PER_WORD; ++place) {
-                const Vec v = rest(lane, start + place * WIDTH);
-                const Vec code = Int8::encode(v * per_scale[lane], place, words);
-                const Vec left_out = v - code * panel.scale[lane];
-                residuals[lane] += left_out * left_out;
+                for (int place = 0; place < PanelCode::PER_WORD; ++place) {
+                    const Vec v = rest(lane, start + place * WIDTH);
+                    const Vec code = PanelCode::encode(v * per_scale[lane], place, words);
+                    const Vec left_out = v - code * scale[lane];
+                    residuals[lane] += left_out * left_out;
+                }
+                offset[lane] = PanelCode::add_offset(offset[lane], words);
+                block[i] = as_floats(words);
             }
-            offset[lane] = Int8::add_offset(offset[lane], words);
-            block[lane] = as_floats(words);
+            transpose(block);
+            for (int word = 0; word < WIDTH; ++word) store(reinterpret_cast<float*>(codes + word * LANES + first), block[word]);
         }
-        transpose(block);
-        for (int word = 0; word < WIDTH; ++word, codes += LANES) store(reinterpret_cast<float*>(codes), block[word]);
+        codes += WIDTH * LANES;
     }
+    panel.scale = load_lanes(scale);
     panel.bias = lanes_of(products) + present;
     panel.norm = square_root(lanes_of(squares)) * 1.001f + 0x1p-21f;
     panel.residual = square_root(lanes_of(residuals)) * 1.001f + 0x1p-21f;
-    for (int lane = 0; lane < LANES; ++lane) panel.start[lane] = Int8::start(offset[lane]);
+    for (int lane = 0; lane < LANES; ++lane) set_lane(panel.start, lane, PanelCode::start(offset[lane]));
 }
 
 // A sample less the centre, z - g, in codes.
@@ -80,33 +85,34 @@ inline CodedSample encode_sample(const float* z, const float* centre, std::int64
         largest_size = larger_of(as_floats(as_bits(rest) & 0x7fffffff), largest_size);
         squares += rest * rest;
     }
-    const float scale = Int8::scale(largest(largest_size));
+    const float scale = PanelCode::scale(largest(largest_size));
     const float per_scale = scale == 0 ? 0 : 1 / scale;
-    for (std::int64_t start = 0; start < n; start += Int8::PER_WORD * WIDTH, codes += WIDTH) {
+    for (std::int64_t start = 0; start < n; start += PanelCode::PER_WORD * WIDTH, codes += WIDTH) {
         Bits words{};
 #pragma GCC unroll 4
-        for (int place = 0; place < Int8::PER_WORD; ++place) {
+        for (int place = 0; place < PanelCode::PER_WORD; ++place) {
             const std::int64_t d = start + place * WIDTH;
             const Vec rest = load(z + d) - load(centre + d);
-            const Vec left_out = rest - Int8::encode(rest * per_scale, place, words) * scale;
+            const Vec left_out = rest - PanelCode::encode(rest * per_scale, place, words) * scale;
             residuals += left_out * left_out;
         }
-        store(reinterpret_cast<float*>(codes), as_floats(Int8::as_first(words)));
+        store(reinterpret_cast<float*>(codes), as_floats(PanelCode::as_first(words)));
     }
-    const float residual = 1.001f * __builtin_sqrtf(sum(residuals)) + 0x1p-21f;
-    return {scale, residual, __builtin_sqrtf(sum(squares)) * 1.001f + residual};
+    const float norm = 1.001f * __builtin_sqrtf(sum(squares));
+    const float residual = 1.001f * __builtin_sqrtf(sum(residuals)) + PanelCode::rounding(n) * norm + 0x1p-21f;
+    return {scale, residual, norm + residual};
 }
 
 // Products of the codes of one sample with those of four panels.
 inline void multiply_panels(
-    std::int64_t words, const std::uint32_t* z, const std::uint32_t* const (&x)[4], const Ints (&start)[4], Ints (&product)[4]) {
-    Ints sum[4];
+    std::int64_t words, const std::uint32_t* z, const std::uint32_t* const (&x)[4], const PanelCode::Sum (&start)[4],
+    PanelCode::Sum (&product)[4]) {
+    PanelCode::Sum sum[4];
 #pragma GCC unroll 4
     for (int f = 0; f < 4; ++f) sum[f] = start[f];
     for (std::int64_t j = 0; j < words; ++j) {
-        const Bits word = Bits{} + z[j];
 #pragma GCC unroll 4
-        for (int f = 0; f < 4; ++f) sum[f] = Int8::multiply_add(sum[f], word, load_as<Bits>(x[f] + j * LANES));
+        for (int f = 0; f < 4; ++f) sum[f] = PanelCode::multiply_add(sum[f], z[j], x[f] + j * LANES);
     }
     for (int f = 0; f < 4; ++f) product[f] = sum[f];
 }
@@ -114,7 +120,8 @@ inline void multiply_panels(
 // Products of the codes of ROWS samples from anywhere with those of a panel.
 template <int ROWS>
 inline __attribute__((always_inline)) void multiply_gathered(
-    std::int64_t words, const std::uint32_t* const* z, const std::uint32_t* x, Ints start, Ints (&product)[ROWS]) {
+    std::int64_t words, const std::uint32_t* const* z, const std::uint32_t* x, const PanelCode::Sum& start,
+    PanelCode::Sum (&product)[ROWS]) {
     const std::uint32_t* a[ROWS];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {
@@ -124,9 +131,8 @@ inline __attribute__((always_inline)) void multiply_gathered(
     for (std::int64_t j = 0; j < words; j += 4, x += 4 * LANES) {
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-            const Bits word = load_as<Bits>(x + i * LANES);
 #pragma GCC unroll 16
-            for (int r = 0; r < ROWS; ++r) product[r] = Int8::multiply_add(product[r], Bits{} + a[r][j + i], word);
+            for (int r = 0; r < ROWS; ++r) product[r] = PanelCode::multiply_add(product[r], a[r][j + i], x + i * LANES);
         }
     }
 }

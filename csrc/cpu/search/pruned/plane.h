@@ -12,9 +12,9 @@ namespace vitsom {
 namespace VITSOM_ISA {
 
 struct Plane {
-    Vec along, across, down;  // w . e_j of each lane
-    Vec rest;                 // no less than its length
-    Vec slack;                // of the bound, for its roundings; -inf where there is no prototype
+    Lanes along, across, down;  // w . e_j of each lane
+    Lanes rest;                 // no less than its length
+    Lanes slack;                // of the bound, for its roundings; -inf where there is no prototype
 };
 
 // To length 1, or to 0 if its squared length is below `least`: then it has no direction but that of its roundings.
@@ -85,8 +85,8 @@ inline void complete_axes(float* axes, std::int64_t n) {
 // A member is seen from the centre, w = c + d: z . w = z . c (1 + d . c) + (z . u) (d . u) + (z . v) (d . v) + s . r. Nearly all of it is
 // z . c, so that the roundings of the others, and how far the axes are from orthonormal, matter in proportion to |d| alone. Where
 // the map is finer than its roundings, a bound that is looser by 1e-6 leaves half as many candidates more.
-inline Plane plane_of(const float* members, const Vec& present, const float* axes, std::int64_t n) {
-    constexpr int AT_ONCE = 4;
+inline Plane plane_of(const float* members, const Lanes& present, const float* axes, std::int64_t n) {
+    constexpr int AT_ONCE = WIDTH == 16 ? 4 : 2;  // as there are registers for
     Vec sums[4][LANES];
     for (int first = 0; first < LANES; first += AT_ONCE) {
         Vec squares[AT_ONCE] = {}, along[AT_ONCE] = {}, across[AT_ONCE] = {}, down[AT_ONCE] = {};
@@ -109,7 +109,7 @@ inline Plane plane_of(const float* members, const Vec& present, const float* axe
             sums[3][first + lane] = down[lane];
         }
     }
-    const Vec squared = lanes_of(sums[0]), along = lanes_of(sums[1]);
+    const Lanes squared = lanes_of(sums[0]), along = lanes_of(sums[1]);
     Plane plane{};
     plane.along = 1 + along;
     plane.across = lanes_of(sums[2]);
@@ -117,8 +117,8 @@ inline Plane plane_of(const float* members, const Vec& present, const float* axe
     // With m the roundings of a chain: the square of the rest is off by (4.5 m + 5) |d|^2, and 3 (m + 2) |d|^2 for axes not orthonormal;
     // the bound by m for z . c, 4 for the unit vectors, 4 of its own sum, and (6.2 m + 9) |d| for all else.
     const float error = chain_error(n);
-    const Vec left = squared - along * along - plane.across * plane.across - plane.down * plane.down;
-    plane.rest = square_root(larger_of(left, Vec{}) + squared * (8 * error + 0x1p-20f)) * 1.001f + 0x1p-23f;
+    const Lanes left = squared - along * along - plane.across * plane.across - plane.down * plane.down;
+    plane.rest = square_root(larger_of(left, Lanes{}) + squared * (8 * error + 0x1p-20f)) * 1.001f + 0x1p-23f;
     plane.slack = present + (error + 2 * UNIT_ERROR + 0x1p-22f) + square_root(squared) * (7 * error + 0x1p-19f);
     return plane;
 }

@@ -45,7 +45,7 @@ inline double share_of_tiles(
     for (std::int64_t j = 0; j < num_tiles; ++j) {
         const Members members = tiling.members(tiles(j)), next = tiling.members(tiles(smaller(j + 1, num_tiles - 1)));
         double inverse[LANES];
-        const Vec present = read_members(p, members, next, tree.dim, units, inverse);
+        const Lanes present = read_members(p, members, next, tree.dim, units, inverse);
         describe_members(tree, units, present, axes, centre, WIDTH, radius[j]);
         for (std::int64_t i = 0; i < num_samples; ++i) {
             const float* z = samples + i * tree.dim;

@@ -50,10 +50,13 @@ struct Seekers {
 // Tiles that a sample follows down the tree.
 constexpr int FOLLOWED = 4;
 
+// Samples that go down the tree side by side, their products with a panel in registers.
+constexpr int WALK_ROWS = WIDTH == LANES ? TILE_ROWS : TILE_ROWS * TILE_COLS / LANES;
+
 // The tiles, of one level, that each of some samples has come to.
 struct Paths {
-    std::int64_t tile[TILE_ROWS][FOLLOWED];
-    int count[TILE_ROWS];
+    std::int64_t tile[WALK_ROWS][FOLLOWED];
+    int count[WALK_ROWS];
 };
 
 // Of a thread: a block of samples, and lists of some of them by their place in it.

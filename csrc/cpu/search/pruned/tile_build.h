@@ -37,7 +37,7 @@ inline void find_origin(const Problem& p, TileTree& tree, float* unit) {
 
 // The prototypes of a tile as unit vectors side by side, and the factors that made them so. Returns 0 for each lane whose prototype
 // may be a BMU, -inf for the others. The prototypes of `next` are fetched meanwhile.
-inline Vec read_members(
+inline Lanes read_members(
     const Problem& p, const Members& members, const Members& next, std::int64_t dim, float* units, double (&inverse)[LANES]) {
     // Rows of a tile are in several places of memory, more than the processor foresees: without fetching them a search of a map of
     // 256 x 256 takes 4 % longer.
@@ -46,33 +46,33 @@ inline Vec read_members(
         inverse[lane] = members[lane] < 0 ? __builtin_nan("") : squared_norm(row(p.prototypes, members[lane]), p.dim);
     }
     for (int lane = 0; lane < LANES; ++lane) inverse[lane] = inverse_norm(inverse[lane]);
-    Vec present = splat(-__builtin_inff());
+    Lanes present = splat_lanes(-__builtin_inff());
     for (int lane = 0; lane < LANES; ++lane) {
         const bool exists = inverse[lane] == inverse[lane];
         const Row x = row(p.prototypes, exists ? members[lane] : 0);
         write_unit(x, exists ? inverse[lane] : 0, exists ? p.dim : 0, dim, units + lane * WIDTH, SIDE_BY_SIDE);
-        if (exists) present[lane] = 0;
+        if (exists) set_lane(present, lane, 0.0f);
     }
     return present;
 }
 
 // The cones of some tiles, for a panel of them. Returns 0 for each lane whose tile holds any that may be a BMU, -inf for the others.
-inline Vec read_cones(const TileLevel& level, const Members& tiles, Panel& panel) {
-    Vec present = splat(-__builtin_inff());
-    panel.cosine = splat(1);
-    panel.sine = Vec{};
+inline Lanes read_cones(const TileLevel& level, const Members& tiles, Panel& panel) {
+    Lanes present = splat_lanes(-__builtin_inff());
+    panel.cosine = splat_lanes(1);
+    panel.sine = Lanes{};
     for (int lane = 0; lane < LANES; ++lane) {
         if (tiles[lane] < 0 || !level.exists[tiles[lane]]) continue;
-        present[lane] = 0;
-        panel.cosine[lane] = level.radius[tiles[lane]].cosine;
-        panel.sine[lane] = level.radius[tiles[lane]].sine;
+        set_lane(present, lane, 0.0f);
+        set_lane(panel.cosine, lane, level.radius[tiles[lane]].cosine);
+        set_lane(panel.sine, lane, level.radius[tiles[lane]].sine);
     }
     return present;
 }
 
 // The plane and the cone of a tile of prototypes. The axis of the cone is written in vectors `stride` apart.
 inline Plane describe_members(
-    const TileTree& tree, const float* members, const Vec& present, float* axes, float* axis, std::int64_t stride,
+    const TileTree& tree, const float* members, const Lanes& present, float* axes, float* axis, std::int64_t stride,
     Radius& radius) {
     contrast_members(members, tree.contrast, tree.dim, axes);
     normalise(axes, tree.dim);
@@ -88,7 +88,7 @@ inline void build_tile(
     const TileLevel& level = tree.level[0];
     const Members members = level.tiling.members(tile);
     double inverse[LANES];
-    const Vec present = read_members(p, members, level.tiling.members(next), tree.dim, prototypes, inverse);
+    const Lanes present = read_members(p, members, level.tiling.members(next), tree.dim, prototypes, inverse);
     for (int lane = 0; lane < LANES; ++lane) {
         if (members[lane] < 0) continue;
         result.inverse_prototype[members[lane]] = inverse[lane];
@@ -102,7 +102,7 @@ inline void build_tile(
 inline void build_tile_of_tiles(const TileTree& tree, int l, std::int64_t tile, const Members& tiles, const float* members) {
     const TileLevel &level = tree.level[l], &below = tree.level[l - 1];
     Panel& panel = level.panel[tile];
-    const Vec present = read_cones(below, tiles, panel);
+    const Lanes present = read_cones(below, tiles, panel);
     float* centre = level.centre + tile * tree.dim;
     sum_members(members, tree.dim, centre);
     normalise(centre, tree.dim);
@@ -145,7 +145,7 @@ inline void build_block(const Problem& p, const TileTree& tree, std::int64_t blo
     float least = 1;
     for (int lane = 0; lane < LANES; ++lane) {
         if (tiles[lane] < 0) continue;
-        const Vec along = dot_members(prototypes(lane), level.centre + block * tree.dim, tree.dim);
+        const Lanes along = dot_members(prototypes(lane), level.centre + block * tree.dim, tree.dim);
         const float least_of_tile = least_along(along, below.plane[tiles[lane]].slack);
         if (!(least_of_tile >= least)) least = least_of_tile;
     }
@@ -160,7 +160,7 @@ inline void build_root(const TileTree& tree, std::int64_t root, float* scratch) 
         write_member(tile < 0 ? nullptr : top.centre + tile * tree.dim, tree.dim, scratch + lane * WIDTH);
     }
     Panel& panel = tree.root[root];
-    const Vec present = read_cones(top, tiles, panel);
+    const Lanes present = read_cones(top, tiles, panel);
     encode_members(
         scratch, present, tree.origin, tree.origin, tree.dim, panel, tree.root_codes + root * tree.words * LANES);
 }

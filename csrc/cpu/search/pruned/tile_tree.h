@@ -42,7 +42,7 @@ struct TileTree {
     Panel* root;              // [num_roots] around the origin
     std::uint32_t* root_codes;
 
-    TileTree(const Problem& p, Cells map) : dim(padded(p.dim)), words(dim / Int8::PER_WORD), num_levels(1) {
+    TileTree(const Problem& p, Cells map) : dim(padded(p.dim)), words(dim / PanelCode::PER_WORD), num_levels(1) {
         slack = 4 * dot_error(dim);
         level[0].tiling = Tiling(map);
         while (top().count() > MOST_AT_TOP && num_levels < MOST_LEVELS) {

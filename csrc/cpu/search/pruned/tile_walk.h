@@ -24,8 +24,8 @@ public:
             s_.progress[i] = {Nearest::none(), 0, 0, 0, 0};
             read_sample(i, all_.rows[begin + i]);
         }
-        for (std::int64_t first = 0; first < count; first += TILE_ROWS) {
-            find_first_candidates(first, smaller(TILE_ROWS, count - first));
+        for (std::int64_t first = 0; first < count; first += WALK_ROWS) {
+            find_first_candidates(first, smaller(WALK_ROWS, count - first));
         }
         for (std::int64_t i = 0; i < count; ++i) {
             all_.progress[begin + i] = s_.progress[i];
@@ -76,27 +76,26 @@ private:
     }
 
     void find_first_candidates(std::int64_t first, std::int64_t count) {
-        Vec best[TILE_ROWS];
-        Ints best_tile[TILE_ROWS];
-        const std::uint32_t* z[TILE_ROWS];
-        float scale[TILE_ROWS], along[TILE_ROWS];
-        for (int r = 0; r < TILE_ROWS; ++r) {
+        Lanes best[WALK_ROWS];
+        LaneInts best_tile[WALK_ROWS];
+        const std::uint32_t* z[WALK_ROWS];
+        float scale[WALK_ROWS], along[WALK_ROWS];
+        for (int r = 0; r < WALK_ROWS; ++r) {
             const std::int64_t i = first + smaller(r, count - 1);
             z[r] = s_.codes + i * tree_.words;
             scale[r] = s_.reach[i].code.scale;
             along[r] = dot_padded(s_.unit + i * tree_.dim, tree_.origin, tree_.dim);
-            best[r] = splat(-__builtin_inff());
-            best_tile[r] = Ints{};
+            best[r] = splat_lanes(-__builtin_inff());
+            best_tile[r] = LaneInts{};
         }
-        Ints tile = lane_numbers();
+        LaneInts tile = lane_numbers();
         for (std::int64_t root = 0; root < tree_.num_roots; ++root, tile += LANES) {
             const Panel& panel = tree_.root[root];
-            Ints product[TILE_ROWS];
-            multiply_gathered<TILE_ROWS>(tree_.words, z, tree_.root_codes + root * tree_.words * LANES, panel.start, product);
-            for (int r = 0; r < TILE_ROWS; ++r) {
-                const Vec score = Int8::value(product[r]) * (panel.scale * scale[r]) + (panel.bias + panel.along * along[r]);
-                best_tile[r] = score > best[r] ? tile : best_tile[r];
-                best[r] = score > best[r] ? score : best[r];
+            PanelCode::Sum product[WALK_ROWS];
+            multiply_gathered<WALK_ROWS>(tree_.words, z, tree_.root_codes + root * tree_.words * LANES, panel.start, product);
+            for (int r = 0; r < WALK_ROWS; ++r) {
+                const Lanes score = PanelCode::value(product[r]) * (panel.scale * scale[r]) + (panel.bias + panel.along * along[r]);
+                keep_larger(score, tile, best[r], best_tile[r]);
             }
         }
         Paths paths;
@@ -119,7 +118,7 @@ private:
     }
 
     // The tiles of the highest scores, one a lane; returns how many have one.
-    static int take_best(Vec score, const Ints& tile, std::int64_t (&taken)[FOLLOWED]) {
+    static int take_best(Lanes score, const LaneInts& tile, std::int64_t (&taken)[FOLLOWED]) {
         std::int32_t tiles[LANES];
         std::memcpy(tiles, &tile, sizeof tiles);
         int n = 0;
@@ -174,7 +173,7 @@ private:
             std::int64_t(&tile)[FOLLOWED] = paths.tile[r];
             Four centre;
             const std::uint32_t* codes[FOLLOWED];
-            Ints start[FOLLOWED], product[FOLLOWED];
+            PanelCode::Sum start[FOLLOWED], product[FOLLOWED];
             for (int f = 0; f < FOLLOWED; ++f) {
                 const std::int64_t followed = tile[f < paths.count[r] ? f : 0];
                 centre.row[f] = tiles.centre + followed * tree_.dim;
@@ -185,14 +184,13 @@ private:
             const float* const sample[1] = {s_.unit + (first + r) * tree_.dim};
             dot_four<1>(centre, sample, tree_.dim, along);
             multiply_panels(tree_.words, s_.codes + (first + r) * tree_.words, codes, start, product);
-            Vec best = splat(-__builtin_inff());
-            Ints best_place{}, place = lane_numbers();
+            Lanes best = splat_lanes(-__builtin_inff());
+            LaneInts best_place{}, place = lane_numbers();
             for (int f = 0; f < paths.count[r]; ++f, place += LANES) {
                 const Panel& panel = tiles.panel[tile[f]];
-                const Vec per_code = panel.scale * s_.reach[first + r].code.scale;
-                const Vec score = Int8::value(product[f]) * per_code + (panel.bias + panel.along * along[0][f]);
-                best_place = score > best ? place : best_place;
-                best = score > best ? score : best;
+                const Lanes per_code = panel.scale * s_.reach[first + r].code.scale;
+                const Lanes score = PanelCode::value(product[f]) * per_code + (panel.bias + panel.along * along[0][f]);
+                keep_larger(score, place, best, best_place);
             }
             std::int64_t taken[FOLLOWED];
             paths.count[r] = take_best(best, best_place, taken);
@@ -218,7 +216,7 @@ private:
 
     // Scores the prototypes that the planes of its tiles bring closest to each sample.
     void score_first(std::int64_t first, std::int64_t rows, const Paths& paths) {
-        std::int64_t index[TILE_ROWS][FIRST_CANDIDATES], n[TILE_ROWS];
+        std::int64_t index[WALK_ROWS][FIRST_CANDIDATES], n[WALK_ROWS];
         for (int r = 0; r < rows; ++r) {
             // Of tiles that were tried all, the first is as good as any: three more take 3 % of the search of a map of 64 x 64.
             const int count = tree_.num_levels == 1 ? static_cast<int>(smaller(1, paths.count[r])) : paths.count[r];
@@ -233,7 +231,7 @@ private:
         std::int64_t i, const std::int64_t (&tile)[FOLLOWED], int count, std::int64_t (&index)[FIRST_CANDIDATES]) {
         const TileLevel& tiles = tree_.level[0];
         const float* const sample[1] = {s_.unit + i * tree_.dim};
-        Vec likely[FOLLOWED];
+        Lanes likely[FOLLOWED];
         float most[FOLLOWED] = {};
         for (int f = 0; f < count; ++f) {
             const float* axes = tiles.axes + 3 * tile[f] * tree_.dim;
@@ -265,14 +263,14 @@ private:
         std::int32_t* list[LANES];
         std::int64_t count[LANES] = {};
         for (int lane = 0; lane < LANES; ++lane) list[lane] = s_.list + (level * LANES + lane) * (s_.block + LANES);
-        for (std::int64_t first = 0; first < n; first += TILE_ROWS) {
-            with_tile_rows(smaller(TILE_ROWS, n - first), [&](auto constant) {
+        for (std::int64_t first = 0; first < n; first += WALK_ROWS) {
+            with_constant<WALK_ROWS>(smaller(WALK_ROWS, n - first), [&](auto constant) {
                 constexpr int ROWS = decltype(constant)::value;
                 alignas(64) std::uint32_t samples[LANES];  // that reach each lane, a bit each
                 mark_reaching<ROWS>(panel, codes, kept + first, along + first, samples);
-                const Ints places = load_first(kept + first, ROWS);
+                const Places places = places_of(kept + first, ROWS);
                 for (int lane = 0; lane < LANES; ++lane) {
-                    count[lane] += append_lanes(list[lane] + count[lane], samples[lane], places);
+                    count[lane] += append(list[lane] + count[lane], samples[lane], places);
                 }
             });
         }
@@ -290,16 +288,17 @@ private:
         std::uint32_t* samples) const {
         const std::uint32_t* z[ROWS];
         for (int r = 0; r < ROWS; ++r) z[r] = s_.codes + place[r] * tree_.words;
-        Ints product[ROWS];
+        PanelCode::Sum product[ROWS];
         multiply_gathered<ROWS>(tree_.words, z, codes, panel.start, product);
-        Bits reaching{};
+        LaneBits reaching{};
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; ++r) {
             const Reach& sample = s_.reach[place[r]];
-            const Vec score = Int8::value(product[r]) * (panel.scale * sample.code.scale) + (panel.bias + panel.along * along[r]);
-            const Vec bound = sample.code.residual * panel.norm + sample.code.norm * panel.residual + tree_.slack;
-            const Vec needed = sample.threshold * panel.cosine - sample.sine * panel.sine;
-            reaching = set_in_lanes(reaching, lanes_reaching(score + bound, needed), 1u << r);
+            const Lanes score =
+                PanelCode::value(product[r]) * (panel.scale * sample.code.scale) + (panel.bias + panel.along * along[r]);
+            const Lanes bound = sample.code.residual * panel.norm + sample.code.norm * panel.residual + tree_.slack;
+            const Lanes needed = sample.threshold * panel.cosine - sample.sine * panel.sine;
+            mark_lanes_reaching(reaching, score + bound, needed, 1u << r);
         }
         std::memcpy(samples, &reaching, sizeof reaching);
     }
@@ -352,8 +351,8 @@ private:
                 ++s_.progress[place[r]].tiles;
                 const float x = along[0][r], y = along[1][r], w = along[2][r], left = 1 - x * x - y * y - w * w;
                 const float rest = __builtin_sqrtf((left > 0 ? left : 0) + 4 * tree_.slack);
-                const Vec most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.slack;
-                const unsigned lanes = lanes_reaching(most, splat(s_.reach[place[r]].threshold));
+                const Lanes most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.slack;
+                const unsigned lanes = lanes_reaching(most, splat_lanes(s_.reach[place[r]].threshold));
                 *likely++ = lanes;
                 for (unsigned next = lanes & ~fetched; next != 0; next &= next - 1) {
                     fetch(row(p_.prototypes, members[__builtin_ctz(next)]), p_.dim);
