@@ -25,7 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return exactness.main()
 
 
-@pytest.mark.skipif("avx512vnni" not in cpu.instruction_sets(), reason="no kernels here that rule out tiles")
+@pytest.mark.skipif(cpu.unavailable() is not None, reason="no kernels here that rule out tiles")
 @pytest.mark.parametrize("kind", MAPS)
 def test_both_searches_are_right(kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(exactness, "_BATCH", 200)  # which does not divide the rows
