@@ -17,6 +17,7 @@ class Problem:
         threads: int,
         map_rows: int,
         map_cols: int,
+        lifted: int,
         /,
     ) -> None: ...
 

@@ -99,9 +99,9 @@ def test_the_kernels_search_once(distance: str, monkeypatch: pytest.MonkeyPatch)
     asked: list[tuple[int, ...]] = []
     right = cpu.search_two
 
-    def search_two(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
+    def search_two(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, **how: bool) -> tuple[Tensor, Tensor]:
         asked.append(tuple(z.shape))
-        return right(z, prototypes, rows, cols)
+        return right(z, prototypes, rows, cols, **how)
 
     monkeypatch.setattr(cpu, "search_two", search_two)
     monkeypatch.delattr(cpu, "search")

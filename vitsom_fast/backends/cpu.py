@@ -57,18 +57,23 @@ def attraction_rows(batch: int, num_prototypes: int) -> int:
     return torch.sym_min(batch, num_prototypes)
 
 
-def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
-    """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
-    problem, _keep = _problem(z, prototypes, rows, cols)
+def search(
+    z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, *, is_lifted: bool = False
+) -> tuple[Tensor, Tensor]:
+    """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D); of rows that ``lift``
+    has made, tiles of the map are ruled out by their squared Euclidean distances."""
+    problem, _keep = _problem(z, prototypes, rows, cols, is_lifted)
     bmu = torch.empty(z.shape[0], dtype=torch.int64, device=_CPU)
     distance = torch.empty(z.shape[0], dtype=torch.float32, device=_CPU)
     _cpu.find_bmu(problem, 1, bmu.data_ptr(), distance.data_ptr())
     return bmu, distance
 
 
-def search_two(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
+def search_two(
+    z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, *, is_lifted: bool = False
+) -> tuple[Tensor, Tensor]:
     """The nearest two units (B, 2) int64 of each row, the nearest first, and their distances (B, 2) fp32, in one search."""
-    problem, _keep = _problem(z, prototypes, rows, cols)
+    problem, _keep = _problem(z, prototypes, rows, cols, is_lifted)
     units = torch.empty(z.shape[0], 2, dtype=torch.int64, device=_CPU)
     distance = torch.empty(z.shape[0], 2, dtype=torch.float32, device=_CPU)
     _cpu.find_bmu(problem, 2, units.data_ptr(), distance.data_ptr())
@@ -109,12 +114,12 @@ def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
     return out
 
 
-def search_counts(z: Tensor, prototypes: Tensor, wanted: int = 1) -> dict[str, int]:
+def search_counts(z: Tensor, prototypes: Tensor, wanted: int = 1, *, is_lifted: bool = False) -> dict[str, int]:
     """How the search of these inputs, for so many units of a row, goes: the rows of z that each of its passes decides, "pruned"
     those that look into a few tiles of the map only, the others by the dtype that they multiply in; the "candidates",
     prototypes that were scored anew because bounds could not rule them out; the "tiles" of 16 prototypes that the pruned rows
     looked into."""
-    problem, _keep = _problem(z, prototypes)
+    problem, _keep = _problem(z, prototypes, is_lifted=is_lifted)
     bmu = torch.empty(z.shape[0], wanted, dtype=torch.int64, device=_CPU)
     distance = torch.empty(z.shape[0], wanted, dtype=torch.float32, device=_CPU)
     counts = _cpu.find_bmu(problem, wanted, bmu.data_ptr(), distance.data_ptr())
@@ -284,7 +289,9 @@ def squared_gradients(
     return grad_z, grad_prototypes
 
 
-def _problem(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[object, Kept]:
+def _problem(
+    z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, is_lifted: bool = False
+) -> tuple[object, Kept]:
     if rows > 0 and rows * cols != prototypes.shape[0]:
         raise ValueError(f"rows and cols must be those of {prototypes.shape[0]} prototypes, got {rows} and {cols}")
-    return problem_of(_cpu, z, prototypes, torch.get_num_threads(), rows, cols)
+    return problem_of(_cpu, z, prototypes, torch.get_num_threads(), rows, cols, _cpu.lifted if is_lifted else 0)

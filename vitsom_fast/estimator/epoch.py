@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitsom_fast import backends
 from vitsom_fast.backends.batch_map import add_rows, means, no_sums
-from vitsom_fast.backends.distances.lifted import lifted_prototypes, lifted_rows
+from vitsom_fast.backends.distances.lifted import lifted_prototypes, lifted_rows, of_lifted
 from vitsom_fast.estimator.frame import Frame
 from vitsom_fast.estimator.means import without_empty
 from vitsom_fast.functional import find_bmu
@@ -77,7 +77,8 @@ class Map:
         return rows
 
     def _search(self, lifted: Tensor) -> tuple[Tensor, Tensor]:
-        return backends.get(self.backend).search(lifted, self._lifted[0], self.grid.rows, self.grid.cols)
+        own = backends.get(self.backend)
+        return of_lifted(own.search, own)(lifted, self._lifted[0], self.grid.rows, self.grid.cols)
 
     @property
     def _how(self) -> dict:

@@ -63,13 +63,13 @@ auto run(const Call& call) {
 Problem problem(
     std::uintptr_t z, std::int64_t z_stride, std::uintptr_t prototypes, std::int64_t prototype_stride, int dtype,
     std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim, int threads,
-    std::int64_t map_rows, std::int64_t map_cols) {
+    std::int64_t map_rows, std::int64_t map_cols, std::int64_t lifted) {
 #if !defined(_OPENMP)
     threads = 1;
 #endif
     const auto type = static_cast<DType>(dtype);
     return {{address<void>(z), z_stride, type}, {address<void>(prototypes), prototype_stride, type}, batch, num_prototypes, dim,
-            map_rows, map_cols, threads, vitsom::select_pruning(), SignalWatch::has_seen_one};
+            map_rows, map_cols, threads, vitsom::select_pruning(), SignalWatch::has_seen_one, vitsom::Distance::cosine, lifted};
 }
 
 Neighborhood neighborhood(

@@ -8,6 +8,7 @@ were, times a power of two, and as seen from a centre where that costs no digit.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,13 +39,19 @@ def search(
     finds two units, both are (B, 2)."""
     forms: tuple[Any, Any] = getattr(backend, "lift", lift), getattr(backend, "squared_distances", squared_distances)
     lifted_z, lifted_prototypes = forms[0](z, prototypes)
-    units, nearest = own(lifted_z, lifted_prototypes, rows, cols)
+    units, nearest = of_lifted(own, backend)(lifted_z, lifted_prototypes, rows, cols)
     if units.dim() == 1:
         squared = forms[1](z, prototypes, units)
     else:
         units, squared = _two_in_order(units, *(forms[1](z, prototypes, unit) for unit in units.unbind(dim=1)))
         squared[:, 1] += 0 * nearest[:, 1]  # NaN where there is no second unit
     return units, (squared if distance == "sqeuclidean" else squared.sqrt_()).float()
+
+
+def of_lifted(own: Search, backend: Any) -> Search:
+    """The search of a backend, which is told that rows are lifted if it has a ``lift``: it may then rule out tiles of the map by
+    balls, in the place of the cones of lifted rows, which are nearly as wide for near tiles as for far ones."""
+    return functools.partial(own, is_lifted=True) if hasattr(backend, "lift") else own
 
 
 def squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:

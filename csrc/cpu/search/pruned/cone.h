@@ -12,19 +12,21 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// How wide a cone is: cosine and sine of the largest angle to its axis. The cosine is never too large, nor the sine too small.
+// How wide a cone is: cosine and sine of the largest angle to its axis. The cosine is never too large, nor the sine too small. Of a
+// ball: 1 and its radius.
 struct Radius {
     float cosine, sine;
+    float more;  // what is needed less of the product with the centre
 };
 
 // Holds any vector at all.
-constexpr Radius EVERYTHING{-__builtin_inff(), 0};
+constexpr Radius EVERYTHING{-__builtin_inff(), 0, 0};
 
 inline Radius radius_of(double cosine) {
     if (!(cosine > 0)) return EVERYTHING;
     if (cosine > 1) cosine = 1;
     const float rounded = static_cast<float>(cosine) - 0x1p-23f;
-    return {rounded, static_cast<float>(__builtin_sqrt((1.0 - rounded) * (1.0 + rounded))) * (1 + 0x1p-20f)};
+    return {rounded, static_cast<float>(__builtin_sqrt((1.0 - rounded) * (1.0 + rounded))) * (1 + 0x1p-20f), 0};
 }
 
 constexpr int STEPS = 6;

@@ -28,6 +28,17 @@ __attribute__((noinline)) inline void write_unit(
     for (std::int64_t v = ceil_div(count, WIDTH); v < dim / WIDTH; ++v) store(out + v * stride, Vec{});
 }
 
+// A row less `origin`, times a power of two, padded.
+__attribute__((noinline)) inline void write_centred(
+    Row row, const float* origin, float factor, std::int64_t count, std::int64_t dim, float* out, std::int64_t stride = WIDTH) {
+    with_elements(row, [&](const auto* x) {
+        for_each_vector(count, [&](std::int64_t d, auto load, auto) {
+            store(out + d / WIDTH * stride, (load(x + d) - load(origin + d)) * factor);
+        });
+    });
+    for (std::int64_t v = ceil_div(count, WIDTH); v < dim / WIDTH; ++v) store(out + v * stride, Vec{});
+}
+
 // Row x, or nothing if it is nullptr, as a member.
 inline void write_member(const float* x, std::int64_t n, float* out) {
     for (std::int64_t d = 0; d < n; d += WIDTH, out += SIDE_BY_SIDE) store(out, x ? load(x + d) : Vec{});
@@ -107,8 +118,9 @@ inline Lanes lanes_of(const Vec (&sums)[LANES]) {
     return load_lanes(lanes);
 }
 
-// The product of each member with x.
-inline Lanes dot_members(const float* members, const float* x, std::int64_t n) {
+// What `add(sum, member, x)` makes of each member and x.
+template <class Add>
+inline __attribute__((always_inline)) Lanes over_members(const float* members, const float* x, std::int64_t n, const Add& add) {
     constexpr int AT_ONCE = WIDTH == 16 ? LANES : 8;  // half of the registers
     Vec sums[LANES];
     for (int first = 0; first < LANES; first += AT_ONCE) {
@@ -117,11 +129,24 @@ inline Lanes dot_members(const float* members, const float* x, std::int64_t n) {
         for (std::int64_t d = 0; d < n; d += WIDTH, member += SIDE_BY_SIDE) {
             const Vec column = load(x + d);
 #pragma GCC unroll 16
-            for (int lane = 0; lane < AT_ONCE; ++lane) of[lane] += load(member + lane * WIDTH) * column;
+            for (int lane = 0; lane < AT_ONCE; ++lane) add(of[lane], load(member + lane * WIDTH), column);
         }
         for (int lane = 0; lane < AT_ONCE; ++lane) sums[first + lane] = of[lane];
     }
     return lanes_of(sums);
+}
+
+// The product of each member with x.
+inline Lanes dot_members(const float* members, const float* x, std::int64_t n) {
+    return over_members(members, x, n, [](Vec& sum, Vec member, Vec column) { sum += member * column; });
+}
+
+// How far each member is from x, squared.
+inline Lanes square_distances(const float* members, const float* x, std::int64_t n) {
+    return over_members(members, x, n, [](Vec& sum, Vec member, Vec column) {
+        const Vec difference = member - column;
+        sum += difference * difference;
+    });
 }
 
 }  // namespace VITSOM_ISA

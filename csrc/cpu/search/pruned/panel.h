@@ -15,7 +15,8 @@ struct Panel {
     Lanes scale, along;
     Lanes bias;            // g . rest; -inf where there is no vector
     Lanes norm, residual;  // of the rest, and of what its code leaves out
-    Lanes cosine, sine;    // of the cone that a lane stands for
+    Lanes cosine, sine;    // of the cone that a lane stands for, or its ball as `Radius` has it
+    Lanes more;            // what is needed less of a lane: of a ball, with what it is closer than its centre
     PanelCode::Sum start;
 };
 

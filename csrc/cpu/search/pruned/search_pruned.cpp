@@ -34,31 +34,37 @@ inline double share_of_tiles(
     const Tiling& tiling = tree.level[0].tiling;
     const std::int64_t num_tiles = smaller(TRIED_TILES, tiling.tiles.count()), num_samples = smaller(TRIED_SAMPLES, batch);
     const Order tiles(tiling.tiles.count()), order(batch);
-    float best[TRIED_SAMPLES], along[TRIED_SAMPLES][TRIED_TILES];
+    float best[TRIED_SAMPLES], square[TRIED_SAMPLES], along[TRIED_SAMPLES][TRIED_TILES];
     Radius radius[TRIED_TILES];
     for (std::int64_t i = 0; i < num_samples; ++i) {
         const Row z = row(p.z, rows[order(i)]);
         const double inverse = inverse_norm(z, p.dim);
-        write_unit(z, inverse == inverse ? inverse : 0, p.dim, tree.dim, samples + i * tree.dim);
-        best[i] = 0;
+        float* sample = samples + i * tree.dim;
+        if (!(inverse == inverse)) fill(sample, tree.dim, 0.0f);
+        else if (tree.is_of_balls) write_centred(z, tree.seen_from, tree.unit, tree.features, tree.dim, sample);
+        else write_unit(z, inverse, p.dim, tree.dim, sample);
+        square[i] = dot_padded(sample, sample, tree.dim);
+        best[i] = tree.is_of_balls ? -__FLT_MAX__ : 0;
     }
     for (std::int64_t j = 0; j < num_tiles; ++j) {
         const Members members = tiling.members(tiles(j)), next = tiling.members(tiles(smaller(j + 1, num_tiles - 1)));
         double inverse[LANES];
-        const Lanes present = read_members(p, members, next, tree.dim, units, inverse);
+        const Lanes present = read_members(p, tree, members, next, units, inverse);
         describe_members(tree, units, present, axes, centre, WIDTH, radius[j]);
         for (std::int64_t i = 0; i < num_samples; ++i) {
             const float* z = samples + i * tree.dim;
             along[i][j] = dot_padded(z, centre, tree.dim);
-            const float score = largest(dot_members(units, z, tree.dim) + present);
+            const float score = tree.is_of_balls ? (square[i] + largest(present - square_distances(units, z, tree.dim))) / 2
+                                                 : largest(dot_members(units, z, tree.dim) + present);
             if (score > best[i]) best[i] = score;
         }
     }
     std::int64_t kept = 0;
     for (std::int64_t i = 0; i < num_samples; ++i) {
-        const float cosine = best[i] < 1 ? best[i] : 1, sine = __builtin_sqrtf(1 - cosine * cosine);
+        const float score = tree.is_of_balls || best[i] < 1 ? best[i] : 1, apart = tree.is_of_balls ? square[i] - 2 * score : 1 - score * score;
+        const float sine = __builtin_sqrtf(apart > 0 ? apart : 0);
         for (std::int64_t j = 0; j < num_tiles; ++j) {
-            kept += along[i][j] >= radius[j].cosine * cosine - radius[j].sine * sine;
+            kept += along[i][j] >= radius[j].cosine * score - radius[j].sine * sine - radius[j].more;
         }
     }
     return static_cast<double>(kept) / static_cast<double>(num_samples * num_tiles);
@@ -68,6 +74,19 @@ inline bool may_prune(const Problem& p, std::int64_t batch) {
     if (p.pruning != Pruning::automatic) return p.pruning == Pruning::always && batch > 0;
     return p.dim >= LEAST_DIM && p.dim <= MOST_DIM_TO_PRUNE && batch >= LEAST_SAMPLES && p.num_prototypes >= LEAST_PROTOTYPES &&
            batch * p.num_prototypes >= LEAST_PAIRS;
+}
+
+// No prototype is longer.
+inline float longest_of(const TileTree& tree) {
+    const TileLevel& top = tree.top();
+    float most = 0;
+    for (std::int64_t tile = 0; tile < top.count(); ++tile) {
+        const float* centre = top.centre + tile * tree.dim;
+        if (!top.exists[tile]) continue;
+        const float reach = __builtin_sqrtf(dot_padded(centre, centre, tree.dim)) * (1 + dot_error(tree.dim)) + top.radius[tile].sine;
+        if (!(reach <= most)) most = reach;
+    }
+    return most;
 }
 
 // Blocks of equal size, as many for each thread.
@@ -106,6 +125,7 @@ std::int64_t search_pruned(
         }
     });
     find_origin(p, tree, trial_units);
+    if (!(tree.inverse_length == tree.inverse_length)) return 0;
     const bool at_any_cost = p.pruning == Pruning::always;
     if (!at_any_cost && share_of_tiles(p, tree, rows, batch, trial_units, trial_axes, trial_samples) > MOST_TILES) return 0;
     Interruption interruption(p);
@@ -131,6 +151,8 @@ std::int64_t search_pruned(
         }
 #pragma omp for schedule(static)
         for (std::int64_t root = 0; root < tree.num_roots; ++root) build_root(tree, root, build[thread].tiles);
+#pragma omp single
+        if (tree.is_of_balls) tree.reach = longest_of(tree);
         TileWalk walk(p, tree, result, seekers, scratch[thread]);
 #pragma omp for schedule(static)
         for (std::int64_t b = 0; b < blocks; ++b) walk.set_out(b * block, smaller(batch, (b + 1) * block));

@@ -9,8 +9,10 @@ namespace VITSOM_ISA {
 
 // What a bound of a sample takes.
 struct Reach {
-    float threshold;  // the cosine of every wanted unit is no less; UNDECIDED where the search is left to others
-    float sine;       // of its angle, no less
+    float found;      // the cosine of every wanted unit, of balls less that at no distance, is no less; UNDECIDED: left to others
+    float threshold;  // the same as a score
+    float sine;       // of its angle, no less; of balls its distance
+    float slack;      // what the roundings of a score, but for codes, come to at most
     CodedSample code;
 };
 
@@ -50,6 +52,13 @@ struct Seekers {
 // Tiles that a sample follows down the tree.
 constexpr int FOLLOWED = 4;
 
+// What balls know of a sample besides.
+struct Place {
+    double offset;        // the cosine at no distance
+    double cosine;        // that a score of 1 makes
+    float square, length; // of the sample
+};
+
 // Samples that go down the tree side by side, their products with a panel in registers.
 constexpr int WALK_ROWS = WIDTH == LANES ? TILE_ROWS : TILE_ROWS * TILE_COLS / LANES;
 
@@ -65,6 +74,7 @@ struct WalkScratch {
     float* unit;           // [block][dim]
     std::uint32_t* codes;  // [block][words]
     Reach* reach;          // [block]
+    Place* place;          // [block] of balls
     Progress* progress;    // [block]
     std::int64_t* row;     // [block]
     std::int32_t* kept;    // [num_levels + 1][block]
@@ -78,6 +88,7 @@ struct WalkScratch {
         scratch.unit = arena.take<float>(block * tree.dim);
         scratch.codes = arena.take<std::uint32_t>(block * tree.words);
         scratch.reach = arena.take<Reach>(block);
+        scratch.place = arena.take<Place>(tree.is_of_balls ? block : 0);
         scratch.progress = arena.take<Progress>(block);
         scratch.row = arena.take<std::int64_t>(block);
         scratch.kept = arena.take<std::int32_t>((tree.num_levels + 1) * block);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/search/search_output.h"
+#include "cpu/simd/powers.h"
 #include "cpu/search/pruned/tile_tree.h"
 
 namespace vitsom {
@@ -18,11 +19,37 @@ struct BuildScratch {
     }
 };
 
+// Of balls: the mean of some prototypes, and a unit of about the longest.
+inline void find_frame(const Problem& p, TileTree& tree, const Order& order, std::int64_t members) {
+    fill(tree.seen_from, tree.dim, 0.0f);
+    tree.inverse_length = __builtin_nan("");
+    float count = 0;
+    for (std::int64_t i = 0; i < members; ++i) {
+        const Row x = row(p.prototypes, order(i));
+        const double inverse = inverse_norm(x, p.dim);
+        if (!(inverse == inverse)) continue;
+        tree.inverse_length = inverse;
+        count += 1;
+        with_elements(x, [&](const auto* elements) {
+            for_each_vector(tree.features, [&](std::int64_t d, auto load, auto store) {
+                store(tree.seen_from + d, load(tree.seen_from + d) + load(elements + d));
+            });
+        });
+    }
+    const float share = count > 0 ? 1 / count : 0;
+    for (std::int64_t d = 0; d < tree.dim; d += WIDTH) store(tree.seen_from + d, load(tree.seen_from + d) * share);
+    tree.unit = tree.inverse_length == tree.inverse_length ? static_cast<float>(power_of_two_below(tree.inverse_length)) : 0;
+}
+
 // The mean of 64 prototypes.
 inline void find_origin(const Problem& p, TileTree& tree, float* unit) {
     const std::int64_t members = smaller(64, p.num_prototypes);
     const Order order(p.num_prototypes);
     fill(tree.origin, tree.dim, 0.0f);
+    if (tree.is_of_balls) {
+        find_frame(p, tree, order, members);
+        return;
+    }
     for (std::int64_t i = 0; i < members; ++i) {
         const Row x = row(p.prototypes, order(i));
         const double inverse = inverse_norm(x, p.dim);
@@ -38,7 +65,7 @@ inline void find_origin(const Problem& p, TileTree& tree, float* unit) {
 // The prototypes of a tile as unit vectors side by side, and the factors that made them so. Returns 0 for each lane whose prototype
 // may be a BMU, -inf for the others. The prototypes of `next` are fetched meanwhile.
 inline Lanes read_members(
-    const Problem& p, const Members& members, const Members& next, std::int64_t dim, float* units, double (&inverse)[LANES]) {
+    const Problem& p, const TileTree& tree, const Members& members, const Members& next, float* units, double (&inverse)[LANES]) {
     // Rows of a tile are in several places of memory, more than the processor foresees: without fetching them a search of a map of
     // 256 x 256 takes 4 % longer.
     for (int lane = 0; lane < LANES; ++lane) {  // a loop of its own: no norm waits for another
@@ -50,7 +77,9 @@ inline Lanes read_members(
     for (int lane = 0; lane < LANES; ++lane) {
         const bool exists = inverse[lane] == inverse[lane];
         const Row x = row(p.prototypes, exists ? members[lane] : 0);
-        write_unit(x, exists ? inverse[lane] : 0, exists ? p.dim : 0, dim, units + lane * WIDTH, SIDE_BY_SIDE);
+        const std::int64_t count = exists ? tree.features : 0;
+        if (tree.is_of_balls) write_centred(x, tree.seen_from, tree.unit, count, tree.dim, units + lane * WIDTH, SIDE_BY_SIDE);
+        else write_unit(x, exists ? inverse[lane] : 0, count, tree.dim, units + lane * WIDTH, SIDE_BY_SIDE);
         if (exists) set_lane(present, lane, 0.0f);
     }
     return present;
@@ -61,11 +90,13 @@ inline Lanes read_cones(const TileLevel& level, const Members& tiles, Panel& pan
     Lanes present = splat_lanes(-__builtin_inff());
     panel.cosine = splat_lanes(1);
     panel.sine = Lanes{};
+    panel.more = Lanes{};
     for (int lane = 0; lane < LANES; ++lane) {
         if (tiles[lane] < 0 || !level.exists[tiles[lane]]) continue;
         set_lane(present, lane, 0.0f);
         set_lane(panel.cosine, lane, level.radius[tiles[lane]].cosine);
         set_lane(panel.sine, lane, level.radius[tiles[lane]].sine);
+        set_lane(panel.more, lane, level.radius[tiles[lane]].more);
     }
     return present;
 }
@@ -74,10 +105,15 @@ inline Lanes read_cones(const TileLevel& level, const Members& tiles, Panel& pan
 inline Plane describe_members(
     const TileTree& tree, const float* members, const Lanes& present, float* axes, float* axis, std::int64_t stride,
     Radius& radius) {
+    if (tree.is_of_balls) {
+        const Plane plane = describe_ball(members, present, tree.contrast, tree.dim, axes, radius);
+        for (std::int64_t d = 0; d < tree.dim; d += WIDTH) store(axis + d / WIDTH * stride, load(axes + d));
+        return plane;
+    }
     contrast_members(members, tree.contrast, tree.dim, axes);
     normalise(axes, tree.dim);
     complete_axes(axes, tree.dim);
-    const Plane plane = plane_of(members, present, axes, tree.dim);
+    const Plane plane = plane_of(members, present, axes, tree.dim, false);
     radius = radius_of(static_cast<double>(find_axis(plane, present, axes, tree.dim, axis, stride)) - tree.slack);
     return plane;
 }
@@ -88,7 +124,7 @@ inline void build_tile(
     const TileLevel& level = tree.level[0];
     const Members members = level.tiling.members(tile);
     double inverse[LANES];
-    const Lanes present = read_members(p, members, level.tiling.members(next), tree.dim, prototypes, inverse);
+    const Lanes present = read_members(p, tree, members, level.tiling.members(next), prototypes, inverse);
     for (int lane = 0; lane < LANES; ++lane) {
         if (members[lane] < 0) continue;
         result.inverse_prototype[members[lane]] = inverse[lane];
@@ -98,17 +134,32 @@ inline void build_tile(
     level.exists[tile] = largest(present) == 0;
 }
 
+// Of balls: a score is less by half of the square of a centre, which what is needed of the ball then knows.
+inline void count_squares(const float* members, std::int64_t n, Panel& panel) {
+    const Lanes half_square = 0.5f * over_members(members, members, n, [](Vec& sum, Vec member, Vec) { sum += member * member; });
+    panel.bias = panel.bias - half_square;
+    panel.more = panel.more + half_square;
+}
+
 // A tile of these tiles of the level below, the axes of whose cones are its members.
 inline void build_tile_of_tiles(const TileTree& tree, int l, std::int64_t tile, const Members& tiles, const float* members) {
     const TileLevel &level = tree.level[l], &below = tree.level[l - 1];
     Panel& panel = level.panel[tile];
     const Lanes present = read_cones(below, tiles, panel);
     float* centre = level.centre + tile * tree.dim;
-    sum_members(members, tree.dim, centre);
-    normalise(centre, tree.dim);
-    const float least = narrow_cone(members, present, panel.cosine, panel.sine, tree.dim, centre);
-    level.radius[tile] = radius_of(static_cast<double>(least) - 2 * tree.slack);
+    if (tree.is_of_balls) {
+        mean_of_members(members, present, tree.dim, centre);
+        const Lanes reach = square_root(square_distances(members, centre, tree.dim)) * (1 + chain_error(tree.dim) + 0x1p-20f) + panel.sine;
+        const float radius = largest(reach + present);
+        level.radius[tile] = ball_of(centre, radius > 0 ? radius : 0, tree.dim);
+    } else {
+        sum_members(members, tree.dim, centre);
+        normalise(centre, tree.dim);
+        const float least = narrow_cone(members, present, panel.cosine, panel.sine, tree.dim, centre);
+        level.radius[tile] = radius_of(static_cast<double>(least) - 2 * tree.slack);
+    }
     encode_members(members, present, centre, tree.origin, tree.dim, panel, level.codes + tile * tree.words * LANES);
+    if (tree.is_of_balls) count_squares(members, tree.dim, panel);
     level.exists[tile] = largest(present) == 0;
 }
 
@@ -142,6 +193,18 @@ inline void build_block(const Problem& p, const TileTree& tree, std::int64_t blo
         build_tile(p, tree, tiles[lane], next < 0 ? tiles[lane] : next, result, prototypes(lane), axis, SIDE_BY_SIDE);
     }
     build_tile_of_tiles(tree, 1, block, tiles, scratch.tiles);
+    if (tree.is_of_balls) {
+        float most = 0;
+        for (int lane = 0; lane < LANES; ++lane) {
+            if (tiles[lane] < 0) continue;
+            const Lanes squares = square_distances(prototypes(lane), level.centre + block * tree.dim, tree.dim);
+            const unsigned there = lanes_reaching(below.plane[tiles[lane]].slack, splat_lanes(-__FLT_MAX__));
+            const float radius = radius_from(squares, there, tree.dim);
+            if (!(radius <= most)) most = radius;
+        }
+        level.radius[block] = ball_of(level.centre + block * tree.dim, most, tree.dim);
+        return;
+    }
     float least = 1;
     for (int lane = 0; lane < LANES; ++lane) {
         if (tiles[lane] < 0) continue;
@@ -163,6 +226,7 @@ inline void build_root(const TileTree& tree, std::int64_t root, float* scratch) 
     const Lanes present = read_cones(top, tiles, panel);
     encode_members(
         scratch, present, tree.origin, tree.origin, tree.dim, panel, tree.root_codes + root * tree.words * LANES);
+    if (tree.is_of_balls) count_squares(scratch, tree.dim, panel);
 }
 
 }  // namespace VITSOM_ISA

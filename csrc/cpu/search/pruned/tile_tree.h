@@ -5,7 +5,7 @@
 // This holds for vectors shorter than 1, too, each the shadow of one of length 1 in a space of one more dimension.
 #pragma once
 
-#include "cpu/search/pruned/cone.h"
+#include "cpu/search/pruned/ball.h"
 #include "cpu/search/pruned/map_shape.h"
 #include "cpu/runtime/arena.h"
 #include "cpu/search/pruned/panel.h"
@@ -32,18 +32,26 @@ constexpr int MOST_LEVELS = 8;
 constexpr std::int64_t MOST_AT_TOP = 256;
 
 struct TileTree {
+    bool is_of_balls;         // under the squared Euclidean distance, else of cones
+    std::int64_t features;    // of a row
     std::int64_t dim, words;  // of a row, padded
-    float slack;              // what the roundings of a score, but for its codes, come to at most
+    float slack;              // what the roundings of a score, but for its codes, come to at most; of balls in units of squared lengths
+    float unit;               // of balls: what rows are multiplied with
+    float reach;              // of balls: no prototype is longer
+    double inverse_length;    // of balls: 1 / the length that all lifted prototypes have; NaN where none is finite
+    float* seen_from;         // [dim] of balls: what rows are seen from
     int num_levels;
     TileLevel level[MOST_LEVELS];
     float contrast[2][LANES]; // how far a lane is to the right of the middle of a tile of prototypes, and how far below it
-    float* origin;            // [dim] what all are seen from
+    float* origin;            // [dim] what codes are seen from
     std::int64_t num_roots;   // panels of LANES tiles of the top level
     Panel* root;              // [num_roots] around the origin
     std::uint32_t* root_codes;
 
-    TileTree(const Problem& p, Cells map) : dim(padded(p.dim)), words(dim / PanelCode::PER_WORD), num_levels(1) {
-        slack = 4 * dot_error(dim);
+    TileTree(const Problem& p, Cells map)
+        : is_of_balls(p.lifted > 0), features(p.dim - p.lifted), dim(padded(features)), words(dim / PanelCode::PER_WORD), unit(1),
+          reach(1), inverse_length(1), num_levels(1) {
+        slack = (is_of_balls ? 2 : 4) * dot_error(dim);
         level[0].tiling = Tiling(map);
         while (top().count() > MOST_AT_TOP && num_levels < MOST_LEVELS) {
             level[num_levels].tiling = Tiling(top().tiling.tiles);
@@ -84,6 +92,7 @@ struct TileTree {
             tiles.codes = arena.take<std::uint32_t>(l == 0 ? 0 : tiles.count() * words * LANES);
         }
         origin = arena.take<float>(dim);
+        seen_from = arena.take<float>(is_of_balls ? dim : 0);
         root = arena.take<Panel>(num_roots);
         root_codes = arena.take<std::uint32_t>(num_roots * words * LANES);
     }

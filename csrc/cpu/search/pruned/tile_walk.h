@@ -29,7 +29,7 @@ public:
         }
         for (std::int64_t i = 0; i < count; ++i) {
             all_.progress[begin + i] = s_.progress[i];
-            all_.progress[begin + i].threshold = s_.reach[i].threshold;
+            all_.progress[begin + i].threshold = s_.reach[i].found;
         }
     }
 
@@ -62,17 +62,48 @@ private:
         const Row z = row(p_.z, row_of_z);
         const double inverse = result_.inverse_z[row_of_z] = inverse_norm(z, p_.dim);
         float* unit = s_.unit + i * tree_.dim;
-        const bool finite = inverse == inverse;
-        if (finite) write_unit(z, inverse, p_.dim, tree_.dim, unit);
-        else fill(unit, tree_.dim, 0.0f);
+        bool in_reach = inverse == inverse;
+        float slack = tree_.slack;
+        if (in_reach && tree_.is_of_balls) {
+            in_reach = see_from_origin(i, z, inverse, unit);
+            const float length = s_.place[i].length + tree_.reach;
+            slack *= length * length;
+        } else if (in_reach) {
+            write_unit(z, inverse, p_.dim, tree_.dim, unit);
+        }
+        if (!in_reach) fill(unit, tree_.dim, 0.0f);
         s_.row[i] = row_of_z;
-        s_.reach[i] = {finite ? -1.0f : UNDECIDED, 0, encode_sample(unit, tree_.origin, tree_.dim, s_.codes + i * tree_.words)};
+        const float found = !in_reach ? UNDECIDED : tree_.is_of_balls ? -__FLT_MAX__ : -1.0f;
+        const CodedSample code = encode_sample(unit, tree_.origin, tree_.dim, s_.codes + i * tree_.words);
+        s_.reach[i] = {found, found, 0, slack, code};
     }
 
-    void set_threshold(std::int64_t i, float threshold) {
-        const double t = threshold;
-        s_.reach[i].threshold = threshold;
-        s_.reach[i].sine = static_cast<float>(__builtin_sqrt((1 - t) * (1 + t))) * (1 + 0x1p-20f);
+    // Of balls; false if it is too far away.
+    bool see_from_origin(std::int64_t i, Row z, double inverse, float* centred) {
+        write_centred(z, tree_.seen_from, tree_.unit, tree_.features, tree_.dim, centred);
+        Place& place = s_.place[i];
+        place.square = dot_padded(centred, centred, tree_.dim);
+        if (!(place.square < FARTHEST * FARTHEST && tree_.inverse_length == tree_.inverse_length)) return false;
+        place.length = __builtin_sqrtf(place.square);
+        const double cosine = inverse * tree_.inverse_length;  // of a product of lifted rows
+        place.offset = squared_norm(z, tree_.features) / 2 * cosine;
+        place.cosine = cosine / (static_cast<double>(tree_.unit) * static_cast<double>(tree_.unit));
+        return true;
+    }
+
+    void set_threshold(std::int64_t i, float found) {
+        Reach& reach = s_.reach[i];
+        reach.found = reach.threshold = found;
+        if (found == UNDECIDED) return;
+        if (tree_.is_of_balls) {
+            const Place& place = s_.place[i];
+            const double score = static_cast<double>(found) / place.cosine, square = score < 0 ? -2 * score : 0;
+            reach.sine = static_cast<float>(__builtin_sqrt(square)) * (1 + 0x1p-20f);
+            reach.threshold = static_cast<float>((static_cast<double>(place.square) - square) / 2);
+        } else {
+            const double t = found;
+            reach.sine = static_cast<float>(__builtin_sqrt((1 - t) * (1 + t))) * (1 + 0x1p-20f);
+        }
     }
 
     void find_first_candidates(std::int64_t first, std::int64_t count) {
@@ -100,9 +131,15 @@ private:
         }
         Paths paths;
         for (int r = 0; r < count; ++r) {
-            paths.count[r] = s_.reach[first + r].threshold == UNDECIDED ? 0 : take_best(best[r], best_tile[r], paths.tile[r]);
+            paths.count[r] = s_.reach[first + r].found == UNDECIDED ? 0 : take_best(best[r], best_tile[r], paths.tile[r]);
         }
         follow(first, count, paths);
+        if (tree_.is_of_balls) {
+            for (int r = 0; r < count; ++r) {
+                if (!(s_.reach[first + r].found > -__FLT_MAX__)) set_threshold(first + r, UNDECIDED);
+            }
+            return;
+        }
         bool any_lost = false;
         for (int r = 0; r < count; ++r) {
             const float threshold = s_.reach[first + r].threshold;
@@ -112,8 +149,7 @@ private:
         }
         if (any_lost) follow(first, count, paths);
         for (int r = 0; r < count; ++r) {
-            float& threshold = s_.reach[first + r].threshold;
-            if (!(threshold > 0)) threshold = UNDECIDED;
+            if (!(s_.reach[first + r].threshold > 0)) set_threshold(first + r, UNDECIDED);
         }
     }
 
@@ -239,8 +275,8 @@ private:
             float products[1][4];
             dot_four<1>(x, sample, tree_.dim, products);
             const Plane& plane = tiles.plane[tile[f]];
-            likely[f] =
-                plane.along * products[0][0] + plane.across * products[0][1] + plane.down * products[0][2] + plane.slack;
+            likely[f] = plane.along * (products[0][0] - plane.half_square) + plane.across * (products[0][1] - plane.across_centre) +
+                        plane.down * (products[0][2] - plane.down_centre) + plane.slack;
             most[f] = largest(likely[f]);
         }
         std::int64_t n = 0;
@@ -296,8 +332,8 @@ private:
             const Reach& sample = s_.reach[place[r]];
             const Lanes score =
                 PanelCode::value(product[r]) * (panel.scale * sample.code.scale) + (panel.bias + panel.along * along[r]);
-            const Lanes bound = sample.code.residual * panel.norm + sample.code.norm * panel.residual + tree_.slack;
-            const Lanes needed = sample.threshold * panel.cosine - sample.sine * panel.sine;
+            const Lanes bound = sample.code.residual * panel.norm + sample.code.norm * panel.residual + sample.slack;
+            const Lanes needed = sample.threshold * panel.cosine - sample.sine * panel.sine - panel.more;
             mark_lanes_reaching(reaching, score + bound, needed, 1u << r);
         }
         std::memcpy(samples, &reaching, sizeof reaching);
@@ -327,7 +363,7 @@ private:
                 const Reach& sample = s_.reach[place[r]];
                 kept[n] = place[r];
                 along[n] = score[0][r];
-                n += score[0][r] + tree_.slack >= radius.cosine * sample.threshold - radius.sine * sample.sine;
+                n += score[0][r] + sample.slack >= radius.cosine * sample.threshold - radius.sine * sample.sine - radius.more;
             }
         });
         const std::uint32_t* codes = tiles.codes + tile * tree_.words * LANES;
@@ -349,10 +385,16 @@ private:
             dot_four<3>(z, axis, tree_.dim, along);
             for (int r = 0; r < rows; ++r) {
                 ++s_.progress[place[r]].tiles;
-                const float x = along[0][r], y = along[1][r], w = along[2][r], left = 1 - x * x - y * y - w * w;
-                const float rest = __builtin_sqrtf((left > 0 ? left : 0) + 4 * tree_.slack);
-                const Lanes most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.slack;
-                const unsigned lanes = lanes_reaching(most, splat_lanes(s_.reach[place[r]].threshold));
+                const Reach& sample = s_.reach[place[r]];
+                const float x = along[0][r] - plane.half_square, y = along[1][r] - plane.across_centre, w = along[2][r] - plane.down_centre;
+                const float above = tree_.is_of_balls ? s_.place[place[r]].square - 2 * x : 1 - x * x;
+                const float left = above - y * y - w * w;
+                const float rest = __builtin_sqrtf((left > 0 ? left : 0) + 4 * sample.slack);
+                Lanes most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.slack;
+                if (tree_.is_of_balls) {
+                    most = most + (plane.slack_of_length * (s_.place[place[r]].length + tree_.reach) + sample.slack);
+                }
+                const unsigned lanes = lanes_reaching(most, splat_lanes(sample.threshold));
                 *likely++ = lanes;
                 for (unsigned next = lanes & ~fetched; next != 0; next &= next - 1) {
                     fetch(row(p_.prototypes, members[__builtin_ctz(next)]), p_.dim);
@@ -371,12 +413,13 @@ private:
         const Row z = row(p_.z, s_.row[i]);
         const double inverse = result_.inverse_z[s_.row[i]];
         Progress& progress = s_.progress[i];
-        float threshold = s_.reach[i].threshold;
-        const Leader leader{threshold, progress.nearest, result_.wanted, 0, 0x1p-22};
+        float found = s_.reach[i].found;
+        const double offset = tree_.is_of_balls ? s_.place[i].offset : 0;  // of a sample far from the map, a cosine less it is large
+        const Leader leader{found, progress.nearest, result_.wanted, offset, 0x1p-22 * (1 + offset)};
         if (n > 8) rescore<LANES>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
         else if (n > 4) rescore<8>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
         else rescore<4>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
-        if (threshold > s_.reach[i].threshold) set_threshold(i, threshold);
+        if (found > s_.reach[i].found) set_threshold(i, found);
         progress.candidates += static_cast<std::int32_t>(n);
         work_left_ -= n / 4;  // a tile takes as long as four candidates
     }
