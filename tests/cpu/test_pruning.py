@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vitsom_fast import Grid, reference
+from vitsom_fast import Grid, find_bmu, reference
 from vitsom_fast.backends import cpu
 
 VARIABLE = "VITSOM_CPU_PRUNING"
@@ -259,3 +259,68 @@ def test_the_variable_must_be_one_of_three_words(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(VARIABLE, "often")
     with pytest.raises(ValueError, match=r"VITSOM_CPU_PRUNING must be one of .*'always'.* got 'often'"):
         search("cpu", torch.randn(2, 3), torch.randn(4, 3))
+
+
+# Balls, under the squared Euclidean distance
+
+
+def beside(prototypes: Tensor, count: int) -> Tensor:
+    """Latents at a fiftieth of the width of the map from prototypes."""
+    z = prototypes[torch.randint(len(prototypes), (count,))]
+    return z + 0.02 * (prototypes - prototypes.mean(dim=0)).abs().max() * torch.randn_like(z)
+
+
+def _check_balls(z: Tensor, w: Tensor, k: int = 1) -> None:
+    """Units are those of fp64, the lowest of those that are as near."""
+    bmu, distance = find_bmu(z, w, distance="sqeuclidean", backend="cpu", k=k)
+    exact = (z.double()[:, None] - w.double()).square().sum(dim=2).nan_to_num(torch.inf)  # [B, K]
+    nearest = exact.sort(dim=1, stable=True)
+    scale = z.double().square().sum(dim=1) + w.double().nan_to_num().square().sum(dim=1).max()
+    for place, units in enumerate(bmu.reshape(len(z), k).T):
+        own = exact.gather(1, units[:, None])[:, 0]
+        assert ((own - nearest.values[:, place]) / scale).max() <= 1e-12
+        assert torch.allclose(distance.reshape(len(z), k)[:, place].double(), own, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["as it is", "far from the origin", "of all lengths", "tiny", "with gaps"])
+@pytest.mark.parametrize(("shape", "dim"), [((1, 127), 17), ((17, 23), 192), ((64, 48), 3), ((20, 5), 1)])
+def test_balls_find_the_nearest(shape: tuple[int, int], dim: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "always")
+    w = map_in_order(*shape, dim)
+    if kind == "far from the origin":
+        w += 1e4
+    elif kind == "of all lengths":
+        w *= (3 * torch.rand(len(w), 1)).exp()
+    elif kind == "tiny":
+        w *= 1e-25
+    elif kind == "with gaps":
+        w[3::7] = torch.nan
+    there = w[w.isfinite().all(dim=1)]
+    z = beside(there, 100)
+    z[::9] += 50 * (there.mean(dim=0) - z[::9])  # on the other side, and far
+    _check_balls(z, w)
+    _check_balls(z, w, 2)
+    counts = cpu.search_counts(*cpu.lift(z, w), is_lifted=True)
+    assert counts["pruned"] == len(z)
+
+
+def test_balls_of_samples_far_from_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a sample 200 times as far as the map is wide, all distances are alike, and roundings of what is reached are large."""
+    monkeypatch.setenv(VARIABLE, "always")
+    for seed in range(16):
+        torch.manual_seed(seed)
+        w = map_in_order(11, 18, 1 + seed % 8)
+        _check_balls(200 * beside(w, 100) * torch.randn(100, 1).sign(), w)
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_balls_rule_out_most_of_a_map_in_order(offset: float) -> None:
+    """Rows as far apart as prototypes that are near: nothing that all have in common matters."""
+    w = map_in_order(64, 64, 192)
+    w = w + offset
+    z = beside(w, 1030)
+    counts = cpu.search_counts(*cpu.lift(z, w), is_lifted=True)
+    assert counts["pruned"] == len(z)
+    assert counts["tiles"] <= 0.15 * 256 * len(z)
+    assert counts["candidates"] <= 200 * len(z)  # of 4096
+    _check_balls(z[:200], w)

@@ -57,9 +57,7 @@ def attraction_rows(batch: int, num_prototypes: int) -> int:
     return torch.sym_min(batch, num_prototypes)
 
 
-def search(
-    z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, *, is_lifted: bool = False
-) -> tuple[Tensor, Tensor]:
+def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, *, is_lifted: bool = False) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D); of rows that ``lift``
     has made, tiles of the map are ruled out by their squared Euclidean distances."""
     problem, _keep = _problem(z, prototypes, rows, cols, is_lifted)
@@ -289,9 +287,7 @@ def squared_gradients(
     return grad_z, grad_prototypes
 
 
-def _problem(
-    z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, is_lifted: bool = False
-) -> tuple[object, Kept]:
+def _problem(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, is_lifted: bool = False) -> tuple[object, Kept]:
     if rows > 0 and rows * cols != prototypes.shape[0]:
         raise ValueError(f"rows and cols must be those of {prototypes.shape[0]} prototypes, got {rows} and {cols}")
     return problem_of(_cpu, z, prototypes, torch.get_num_threads(), rows, cols, _cpu.lifted if is_lifted else 0)

@@ -28,7 +28,7 @@ _SAMPLE, _FAR = 256, 256.0
 # What a length is shortened by, for its square to be no more than it should be: one place of fp32.
 _DOWN = 1 - 2.0**-23
 
-Search = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
+Search = Callable[..., tuple[Tensor, Tensor]]
 
 
 def search(
@@ -49,8 +49,8 @@ def search(
 
 
 def of_lifted(own: Search, backend: Any) -> Search:
-    """The search of a backend, which is told that rows are lifted if it has a ``lift``: it may then rule out tiles of the map by
-    balls, in the place of the cones of lifted rows, which are nearly as wide for near tiles as for far ones."""
+    """The search of a backend, which is told that rows are lifted if it has a ``lift``: it may then rule out tiles of the map
+    by balls. The angles between lifted rows and near prototypes are nearly as large as those to far ones."""
     return functools.partial(own, is_lifted=True) if hasattr(backend, "lift") else own
 
 

@@ -52,11 +52,11 @@ struct Seekers {
 // Tiles that a sample follows down the tree.
 constexpr int FOLLOWED = 4;
 
-// What balls know of a sample besides.
-struct Place {
-    double offset;        // the cosine at no distance
-    double cosine;        // that a score of 1 makes
-    float square, length; // of the sample
+// Of balls, a sample as it is seen from their origin.
+struct Seen {
+    double offset;         // the cosine of lifted rows at no distance
+    double cosine;         // and what a score of 1 is of it
+    float square, length;  // of the sample
 };
 
 // Samples that go down the tree side by side, their products with a panel in registers.
@@ -74,7 +74,7 @@ struct WalkScratch {
     float* unit;           // [block][dim]
     std::uint32_t* codes;  // [block][words]
     Reach* reach;          // [block]
-    Place* place;          // [block] of balls
+    Seen* seen;            // [block] of balls
     Progress* progress;    // [block]
     std::int64_t* row;     // [block]
     std::int32_t* kept;    // [num_levels + 1][block]
@@ -88,7 +88,7 @@ struct WalkScratch {
         scratch.unit = arena.take<float>(block * tree.dim);
         scratch.codes = arena.take<std::uint32_t>(block * tree.words);
         scratch.reach = arena.take<Reach>(block);
-        scratch.place = arena.take<Place>(tree.is_of_balls ? block : 0);
+        scratch.seen = arena.take<Seen>(tree.is_of_balls ? block : 0);
         scratch.progress = arena.take<Progress>(block);
         scratch.row = arena.take<std::int64_t>(block);
         scratch.kept = arena.take<std::int32_t>((tree.num_levels + 1) * block);

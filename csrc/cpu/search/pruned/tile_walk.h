@@ -66,7 +66,7 @@ private:
         float slack = tree_.slack;
         if (in_reach && tree_.is_of_balls) {
             in_reach = see_from_origin(i, z, inverse, unit);
-            const float length = s_.place[i].length + tree_.reach;
+            const float length = s_.seen[i].length + tree_.reach;
             slack *= length * length;
         } else if (in_reach) {
             write_unit(z, inverse, p_.dim, tree_.dim, unit);
@@ -81,13 +81,13 @@ private:
     // Of balls; false if it is too far away.
     bool see_from_origin(std::int64_t i, Row z, double inverse, float* centred) {
         write_centred(z, tree_.seen_from, tree_.unit, tree_.features, tree_.dim, centred);
-        Place& place = s_.place[i];
-        place.square = dot_padded(centred, centred, tree_.dim);
-        if (!(place.square < FARTHEST * FARTHEST && tree_.inverse_length == tree_.inverse_length)) return false;
-        place.length = __builtin_sqrtf(place.square);
+        Seen& seen = s_.seen[i];
+        seen.square = dot_padded(centred, centred, tree_.dim);
+        if (!(seen.square < FARTHEST * FARTHEST && tree_.inverse_length == tree_.inverse_length)) return false;
+        seen.length = __builtin_sqrtf(seen.square);
         const double cosine = inverse * tree_.inverse_length;  // of a product of lifted rows
-        place.offset = squared_norm(z, tree_.features) / 2 * cosine;
-        place.cosine = cosine / (static_cast<double>(tree_.unit) * static_cast<double>(tree_.unit));
+        seen.offset = squared_norm(z, tree_.features) / 2 * cosine;
+        seen.cosine = cosine / (static_cast<double>(tree_.unit) * static_cast<double>(tree_.unit));
         return true;
     }
 
@@ -96,10 +96,10 @@ private:
         reach.found = reach.threshold = found;
         if (found == UNDECIDED) return;
         if (tree_.is_of_balls) {
-            const Place& place = s_.place[i];
-            const double score = static_cast<double>(found) / place.cosine, square = score < 0 ? -2 * score : 0;
+            const Seen& seen = s_.seen[i];
+            const double score = static_cast<double>(found) / seen.cosine, square = score < 0 ? -2 * score : 0;
             reach.sine = static_cast<float>(__builtin_sqrt(square)) * (1 + 0x1p-20f);
-            reach.threshold = static_cast<float>((static_cast<double>(place.square) - square) / 2);
+            reach.threshold = static_cast<float>((static_cast<double>(seen.square) - square) / 2);
         } else {
             const double t = found;
             reach.sine = static_cast<float>(__builtin_sqrt((1 - t) * (1 + t))) * (1 + 0x1p-20f);
@@ -387,12 +387,12 @@ private:
                 ++s_.progress[place[r]].tiles;
                 const Reach& sample = s_.reach[place[r]];
                 const float x = along[0][r] - plane.half_square, y = along[1][r] - plane.across_centre, w = along[2][r] - plane.down_centre;
-                const float above = tree_.is_of_balls ? s_.place[place[r]].square - 2 * x : 1 - x * x;
+                const float above = tree_.is_of_balls ? s_.seen[place[r]].square - 2 * x : 1 - x * x;
                 const float left = above - y * y - w * w;
                 const float rest = __builtin_sqrtf((left > 0 ? left : 0) + 4 * sample.slack);
                 Lanes most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.slack;
                 if (tree_.is_of_balls) {
-                    most = most + (plane.slack_of_length * (s_.place[place[r]].length + tree_.reach) + sample.slack);
+                    most = most + (plane.slack_of_length * (s_.seen[place[r]].length + tree_.reach) + sample.slack);
                 }
                 const unsigned lanes = lanes_reaching(most, splat_lanes(sample.threshold));
                 *likely++ = lanes;
@@ -414,7 +414,7 @@ private:
         const double inverse = result_.inverse_z[s_.row[i]];
         Progress& progress = s_.progress[i];
         float found = s_.reach[i].found;
-        const double offset = tree_.is_of_balls ? s_.place[i].offset : 0;  // of a sample far from the map, a cosine less it is large
+        const double offset = tree_.is_of_balls ? s_.seen[i].offset : 0;  // of a sample far from the map, a cosine less it is large
         const Leader leader{found, progress.nearest, result_.wanted, offset, 0x1p-22 * (1 + offset)};
         if (n > 8) rescore<LANES>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
         else if (n > 4) rescore<8>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
