@@ -126,7 +126,8 @@ inline Plane plane_of(const float* members, const Lanes& present, const float* a
     const Lanes left = squared - (is_ball ? in_plane : along * along + in_plane);
     plane.rest = square_root(larger_of(left, Lanes{}) + squared * (8 * error + 0x1p-20f)) * 1.001f + 0x1p-23f;
     plane.slack_of_length = square_root(squared) * (7 * error + 0x1p-19f);
-    plane.slack = is_ball ? present - 0.5f * squared : present + (error + 2 * UNIT_ERROR + 0x1p-22f) + plane.slack_of_length;
+    if (is_ball) plane.slack = present - 0.5f * squared;
+    else plane.slack = present + (error + 2 * UNIT_ERROR + 0x1p-22f) + plane.slack_of_length;
     return plane;
 }
 

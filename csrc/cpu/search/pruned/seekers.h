@@ -2,19 +2,10 @@
 #pragma once
 
 #include "cpu/search/nearest.h"
-#include "cpu/search/pruned/tile_tree.h"
+#include "cpu/search/pruned/reach.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
-
-// What a bound of a sample takes.
-struct Reach {
-    float found;      // the cosine of every wanted unit, of balls less that at no distance, is no less; UNDECIDED: left to others
-    float threshold;  // the same as a score
-    float sine;       // of its angle, no less; of balls its distance
-    float slack;      // what the roundings of a score, but for codes, come to at most
-    CodedSample code;
-};
 
 // How far the search of a sample has got.
 struct Progress {
@@ -52,13 +43,6 @@ struct Seekers {
 // Tiles that a sample follows down the tree.
 constexpr int FOLLOWED = 4;
 
-// Of balls, a sample as it is seen from their origin.
-struct Seen {
-    double offset;         // the cosine of lifted rows at no distance
-    double cosine;         // and what a score of 1 is of it
-    float square, length;  // of the sample
-};
-
 // Samples that go down the tree side by side, their products with a panel in registers.
 constexpr int WALK_ROWS = WIDTH == LANES ? TILE_ROWS : TILE_ROWS * TILE_COLS / LANES;
 
@@ -88,7 +72,7 @@ struct WalkScratch {
         scratch.unit = arena.take<float>(block * tree.dim);
         scratch.codes = arena.take<std::uint32_t>(block * tree.words);
         scratch.reach = arena.take<Reach>(block);
-        scratch.seen = arena.take<Seen>(tree.is_of_balls ? block : 0);
+        scratch.seen = arena.take<Seen>(block);
         scratch.progress = arena.take<Progress>(block);
         scratch.row = arena.take<std::int64_t>(block);
         scratch.kept = arena.take<std::int32_t>((tree.num_levels + 1) * block);

@@ -4,6 +4,7 @@
 #include "cpu/search/rescore.h"
 #include "cpu/simd/masks.h"
 #include "cpu/search/search_output.h"
+#include "cpu/search/pruned/reach.h"
 #include "cpu/search/pruned/seekers.h"
 
 namespace vitsom {
@@ -62,49 +63,12 @@ private:
         const Row z = row(p_.z, row_of_z);
         const double inverse = result_.inverse_z[row_of_z] = inverse_norm(z, p_.dim);
         float* unit = s_.unit + i * tree_.dim;
-        bool in_reach = inverse == inverse;
-        float slack = tree_.slack;
-        if (in_reach && tree_.is_of_balls) {
-            in_reach = see_from_origin(i, z, inverse, unit);
-            const float length = s_.seen[i].length + tree_.reach;
-            slack *= length * length;
-        } else if (in_reach) {
-            write_unit(z, inverse, p_.dim, tree_.dim, unit);
-        }
-        if (!in_reach) fill(unit, tree_.dim, 0.0f);
+        Reach& reach = s_.reach[i] = reach_of(tree_, z, inverse, unit, s_.seen + i);
+        reach.code = encode_sample(unit, tree_.origin, tree_.dim, s_.codes + i * tree_.words);
         s_.row[i] = row_of_z;
-        const float found = !in_reach ? UNDECIDED : tree_.is_of_balls ? -__FLT_MAX__ : -1.0f;
-        const CodedSample code = encode_sample(unit, tree_.origin, tree_.dim, s_.codes + i * tree_.words);
-        s_.reach[i] = {found, found, 0, slack, code};
     }
 
-    // Of balls; false if it is too far away.
-    bool see_from_origin(std::int64_t i, Row z, double inverse, float* centred) {
-        write_centred(z, tree_.seen_from, tree_.unit, tree_.features, tree_.dim, centred);
-        Seen& seen = s_.seen[i];
-        seen.square = dot_padded(centred, centred, tree_.dim);
-        if (!(seen.square < FARTHEST * FARTHEST && tree_.inverse_length == tree_.inverse_length)) return false;
-        seen.length = __builtin_sqrtf(seen.square);
-        const double cosine = inverse * tree_.inverse_length;  // of a product of lifted rows
-        seen.offset = squared_norm(z, tree_.features) / 2 * cosine;
-        seen.cosine = cosine / (static_cast<double>(tree_.unit) * static_cast<double>(tree_.unit));
-        return true;
-    }
-
-    void set_threshold(std::int64_t i, float found) {
-        Reach& reach = s_.reach[i];
-        reach.found = reach.threshold = found;
-        if (found == UNDECIDED) return;
-        if (tree_.is_of_balls) {
-            const Seen& seen = s_.seen[i];
-            const double score = static_cast<double>(found) / seen.cosine, square = score < 0 ? -2 * score : 0;
-            reach.sine = static_cast<float>(__builtin_sqrt(square)) * (1 + 0x1p-20f);
-            reach.threshold = static_cast<float>((static_cast<double>(seen.square) - square) / 2);
-        } else {
-            const double t = found;
-            reach.sine = static_cast<float>(__builtin_sqrt((1 - t) * (1 + t))) * (1 + 0x1p-20f);
-        }
-    }
+    void set_threshold(std::int64_t i, float found) { raise_reach(tree_, s_.seen[i], found, s_.reach[i]); }
 
     void find_first_candidates(std::int64_t first, std::int64_t count) {
         Lanes best[WALK_ROWS];

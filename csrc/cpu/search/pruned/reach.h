@@ -1,0 +1,67 @@
+// What bounds of a sample take: how far it has to look, by cosine or by distance.
+#pragma once
+
+#include "cpu/search/pruned/tile_tree.h"
+#include "cpu/search/rescore.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+struct Reach {
+    float found;      // the cosine of every wanted unit, of balls less that at no distance, is no less; UNDECIDED: left to others
+    float threshold;  // the same as a score
+    float sine;       // of its angle, no less; of balls its distance
+    float slack;      // what the roundings of a score, but for codes, come to at most
+    CodedSample code;
+};
+
+// Of balls, a sample as it is seen from their origin.
+struct Seen {
+    double offset;         // the cosine of lifted rows at no distance
+    double cosine;         // and what a score of 1 is of it
+    float square, length;  // of the sample
+};
+
+// Of balls; false if the sample is too far away.
+inline bool see_from_origin(const TileTree& tree, Row z, double inverse, float* centred, Seen& seen) {
+    write_centred(z, tree.seen_from, tree.unit, tree.features, tree.dim, centred);
+    seen.square = dot_padded(centred, centred, tree.dim);
+    if (!(seen.square < FARTHEST * FARTHEST)) return false;
+    seen.length = __builtin_sqrtf(seen.square);
+    const double cosine = inverse * tree.inverse_length;  // of a product of lifted rows
+    seen.offset = squared_norm(z, tree.features) / 2 * cosine;
+    seen.cosine = cosine / (static_cast<double>(tree.unit) * static_cast<double>(tree.unit));
+    return true;
+}
+
+// Of a sample of which nothing is found yet, and `unit` [dim], in which the tree sees it. The code is left open.
+inline Reach reach_of(const TileTree& tree, Row z, double inverse, float* unit, Seen* seen) {
+    bool in_reach = inverse == inverse;
+    float slack = tree.slack;
+    if (in_reach && tree.is_of_balls) {
+        in_reach = see_from_origin(tree, z, inverse, unit, *seen);
+        const float length = seen->length + tree.reach;
+        slack *= length * length;
+    } else if (in_reach) {
+        write_unit(z, inverse, tree.features, tree.dim, unit);
+    }
+    if (!in_reach) fill(unit, tree.dim, 0.0f);
+    const float found = !in_reach ? UNDECIDED : tree.is_of_balls ? -__FLT_MAX__ : -1.0f;
+    return {found, found, 0, slack, {}};
+}
+
+inline void raise_reach(const TileTree& tree, const Seen& seen, float found, Reach& reach) {
+    reach.found = reach.threshold = found;
+    if (found == UNDECIDED) return;
+    if (tree.is_of_balls) {
+        const double score = static_cast<double>(found) / seen.cosine, square = score < 0 ? -2 * score : 0;
+        reach.sine = static_cast<float>(__builtin_sqrt(square)) * (1 + 0x1p-20f);
+        reach.threshold = static_cast<float>((static_cast<double>(seen.square) - square) / 2);
+    } else {
+        const double t = found;
+        reach.sine = static_cast<float>(__builtin_sqrt((1 - t) * (1 + t))) * (1 + 0x1p-20f);
+    }
+}
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom
