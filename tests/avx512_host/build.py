@@ -26,7 +26,12 @@ if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
     _KERNELS += ["-mavx2", "-mfma"]
 
 # What each set has of its own, and its flags: those of the sets before it, too.
-_SEARCH = "search/pruned/search_pruned", "search/exhaustive/search_fp32", "search/exhaustive/search_fp64"
+_SEARCH = (
+    "search/pruned/search_pruned",
+    "search/exhaustive/search_fp32",
+    "search/exhaustive/search_small",
+    "search/exhaustive/search_fp64",
+)
 _STEP = "search/lift", "step/attract", "step/backward", "step/sum_by_bmu", "step/smooth"
 _PAIRS = "pairs/pair_losses", "pairs/pair_gradients", "pairs/search_manhattan"
 _PARTS = {

@@ -42,6 +42,7 @@ def build(flags: list[str]) -> Path:
     of_baseline = [
         "search/pruned/search_pruned",
         "search/exhaustive/search_fp32",
+        "search/exhaustive/search_small",
         "search/exhaustive/search_fp64",
         "step/attract",
         "step/backward",

@@ -1,0 +1,204 @@
+// The search in fp32 where samples are many, and units and features few: samples in the lanes, each prototype against all of them.
+//
+// What search_fp32 spends on a sample before and after its scores (it is packed, its contenders are listed, then decided upon) is
+// several times what the scores of 100 prototypes of 20 features take. Here the two largest scores of a sample are kept, and which
+// the first is of. A sample whose two largest scores may be those of either is left to the next pass, and so are all where these
+// are many.
+#include <cstdint>
+
+#include "cpu/module/kernel_table.h"
+#include "cpu/runtime/arena.h"
+#include "cpu/runtime/interruption.h"
+#include "cpu/simd/packing.h"
+
+namespace vitsom {
+namespace VITSOM_ISA {
+
+// VECTORS of samples against AT_ONCE prototypes: their sums fill the register file but for the operands.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int VECTORS = 4, AT_ONCE = 6;
+#else
+constexpr int VECTORS = 3, AT_ONCE = 4;
+#endif
+constexpr int BLOCK_SAMPLES = VECTORS * WIDTH;
+
+// Beyond these, search_fp32 takes less: what it spends on a sample once is little beside the scores. On AVX2, of its time, 400 units of
+// 26 features take 0.89, 1024 of 10 features 0.75, 1024 of 20 features 1.13.
+constexpr std::int64_t MOST_FEATURES = 64, MOST_ELEMENTS = 1 << 14;
+
+// Samples a thread looks at before it is known whether most can be decided, and the share of them that must be.
+constexpr std::int64_t PROBED = 1024, LEAST_DECIDED_OF_4 = 3;
+
+// Blocks between two questions whether to go on: a few milliseconds.
+constexpr std::int64_t BLOCKS_A_QUESTION = 256;
+
+// Squared lengths in fp32 between which no square or product of a sample loses what matters.
+constexpr float LEAST_SQUARED = 0x1p-80f, MOST_SQUARED = 0x1p80f;
+
+// How far a score can be from the true one, in lengths of the sample: a rounding of 2^-24 a product, one of the prototype's elements.
+inline float error_in_lengths(std::int64_t dim) { return static_cast<float>(dim + 4) * 0x1.02p-24f; }
+
+struct Packed {
+    const float* prototypes;  // [ceil(num_prototypes / AT_ONCE)][dim][AT_ONCE], of length 1
+    std::int64_t num_prototypes, dim;
+};
+
+// The two largest scores of each sample of a block.
+struct BestOfBlock {
+    Vec first[VECTORS], second[VECTORS];
+    Ints unit[VECTORS];
+};
+
+// out[d][lane] = z[rows[lane]][d]; lanes from `count` on repeat the last row.
+template <class T>
+void pack_block(const Matrix& z, const std::int64_t* rows, std::int64_t count, std::int64_t dim, float* out) {
+    for (std::int64_t first = 0; first < BLOCK_SAMPLES; first += WIDTH, out += WIDTH) {
+        const T* x[WIDTH];
+        for (std::int64_t r = 0; r < WIDTH; ++r) x[r] = typed_row<T>(z, rows[smaller(first + r, count - 1)]);
+        // The last vector of a row reaches back to what has been written, rather than beyond the row.
+        for (std::int64_t next = 0; next < dim && dim >= WIDTH; next += WIDTH) {
+            const std::int64_t d = smaller(next, dim - WIDTH);
+            Vec block[WIDTH];
+#pragma GCC unroll 16
+            for (int r = 0; r < WIDTH; ++r) block[r] = load(x[r] + d);
+            transpose(block);
+#pragma GCC unroll 16
+            for (int i = 0; i < WIDTH; ++i) store(out + (d + i) * BLOCK_SAMPLES, block[i]);
+        }
+        if (dim >= WIDTH) continue;
+        Vec block[WIDTH];
+#pragma GCC unroll 16
+        for (int r = 0; r < WIDTH; ++r) block[r] = load_partial(x[r], dim);
+        transpose(block);
+        for (std::int64_t d = 0; d < dim; ++d) store(out + d * BLOCK_SAMPLES, block[d]);
+    }
+}
+
+inline BestOfBlock search_block(const Packed& packed, const float* z) {
+    BestOfBlock best;
+    for (int v = 0; v < VECTORS; ++v) {
+        best.first[v] = best.second[v] = splat(-__builtin_inff());
+        best.unit[v] = Ints{};
+    }
+    const float* w = packed.prototypes;
+    for (std::int64_t start = 0; start < packed.num_prototypes; start += AT_ONCE, w += packed.dim * AT_ONCE) {
+        Vec sums[AT_ONCE][VECTORS] = {};
+        for (std::int64_t d = 0; d < packed.dim; ++d) {
+            Vec x[VECTORS];
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; ++v) x[v] = load(z + d * BLOCK_SAMPLES + v * WIDTH);
+#pragma GCC unroll 6
+            for (int k = 0; k < AT_ONCE; ++k) {
+                const Vec element = splat(w[d * AT_ONCE + k]);
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; ++v) sums[k][v] += x[v] * element;
+            }
+        }
+#pragma GCC unroll 6
+        for (int k = 0; k < AT_ONCE; ++k) {
+            if (start + k >= packed.num_prototypes) break;
+            const Ints unit = Ints{} + static_cast<std::int32_t>(start + k);
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; ++v) {
+                const Vec score = sums[k][v];
+                best.unit[v] = score > best.first[v] ? unit : best.unit[v];
+                best.second[v] = larger_of(score < best.first[v] ? score : best.first[v], best.second[v]);
+                best.first[v] = larger_of(score, best.first[v]);
+            }
+        }
+    }
+    return best;
+}
+
+// Which samples of a block have but one unit that can be the nearest, a bit each.
+inline std::uint64_t decided_of(const BestOfBlock& best, const float* z, std::int64_t dim) {
+    const float error = 2 * error_in_lengths(dim);
+    std::uint64_t decided = 0;
+    for (int v = 0; v < VECTORS; ++v) {
+        Vec squared = Vec{};
+        for (std::int64_t d = 0; d < dim; ++d) {
+            const Vec x = load(z + d * BLOCK_SAMPLES + v * WIDTH);
+            squared += x * x;
+        }
+        const Vec margin = best.first[v] - best.second[v], needed = square_root(squared) * (1.01f * error);
+        std::uint64_t lanes = lanes_reaching(margin, needed) & lanes_reaching(squared, splat(LEAST_SQUARED));
+        lanes &= lanes_reaching(splat(MOST_SQUARED), squared);
+        decided |= lanes << (v * WIDTH);
+    }
+    return decided;
+}
+
+inline void decide(const Problem& p, std::int64_t i, std::int64_t unit, const SearchOutput& result) {
+    result.bmu[i] = unit;
+    result.inverse_z[i] = inverse_norm(row(p.z, i), p.dim);
+    if (!result.score) return;
+    const double product = dot(row(p.z, i), row(p.prototypes, unit), p.dim);
+    result.score[i] = product * result.inverse_z[i] * result.inverse_prototype[unit];
+}
+
+// One that is not finite has scores that are NaN, which are no sample's largest.
+inline void pack_prototypes(const Problem& p, const SearchOutput& result, float* out) {
+    for (std::int64_t k = 0; k < p.num_prototypes; ++k) {
+        const Row w = row(p.prototypes, k);
+        const double inverse = inverse_norm(w, p.dim);
+        result.inverse_prototype[k] = inverse;
+        float unit[MOST_FEATURES];
+        with_elements(w, [&](const auto* elements) {
+            for_each_vector(p.dim, [&](std::int64_t d, auto load, auto store) {
+                const DoublePair x = widen(load(elements + d));
+                store(unit + d, narrow({x.low * inverse, x.high * inverse}));
+            });
+        });
+        float* to = out + k / AT_ONCE * AT_ONCE * p.dim + k % AT_ONCE;
+        for (std::int64_t d = 0; d < p.dim; ++d) to[d * AT_ONCE] = unit[d];
+    }
+}
+
+std::int64_t search_small(
+    const Problem& p, std::int64_t* rows, std::int64_t batch, const SearchOutput& result, SearchCounts&) {
+    if (result.wanted != 1 || p.dim > MOST_FEATURES || p.num_prototypes * p.dim > MOST_ELEMENTS) return 0;
+    const std::int64_t groups = ceil_div(p.num_prototypes, AT_ONCE), blocks = ceil_div(batch, BLOCK_SAMPLES);
+    Arena arena;
+    float* prototypes = nullptr;
+    bool* decided = nullptr;
+    lay_out(arena, [&](Arena& a) {
+        prototypes = a.take<float>(groups * p.dim * AT_ONCE);
+        decided = a.take<bool>(batch);
+    });
+    for (std::int64_t i = 0; i < groups * p.dim * AT_ONCE; ++i) prototypes[i] = 0;
+    pack_prototypes(p, result, prototypes);
+    const Packed packed{prototypes, p.num_prototypes, p.dim};
+    const int threads = useful_threads(batch * p.num_prototypes * p.dim, p.threads);
+    Interruption interruption(p);
+    std::int64_t done = 0, known = 0;
+    for (std::int64_t end = smaller(blocks, threads * PROBED / BLOCK_SAMPLES); done < blocks; end = blocks) {
+        std::int64_t of_all = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : of_all) if (threads > 1)
+        for (std::int64_t block = done; block < end; ++block) {
+            if (block % BLOCKS_A_QUESTION == 0 ? interruption.is_wanted() : interruption.has_come()) continue;
+            const std::int64_t first = block * BLOCK_SAMPLES, count = smaller(BLOCK_SAMPLES, batch - first);
+            float z[MOST_FEATURES * BLOCK_SAMPLES];
+            with_dtype(p.z.dtype, [&](auto t) { pack_block<decltype(t)>(p.z, rows + first, count, p.dim, z); });
+            const BestOfBlock best = search_block(packed, z);
+            const std::uint64_t lanes = decided_of(best, z, p.dim);
+            for (std::int64_t lane = 0; lane < count; ++lane) {
+                decided[first + lane] = lanes >> lane & 1;
+                if (!decided[first + lane]) continue;
+                decide(p, rows[first + lane], best.unit[lane / WIDTH][lane % WIDTH], result);
+                ++of_all;
+            }
+        }
+        interruption.end_here();
+        known += of_all;
+        done = end;
+        if (known * 4 < smaller(batch, done * BLOCK_SAMPLES) * LEAST_DECIDED_OF_4) break;
+    }
+    std::int64_t left = 0;
+    for (std::int64_t i = 0; i < batch; ++i) {
+        if (i >= done * BLOCK_SAMPLES || !decided[i]) rows[left++] = rows[i];
+    }
+    return batch - left;
+}
+
+}  // namespace VITSOM_ISA
+}  // namespace vitsom
