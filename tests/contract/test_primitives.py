@@ -58,6 +58,32 @@ def test_sums_of_many_rows_of_one_unit(primitives: tuple[backends.Backend, str])
     assert (sums.cpu().double() - expected).norm() <= 3e-7 * expected.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("batch", "count"), [(0, 3), (1, 1), (1000, 5), (127, 1000), (40000, 17)])
+def test_sums_that_are_added_in_place(
+    primitives: tuple[backends.Backend, str], batch: int, count: int, dtype: torch.dtype
+) -> None:
+    own, device = primitives
+    add_by_bmu = getattr(own, "add_by_bmu", None)
+    if add_by_bmu is None:
+        pytest.skip("it has none")
+    for dim in (1, 8, 20, 127):
+        x, bmu = torch.randn(batch, dim, dtype=dtype, device=device), torch.randint(0, count, (batch,), device=device)
+        before = torch.randn(count, dim + 1, dtype=torch.float64, device=device)
+        sums = before.clone()
+        add_by_bmu(sums, x, bmu)
+        expected = before.index_add(0, bmu, torch.cat([x.double(), x.new_ones(batch, 1).double()], dim=1))
+        torch.testing.assert_close(sums, expected, rtol=1e-12, atol=1e-12)
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(3)
+            again = before.clone()
+            add_by_bmu(again, x, bmu)
+        finally:
+            torch.set_num_threads(threads)
+        assert torch.equal(again, sums)
+
+
 def test_sums_of_no_rows(primitives: tuple[backends.Backend, str]) -> None:
     own, device = primitives
     sums, counts = own.sum_by_bmu(torch.empty(0, 5, device=device), torch.empty(0, dtype=torch.int64, device=device), 3)

@@ -46,6 +46,10 @@ def add_rows(
     sums by feature, only the features that it says. Repeatable bit for bit."""
     dim, on_cpu = x.shape[1], x.device.type == "cpu"
     is_plain = sample_weight is None and known is None
+    add_by_bmu = getattr(own, "add_by_bmu", None)
+    if is_plain and add_by_bmu is not None:
+        add_by_bmu(sums, x, bmu)
+        return
     if is_plain and not (on_cpu and torch.get_num_threads() <= _FEW_THREADS):
         added, counts = own.sum_by_bmu(x, bmu, sums.shape[0])
         sums[:, :dim] += added

@@ -36,7 +36,10 @@ class Primitives(Protocol):
 
     def sum_by_bmu(self, x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Tensor]:
         """Sums (K, D) and counts (K,) of the rows x (B, D) of every BMU (B,), in the accumulation dtype. Repeatable bit for
-        bit; 20000 rows of one BMU are summed up to within 1e-6."""
+        bit; 20000 rows of one BMU are summed up to within 1e-6.
+
+        A backend may have ``add_by_bmu(sums, x, bmu)`` as well, which adds both to ``sums`` (K, D + 1), the counts in its last
+        column, in the widest dtype and in place."""
 
     def smooth(self, x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
         """G x (K, D) for x (K, D), all in the accumulation dtype; factors (terms, R, R) and (terms, C, C) in any strides.

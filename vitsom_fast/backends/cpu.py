@@ -103,6 +103,17 @@ def sum_by_bmu(x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Ten
     return sums, counts
 
 
+def add_by_bmu(sums: Tensor, x: Tensor, bmu: Tensor) -> None:
+    """Adds the rows x (B, D) of every BMU (B,), and their number, to ``sums`` (K, D + 1) fp64, in place. The same by any number
+    of threads."""
+    x, bmu = matrix("x", x), checked("bmu", bmu, (x.shape[0],), torch.int64)
+    batch, dim = x.shape
+    if checked("sums", sums, (sums.shape[0], dim + 1), torch.float64).data_ptr() != sums.data_ptr():
+        raise ValueError(f"sums must be in one piece of memory, got strides {sums.stride()}")
+    rows = x.data_ptr(), x.stride(0), DTYPES[x.dtype], batch, dim
+    _cpu.add_by_bmu(*rows, bmu.data_ptr(), sums.shape[0], torch.get_num_threads(), sums.data_ptr())
+
+
 def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
     """G x (K, D) for x (K, D), fp32."""
     neighborhood, _keep_factors = neighborhood_of(_cpu, x, row_factors, col_factors)

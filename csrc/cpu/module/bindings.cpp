@@ -157,6 +157,17 @@ void sum_by_bmu(
     });
 }
 
+void add_by_bmu(
+    std::uintptr_t x, std::int64_t stride, int dtype, std::int64_t batch, std::int64_t dim, std::uintptr_t bmu,
+    std::int64_t num_units, int threads, std::uintptr_t sums) {
+    const auto* units = address<const std::int64_t>(bmu);
+    check_units(units, batch, num_units);
+    run([&, &k = kernels()] {
+        const vitsom::Matrix rows{address<void>(x), stride, static_cast<DType>(dtype)};
+        k.add_by_bmu(rows, batch, dim, units, num_units, threads, address<double>(sums));
+    });
+}
+
 void smooth(std::uintptr_t x, std::int64_t dim, const Neighborhood& h, int threads, std::uintptr_t out) {
     run([&, &k = kernels()] { k.smooth(address<const float>(x), dim, h, threads, address<float>(out)); });
 }
@@ -220,6 +231,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("squared_losses", &squared_losses);
     m.def("squared_gradients", &squared_gradients);
     m.def("sum_by_bmu", &sum_by_bmu);
+    m.def("add_by_bmu", &add_by_bmu);
     m.def("smooth", &smooth);
     m.def("pair_losses", &pair_losses);
     m.def("pair_gradients", &pair_gradients);

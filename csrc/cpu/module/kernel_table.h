@@ -32,6 +32,11 @@ using SumByBmu = void(
     const Matrix& x, std::int64_t batch, std::int64_t dim, const std::int64_t* bmu, std::int64_t num_units, int threads,
     float* sums, float* counts);
 
+// Adds to sums [num_units, dim + 1] the rows x [batch, dim] by their units, and a 1 for each in the last column.
+using AddByBmu = void(
+    const Matrix& x, std::int64_t batch, std::int64_t dim, const std::int64_t* bmu, std::int64_t num_units, int threads,
+    double* sums);
+
 // Features that lifted rows have more than given ones.
 constexpr int LIFTED = 6;
 
@@ -64,6 +69,7 @@ struct Kernels {
     Attract* attract;
     Backward* backward;
     SumByBmu* sum_by_bmu;
+    AddByBmu* add_by_bmu;
     Smooth* smooth;
     PairLosses* pair_losses;
     PairGradients* pair_gradients;
@@ -82,6 +88,7 @@ struct Kernels {
     Attract attract;                           \
     Backward backward;                         \
     SumByBmu sum_by_bmu;                       \
+    AddByBmu add_by_bmu;                       \
     Smooth smooth;                             \
     PairLosses pair_losses;                    \
     PairGradients pair_gradients;              \
@@ -104,7 +111,7 @@ inline const Kernels* kernels_baseline() {
     using namespace baseline;
     static constexpr Kernels table{
         "baseline", search_pruned, nullptr, nullptr,
-        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
+        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -113,7 +120,7 @@ inline const Kernels* kernels_avx2() {
     using namespace avx2;
     static constexpr Kernels table{
         "avx2", search_pruned, nullptr, nullptr,
-        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
+        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -122,7 +129,7 @@ inline const Kernels* kernels_avx512() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512", search_pruned, nullptr, nullptr,
-        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
+        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -131,7 +138,7 @@ inline const Kernels* kernels_avx512vnni() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr,
-        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
+        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -140,7 +147,7 @@ inline const Kernels* kernels_avx512bf16() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16,
-        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, smooth,
+        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
