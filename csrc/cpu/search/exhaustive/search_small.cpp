@@ -35,12 +35,17 @@ constexpr std::int64_t BLOCKS_A_QUESTION = 256;
 // Squared lengths in fp32 between which no square or product of a sample loses what matters.
 constexpr float LEAST_SQUARED = 0x1p-80f, MOST_SQUARED = 0x1p80f;
 
-// How far a score can be from the true one, in lengths of the sample: a rounding of 2^-24 a product, one of the prototype's elements.
+// How far a score can be from the true one, in lengths of the sample: a rounding of 2^-24 a product, one of the prototype's elements,
+// two of the sum of three.
 inline float error_in_lengths(std::int64_t dim) { return static_cast<float>(dim + 4) * 0x1.02p-24f; }
+
+// Features that are multiplied. What was added to a lifted sample is one number, three times, and zeros: of all that, one product with
+// the sum of what the prototype has for the three.
+inline std::int64_t multiplied_features(const Problem& p) { return p.lifted > 0 ? p.dim - p.lifted + 1 : p.dim; }
 
 struct Packed {
     const float* prototypes;  // [ceil(num_prototypes / AT_ONCE)][dim][AT_ONCE], of length 1
-    std::int64_t num_prototypes, dim;
+    std::int64_t num_prototypes, dim;  // of the features that are multiplied
 };
 
 // The two largest scores of each sample of a block.
@@ -137,38 +142,40 @@ inline void decide(const Problem& p, std::int64_t i, std::int64_t unit, const Se
 }
 
 // One that is not finite has scores that are NaN, which are no sample's largest.
-inline void pack_prototypes(const Problem& p, const SearchOutput& result, float* out) {
+inline void pack_prototypes(const Problem& p, std::int64_t dim, const SearchOutput& result, float* out) {
     for (std::int64_t k = 0; k < p.num_prototypes; ++k) {
         const Row w = row(p.prototypes, k);
         const double inverse = inverse_norm(w, p.dim);
         result.inverse_prototype[k] = inverse;
-        float unit[MOST_FEATURES];
+        float unit[MOST_FEATURES + LIFTED];
         with_elements(w, [&](const auto* elements) {
             for_each_vector(p.dim, [&](std::int64_t d, auto load, auto store) {
                 const DoublePair x = widen(load(elements + d));
                 store(unit + d, narrow({x.low * inverse, x.high * inverse}));
             });
         });
-        float* to = out + k / AT_ONCE * AT_ONCE * p.dim + k % AT_ONCE;
-        for (std::int64_t d = 0; d < p.dim; ++d) to[d * AT_ONCE] = unit[d];
+        if (p.lifted > 0) unit[dim - 1] = unit[dim - 1] + unit[dim] + unit[dim + 1];
+        float* to = out + k / AT_ONCE * AT_ONCE * dim + k % AT_ONCE;
+        for (std::int64_t d = 0; d < dim; ++d) to[d * AT_ONCE] = unit[d];
     }
 }
 
 std::int64_t search_small(
     const Problem& p, std::int64_t* rows, std::int64_t batch, const SearchOutput& result, SearchCounts&) {
-    if (result.wanted != 1 || p.dim > MOST_FEATURES || p.num_prototypes * p.dim > MOST_ELEMENTS) return 0;
+    const std::int64_t dim = multiplied_features(p);
+    if (result.wanted != 1 || dim > MOST_FEATURES || p.num_prototypes * dim > MOST_ELEMENTS) return 0;
     const std::int64_t groups = ceil_div(p.num_prototypes, AT_ONCE), blocks = ceil_div(batch, BLOCK_SAMPLES);
     Arena arena;
     float* prototypes = nullptr;
     bool* decided = nullptr;
     lay_out(arena, [&](Arena& a) {
-        prototypes = a.take<float>(groups * p.dim * AT_ONCE);
+        prototypes = a.take<float>(groups * dim * AT_ONCE);
         decided = a.take<bool>(batch);
     });
-    for (std::int64_t i = 0; i < groups * p.dim * AT_ONCE; ++i) prototypes[i] = 0;
-    pack_prototypes(p, result, prototypes);
-    const Packed packed{prototypes, p.num_prototypes, p.dim};
-    const int threads = useful_threads(batch * p.num_prototypes * p.dim, p.threads);
+    for (std::int64_t i = 0; i < groups * dim * AT_ONCE; ++i) prototypes[i] = 0;
+    pack_prototypes(p, dim, result, prototypes);
+    const Packed packed{prototypes, p.num_prototypes, dim};
+    const int threads = useful_threads(batch * p.num_prototypes * dim, p.threads);
     Interruption interruption(p);
     std::int64_t done = 0, known = 0;
     for (std::int64_t end = smaller(blocks, threads * PROBED / BLOCK_SAMPLES); done < blocks; end = blocks) {
@@ -178,9 +185,9 @@ std::int64_t search_small(
             if (block % BLOCKS_A_QUESTION == 0 ? interruption.is_wanted() : interruption.has_come()) continue;
             const std::int64_t first = block * BLOCK_SAMPLES, count = smaller(BLOCK_SAMPLES, batch - first);
             float z[MOST_FEATURES * BLOCK_SAMPLES];
-            with_dtype(p.z.dtype, [&](auto t) { pack_block<decltype(t)>(p.z, rows + first, count, p.dim, z); });
+            with_dtype(p.z.dtype, [&](auto t) { pack_block<decltype(t)>(p.z, rows + first, count, dim, z); });
             const BestOfBlock best = search_block(packed, z);
-            const std::uint64_t lanes = decided_of(best, z, p.dim);
+            const std::uint64_t lanes = decided_of(best, z, dim);
             for (std::int64_t lane = 0; lane < count; ++lane) {
                 decided[first + lane] = lanes >> lane & 1;
                 if (!decided[first + lane]) continue;
