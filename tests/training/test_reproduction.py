@@ -214,3 +214,19 @@ def test_images_without_a_label_are_no_class_of_the_purity() -> None:
     assert module._scores(bmu, bmu, splits, (1, 2))["purity"] == 1.0
     unknown = Splits(Dataset("d", images, torch.full_like(labels, -1)), splits.test)
     assert module._scores(bmu, bmu, unknown, (1, 2))["purity"] is None  # NaN is no JSON
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured on Linux alone")
+def test_peak_memory_of_a_second_run_is_that_of_the_first() -> None:
+    """What the first has freed is not there for the second to use unseen."""
+
+    def measured() -> float:
+        with peak_megabytes(torch.device("cpu")) as peak:
+            many = [torch.ones(4000) for _ in range(4000)]  # 64 MB in pieces that the allocator keeps
+            del many
+            found = peak()
+        assert found is not None
+        return found
+
+    first, second = measured(), measured()
+    assert min(first, second) > 40

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ def peak_megabytes(device: torch.device) -> Iterator[Callable[[], float | None]]
         before = torch.cuda.memory_allocated(device)
         yield lambda: (torch.cuda.max_memory_allocated(device) - before) / 1e6
         return
+    with suppress(OSError, AttributeError):  # else what an earlier run has left to the allocator would be used first, unseen
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         (_PROCESS / "clear_refs").write_text("5")  # the high-water mark is what is resident now
         resident = _kilobytes("VmRSS")
