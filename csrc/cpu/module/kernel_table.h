@@ -40,8 +40,8 @@ using AddByBmu = void(
 // Features that lifted rows have more than given ones.
 constexpr int LIFTED = 6;
 
-// z [batch, dim + LIFTED] and prototypes [num_prototypes, dim + LIFTED], `stride` apart: the cosine of one of each is largest where the
-// two given rows are nearest.
+// z [batch, dim + LIFTED] and prototypes [num_prototypes, dim + LIFTED], `stride` apart: the cosine of one of each is largest where
+// the two given rows are nearest.
 using Lift = void(const Problem&, float* z, float* prototypes, std::int64_t stride);
 
 // squared [batch] = |z - w|^2 of each sample and a unit; NaN for a sample that is not finite.

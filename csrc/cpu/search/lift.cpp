@@ -82,7 +82,9 @@ bool lift_row(const T* x, const float* centre, std::int64_t n, float* out, bool 
             const DoublePair a = widen(v), c = widen(load(centre + d)), wide = {a.low - c.low, a.high - c.high};
             v = narrow(wide);
             const DoublePair back = widen(v);
-            const auto differs = ((back.low != wide.low) & (wide.low == wide.low)) | ((back.high != wide.high) & (wide.high == wide.high));
+            const auto low = (back.low != wide.low) & (wide.low == wide.low);
+            const auto high = (back.high != wide.high) & (wide.high == wide.high);
+            const auto differs = low | high;
             for (int lane = 0; lane < WIDTH / 2; ++lane) is_exact &= differs[lane] == 0;
         }
         const DoublePair wide = widen(v);

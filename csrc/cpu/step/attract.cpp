@@ -205,7 +205,8 @@ inline void finish_column(const Problem& p, const ForwardPlan& f, Slice slice, s
         for (std::int64_t s = f.samples.start[g]; s < f.samples.start[g + 1]; ++s) {
             const std::int64_t i = f.samples.order[s];
             const Row z = row(p.z, i) + begin;
-            along[i] += is_squared ? loss_without_squares(z, pull, weight, centre, count) : dot_with_sum(z, pull, weight, centre, count);
+            along[i] += is_squared ? loss_without_squares(z, pull, weight, centre, count)
+                                   : dot_with_sum(z, pull, weight, centre, count);
         }
         if (is_squared) continue;
         const float rounded = static_cast<float>(weight);

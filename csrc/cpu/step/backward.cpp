@@ -1,6 +1,7 @@
 // Gradients: dL/dz^ = -scale * S_b; dL/dw^ = -scale * (G A), A_k the sum of z^ over the samples whose BMU is k; both through the
 // normalisation, whose norms and products with z the forward pass has left in its saved. Under the squared Euclidean distance the
-// same with other numbers, as squared_euclidean.h has it: either gradient is a multiple of what is smoothed less a multiple of the row.
+// same with other numbers, as squared_euclidean.h has it: either gradient is a multiple of what is smoothed less a multiple of the
+// row.
 //
 // A is sparse: the samples are summed up by BMU first, in the same pass over z that writes its gradient. Then, a slab of grid
 // rows at a time, the sums of each column of the grid are spread along its rows, and each row of the slab is smoothed along the
@@ -168,7 +169,8 @@ struct ColumnTile {
     }
 };
 
-// gradient [columns of the tile][chunk][TILE_COLS] = or, to add, += one term of one grid row. Its prototypes `w` are fetched meanwhile.
+// gradient [columns of the tile][chunk][TILE_COLS] = or, to add, += one term of one grid row. Its prototypes `w` are fetched
+// meanwhile.
 inline void smooth_along_columns(
     const Problem& p, const BackwardPlan& b, const Sources& s, const ColumnTile& tile, const float* spread, Row w, bool add,
     float* gradient) {
@@ -265,7 +267,9 @@ void backward(
     const double* context, const double* shares, void* grad_z, void* grad_prototypes) {
     const auto fill_prototypes = [&](float value) {
         if (!grad_prototypes) return;
-        with_dtype(p.prototypes.dtype, [&](auto t) { fill(static_cast<decltype(t)*>(grad_prototypes), p.num_prototypes * p.dim, value); });
+        with_dtype(p.prototypes.dtype, [&](auto t) {
+            fill(static_cast<decltype(t)*>(grad_prototypes), p.num_prototypes * p.dim, value);
+        });
     };
     if (p.batch == 0) return fill_prototypes(0);
     const std::int64_t element_bytes = row(p.z, 0).element_bytes();
@@ -284,7 +288,9 @@ void backward(
     if (is_squared) write_centre(p, saved.inverse_prototype, 0, p.dim, centre);
     const Epilogue epilogue{scale, shares, is_squared ? centre : nullptr};
     bool finite = true;
-    for (std::int64_t i = 0; i < p.batch; ++i) finite &= saved.inverse_z[i] == saved.inverse_z[i] && !(is_squared && shares[i] != shares[i]);
+    for (std::int64_t i = 0; i < p.batch; ++i) {
+        finite &= saved.inverse_z[i] == saved.inverse_z[i] && !(is_squared && shares[i] != shares[i]);
+    }
     if (!finite) fill_prototypes(__builtin_nanf(""));  // a bad sample pulls on every one, be its weight 0: 0 * NaN is NaN
     if (!grad_prototypes || !finite) {
         if (grad_z) visit_all_samples(p, samples, saved, epilogue, attraction, grad_z, nullptr);

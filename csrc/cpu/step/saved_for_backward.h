@@ -21,8 +21,8 @@ struct SavedForBackward {
     Double *total_weight, *loss_without_squares;
 
     SavedForBackward(Double* context, std::int64_t batch)
-        : inverse_z(context), z_dot_attraction(inverse_z + batch), inverse_prototype(z_dot_attraction + batch), total_weight(z_dot_attraction),
-          loss_without_squares(z_dot_attraction) {}
+        : inverse_z(context), z_dot_attraction(inverse_z + batch), inverse_prototype(z_dot_attraction + batch),
+          total_weight(z_dot_attraction), loss_without_squares(z_dot_attraction) {}
 };
 
 }  // namespace VITSOM_ISA

@@ -22,8 +22,8 @@ constexpr int VECTORS = 3, AT_ONCE = 4;
 #endif
 constexpr int BLOCK_SAMPLES = VECTORS * WIDTH;
 
-// Beyond these, search_fp32 takes less: what it spends on a sample once is little beside the scores. On AVX2, of its time, 400 units of
-// 26 features take 0.89, 1024 of 10 features 0.75, 1024 of 20 features 1.13.
+// Beyond these, search_fp32 takes less: what it spends on a sample once is little beside the scores. On AVX2, of its time, 400 units
+// of 26 features take 0.89, 1024 of 10 features 0.75, 1024 of 20 features 1.13.
 constexpr std::int64_t MOST_FEATURES = 64, MOST_ELEMENTS = 1 << 14;
 
 // Samples a thread looks at before it is known whether most can be decided, and the share of them that must be.

@@ -20,7 +20,9 @@ __attribute__((noinline)) inline void write_unit(
     const Scaling scaled = scaling(inverse);
     with_elements(row, [&](const auto* x) {
         if (scaled.first == 1) {
-            for_each_vector(count, [&](std::int64_t d, auto load, auto) { store(out + d / WIDTH * stride, load(x + d) * scaled.second); });
+            for_each_vector(count, [&](std::int64_t d, auto load, auto) {
+                store(out + d / WIDTH * stride, load(x + d) * scaled.second);
+            });
         } else {
             for_each_vector(count, [&](std::int64_t d, auto load, auto) { store(out + d / WIDTH * stride, scaled(load(x + d))); });
         }

@@ -23,7 +23,8 @@ struct Plane {
 // To length 1, or to 0 if its squared length is below `least`: then it has no direction but that of its roundings.
 inline float normalising(float squared, float least) { return squared > least ? 1 / __builtin_sqrtf(squared) : 0; }
 
-// Makes centre, if there is one, u and v orthogonal and u and v of length 1, nearly: the roundings are in proportion to what is taken off.
+// Makes centre, if there is one, u and v orthogonal and u and v of length 1, nearly: the roundings are in proportion to what is taken
+// off.
 inline void orthonormalise(const float* centre, float* u, float* v, std::int64_t n, float least) {
     const auto at_centre = [=](std::int64_t d) { return centre ? load(centre + d) : Vec{}; };
     Vec sums[4] = {}, cv{};
@@ -86,8 +87,8 @@ inline void complete_axes(float* axes, std::int64_t n) {
     orthonormalise(axes, axes + n, axes + 2 * n, n, 0.5f);  // what the roundings of the first round have left
 }
 
-// A member is seen from the centre, w = c + d: z . w = z . c (1 + d . c) + (z . u) (d . u) + (z . v) (d . v) + s . r. Nearly all of it is
-// z . c, so that the roundings of the others, and how far the axes are from orthonormal, matter in proportion to |d| alone. Where
+// A member is seen from the centre, w = c + d: z . w = z . c (1 + d . c) + (z . u) (d . u) + (z . v) (d . v) + s . r. Nearly all of it
+// is z . c, so that the roundings of the others, and how far the axes are from orthonormal, matter in proportion to |d| alone. Where
 // the map is finer than its roundings, a bound that is looser by 1e-6 leaves half as many candidates more.
 // Of a ball, what is z . (w - c) and (w - c)^2 is small as a whole.
 inline Plane plane_of(const float* members, const Lanes& present, const float* axes, std::int64_t n, bool is_ball) {
@@ -119,8 +120,8 @@ inline Plane plane_of(const float* members, const Lanes& present, const float* a
     plane.along = is_ball ? splat_lanes(1) : 1 + along;
     plane.across = lanes_of(sums[2]);
     plane.down = lanes_of(sums[3]);
-    // With m the roundings of a chain: the square of the rest is off by (4.5 m + 5) |d|^2, and 3 (m + 2) |d|^2 for axes not orthonormal;
-    // the bound by m for z . c, 4 for the unit vectors, 4 of its own sum, and (6.2 m + 9) |d| for all else.
+    // With m the roundings of a chain: the square of the rest is off by (4.5 m + 5) |d|^2, and 3 (m + 2) |d|^2 for axes not
+    // orthonormal; the bound by m for z . c, 4 for the unit vectors, 4 of its own sum, and (6.2 m + 9) |d| for all else.
     const float error = chain_error(n);
     const Lanes in_plane = plane.across * plane.across + plane.down * plane.down;
     const Lanes left = squared - (is_ball ? in_plane : along * along + in_plane);

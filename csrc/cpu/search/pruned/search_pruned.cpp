@@ -61,7 +61,8 @@ inline double share_of_tiles(
     }
     std::int64_t kept = 0;
     for (std::int64_t i = 0; i < num_samples; ++i) {
-        const float score = tree.is_of_balls || best[i] < 1 ? best[i] : 1, apart = tree.is_of_balls ? square[i] - 2 * score : 1 - score * score;
+        const float score = tree.is_of_balls || best[i] < 1 ? best[i] : 1;
+        const float apart = tree.is_of_balls ? square[i] - 2 * score : 1 - score * score;
         const float sine = __builtin_sqrtf(apart > 0 ? apart : 0);
         for (std::int64_t j = 0; j < num_tiles; ++j) {
             kept += along[i][j] >= radius[j].cosine * score - radius[j].sine * sine - radius[j].more;

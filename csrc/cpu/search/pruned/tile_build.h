@@ -149,7 +149,8 @@ inline void build_tile_of_tiles(const TileTree& tree, int l, std::int64_t tile, 
     float* centre = level.centre + tile * tree.dim;
     if (tree.is_of_balls) {
         mean_of_members(members, present, tree.dim, centre);
-        const Lanes reach = square_root(square_distances(members, centre, tree.dim)) * (1 + chain_error(tree.dim) + 0x1p-20f) + panel.sine;
+        const Lanes apart = square_root(square_distances(members, centre, tree.dim));
+        const Lanes reach = apart * (1 + chain_error(tree.dim) + 0x1p-20f) + panel.sine;
         const float radius = largest(reach + present);
         level.radius[tile] = ball_of(centre, radius > 0 ? radius : 0, tree.dim);
     } else {
@@ -173,7 +174,8 @@ inline void build_tile_of_tiles(const TileTree& tree, int l, std::int64_t tile, 
     build_tile_of_tiles(tree, l, tile, tiles, scratch);
 }
 
-// Tiles between the one that is built and the one whose prototypes are fetched: with 1, a search of a map of 512 x 512 takes 2 % longer.
+// Tiles between the one that is built and the one whose prototypes are fetched: with 1, a search of a map of 512 x 512 takes 2 %
+// longer.
 constexpr int AHEAD = 2;
 
 // A tile of the level above the prototypes' with all its tiles. The prototypes are at hand, so that its cone need not hold those of

@@ -1,8 +1,8 @@
 // The map as a tree of tiles: tiles of prototypes, tiles of those tiles, each with a centre and the angle that it spans.
 //
 // A prototype w of a tile with centre c and radius a is at an angle of at least angle(z, c) - a from a sample z. Where some prototype
-// is known to be at an angle t, none of the tile can be the BMU unless angle(z, c) <= a + t, that is z . c >= cos a cos t - sin a sin t.
-// This holds for vectors shorter than 1, too, each the shadow of one of length 1 in a space of one more dimension.
+// is known to be at an angle t, none of the tile can be the BMU unless angle(z, c) <= a + t, that is z . c >= cos a cos t - sin a
+// sin t. This holds for vectors shorter than 1, too, each the shadow of one of length 1 in a space of one more dimension.
 #pragma once
 
 #include "cpu/search/pruned/ball.h"
@@ -18,8 +18,8 @@ struct TileLevel {
     Tiling tiling;
     Radius* radius;        // [tiles]
     bool* exists;          // [tiles] whether any member may be a BMU
-    float* centre;         // [tiles][dim] of the cone, of length 1; 0 where the members have no direction in common. Of tiles of prototypes
-                           // only where these are the top level: below it, the codes of the level above are all that is wanted of them
+    float* centre;         // [tiles][dim] of the cone, of length 1; 0 where the members have no direction in common. Of tiles of
+                           // prototypes only where these are the top level: below it, the codes of the level above are enough
     Plane* plane;          // [tiles] of prototypes
     float* axes;           // [tiles][3][dim] of its plane
     Panel* panel;          // [tiles] of tiles
@@ -35,7 +35,7 @@ struct TileTree {
     bool is_of_balls;         // under the squared Euclidean distance, else of cones
     std::int64_t features;    // of a row
     std::int64_t dim, words;  // of a row, padded
-    float slack;              // what the roundings of a score, but for its codes, come to at most; of balls in units of squared lengths
+    float slack;              // what the roundings of a score, but for its codes, come to at most; of balls in squared lengths
     float unit;               // of balls: what rows are multiplied with
     float reach;              // of balls: no prototype is longer
     double inverse_length;    // of balls: 1 / the length that all lifted prototypes have; NaN where none is finite
