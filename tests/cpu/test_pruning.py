@@ -234,7 +234,7 @@ def test_rows_far_from_the_map_are_left_to_brute_force() -> None:
     torch.set_num_threads(2)
     counts = cpu.search_counts(z, w)
     assert counts["pruned"] == 1000
-    assert counts["int8"] + counts["bf16"] + counts["fp32"] + counts["fp64"] == len(z) - counts["pruned"]
+    assert counts["int8"] + counts["bf16"] + counts["small"] + counts["fp32"] + counts["fp64"] == len(z) - counts["pruned"]
     _check(z, w)
 
 

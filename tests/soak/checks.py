@@ -20,9 +20,7 @@ RELATIVE = 1e-5  # of the loss, and norm-wise of a gradient
 LOSS_FLOOR = 1e-7  # of the mean weight h, where 1 - cos cancels
 LOSS_FLOOR_OF_FEW = 3e-7  # the same on a GPU of rows of up to 3 features, whose roundings do not even out
 GRADIENT_FLOOR = 3e-7  # of the pull, where what a gradient adds up cancels
-OF_FP64 = (
-    1e-6  # what fp64 inputs are allowed of all this, but for the BMU: the truth is in fp64, too, and adds up 3136 features
-)
+OF_FP64 = 1e-6  # what fp64 inputs are allowed of it, but for the BMU; the truth, a sum of up to 3136, is in fp64, too
 
 
 class Failure(NamedTuple):

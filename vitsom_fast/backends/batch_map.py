@@ -16,10 +16,6 @@ from vitsom_fast.backends.unit_rows import widest
 if TYPE_CHECKING:
     from vitsom_fast.backends.compose import Primitives
 
-# Threads up to which one that adds rows in fp64 as they come is no slower than all of them in the order of the units: of 20
-# features on 100 units it takes a third of their time where there is one, of 192 on 16384 a quarter.
-_FEW_THREADS = 4
-
 # Of the largest sum of weights: below, what is left of weights of both signs is no sum of theirs to go by.
 _CANCELLED = 1e-6
 
@@ -50,7 +46,7 @@ def add_rows(
     if is_plain and add_by_bmu is not None:
         add_by_bmu(sums, x, bmu)
         return
-    if is_plain and not (on_cpu and torch.get_num_threads() <= _FEW_THREADS):
+    if is_plain and not on_cpu:
         added, counts = own.sum_by_bmu(x, bmu, sums.shape[0])
         sums[:, :dim] += added
         sums[:, dim] += counts

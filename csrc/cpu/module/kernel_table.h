@@ -84,7 +84,8 @@ struct Kernels {
 #define VITSOM_DECLARE(set)                    \
     namespace set {                            \
     SearchPass search_pruned;                  \
-    SearchPass search_small, search_fp32, search_fp64; \
+    SearchPass search_small;                   \
+    SearchPass search_fp32, search_fp64;       \
     Attract attract;                           \
     Backward backward;                         \
     SumByBmu sum_by_bmu;                       \

@@ -15,14 +15,13 @@ SearchCounts search(const Kernels& kernels, const Problem& p, const SearchOutput
     std::int64_t left = p.batch;
     const auto pass = [&](SearchPass* over, std::int64_t& decided) {
         if (!over || left == 0) return;
-        const std::int64_t now = over(p, rows, left, output, counts);
-        decided += now;
-        left -= now;
+        decided = over(p, rows, left, output, counts);
+        left -= decided;
     };
     pass(kernels.search_pruned, counts.pruned);
     pass(kernels.search_int8, counts.int8);
     pass(kernels.search_bf16, counts.bf16);
-    pass(kernels.search_small, counts.fp32);
+    pass(kernels.search_small, counts.small);
     pass(kernels.search_fp32, counts.fp32);
     pass(kernels.search_fp64, counts.fp64);
     return counts;

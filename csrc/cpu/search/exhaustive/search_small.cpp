@@ -27,7 +27,8 @@ constexpr int BLOCK_SAMPLES = VECTORS * WIDTH;
 constexpr std::int64_t MOST_FEATURES = 64, MOST_ELEMENTS = 1 << 14;
 
 // Samples a thread looks at before it is known whether most can be decided, and the share of them that must be.
-constexpr std::int64_t PROBED = 1024, LEAST_DECIDED_OF_4 = 3;
+constexpr std::int64_t PROBED = 1024;
+constexpr double LEAST_DECIDED = 0.75;
 
 // Blocks between two questions whether to go on: a few milliseconds.
 constexpr std::int64_t BLOCKS_A_QUESTION = 256;
@@ -198,7 +199,7 @@ std::int64_t search_small(
         interruption.end_here();
         known += of_all;
         done = end;
-        if (known * 4 < smaller(batch, done * BLOCK_SAMPLES) * LEAST_DECIDED_OF_4) break;
+        if (known < LEAST_DECIDED * smaller(batch, done * BLOCK_SAMPLES)) break;
     }
     std::int64_t left = 0;
     for (std::int64_t i = 0; i < batch; ++i) {
