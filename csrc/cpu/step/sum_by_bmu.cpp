@@ -1,6 +1,6 @@
 // The sum of the rows of every unit, and their number.
 //
-// Rows are summed up in fp64: 20000 of one unit in fp32 are wrong by 6e-6, and in their order: sums never change from run to run.
+// Rows are summed up in fp64 (20000 of one unit in fp32 are wrong by 6e-6) and in their order: sums never change from run to run.
 #include "cpu/module/kernel_table.h"
 #include "cpu/runtime/threads.h"
 #include "cpu/simd/packing.h"

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "cpu/search/search_output.h"
-#include "cpu/simd/powers.h"
 #include "cpu/search/pruned/tile_tree.h"
+#include "cpu/simd/powers.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
