@@ -48,6 +48,8 @@ def device_of(value: torch.device | str) -> torch.device:
     Raises:
         ValueError: PyTorch knows no such device.
     """
+    if type(value) is torch.device:
+        return value
     try:
         return torch.device(value)
     except (RuntimeError, TypeError) as error:

@@ -123,12 +123,11 @@ def resolve(name: str, spec: Spec) -> str:
     if name == "auto":
         name, named_by = settings.backend(), ENVIRONMENT_VARIABLE
     if name == "auto":
-        name = next(
-            name
-            for name in _modules
-            if _reason_against(name, *spec) is None and not (spec.device.type == "cpu" and name in _GPU_ONLY)
-        )
-        if name == "torch" and spec.device.type == "cpu":
+        is_cpu = spec.device.type == "cpu"
+        for name in _modules:
+            if not (is_cpu and name in _GPU_ONLY) and _reason_against(name, *spec) is None:
+                break
+        if is_cpu and name == "torch":
             _warn_of_slowness(spec.dtype)
         return name
     if name not in NAMES:

@@ -30,8 +30,9 @@ def problem_of(module: Any, z: Tensor, prototypes: Tensor, *how: int) -> tuple[o
         TypeError: one of them is not in memory.
         ValueError: the two are not matrices of as many columns, of one dtype and on one device.
     """
+    dtype = z.dtype
     if (
-        z.dtype != prototypes.dtype
+        dtype != prototypes.dtype
         or z.device != prototypes.device
         or z.dim() != 2
         or prototypes.dim() != 2
@@ -42,17 +43,9 @@ def problem_of(module: Any, z: Tensor, prototypes: Tensor, *how: int) -> tuple[o
             f" {z.device} and {tuple(prototypes.shape)} {prototypes.dtype} on {prototypes.device}"
         )
     z, prototypes = matrix("z", z), matrix("prototypes", prototypes)
-    problem = module.Problem(
-        z.data_ptr(),
-        z.stride(0),
-        prototypes.data_ptr(),
-        prototypes.stride(0),
-        DTYPES[z.dtype],
-        z.shape[0],
-        prototypes.shape[0],
-        z.shape[1],
-        *how,
-    )
+    batch, dim = z.shape
+    addresses = z.data_ptr(), z.stride(0), prototypes.data_ptr(), prototypes.stride(0)
+    problem = module.Problem(*addresses, DTYPES[dtype], batch, prototypes.shape[0], dim, *how)
     return problem, (z, prototypes)
 
 
@@ -63,10 +56,11 @@ def neighborhood_of(module: Any, prototypes: Tensor, row_factors: Tensor, col_fa
         TypeError: one of them is not in memory.
         ValueError: they are not the factors of a grid of so many prototypes.
     """
-    terms, rows, cols = row_factors.shape[0], row_factors.shape[1], col_factors.shape[1]
+    of_rows, of_cols = row_factors.shape, col_factors.shape
+    terms, rows, cols = of_rows[0], of_rows[1], of_cols[1]
     if (
-        row_factors.shape != (terms, rows, rows)
-        or col_factors.shape != (terms, cols, cols)
+        of_rows != (terms, rows, rows)
+        or of_cols != (terms, cols, cols)
         or rows * cols != prototypes.shape[0]
         or row_factors.dtype != torch.float32
         or col_factors.dtype != torch.float32
@@ -75,8 +69,9 @@ def neighborhood_of(module: Any, prototypes: Tensor, row_factors: Tensor, col_fa
             f"row_factors and col_factors must be fp32 factors of a grid of {prototypes.shape[0]} units, got"
             f" {tuple(row_factors.shape)} {row_factors.dtype} and {tuple(col_factors.shape)} {col_factors.dtype}"
         )
+    is_one = col_factors is row_factors  # of equal axes: each question is a hundredth of the smallest step
     row_factors = in_memory("row_factors", row_factors).contiguous()
-    col_factors = in_memory("col_factors", col_factors).contiguous()
+    col_factors = row_factors if is_one else in_memory("col_factors", col_factors).contiguous()
     neighborhood = module.Neighborhood(rows, cols, terms, row_factors.data_ptr(), col_factors.data_ptr())
     return neighborhood, (row_factors, col_factors)
 

@@ -22,5 +22,6 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def reduction_scale(reduction: str, batch: int, num_prototypes: int) -> float:
     """What the sum over samples and prototypes is multiplied with; an empty batch has loss 0, not 0/0."""
-    batch = max(batch, 1)
-    return {"mean": 1.0 / (batch * num_prototypes), "batchmean": 1.0 / batch, "sum": 1.0}[reduction]
+    if reduction == "mean":
+        return 1.0 / (max(batch, 1) * num_prototypes)
+    return {"batchmean": 1.0 / max(batch, 1), "sum": 1.0}[reduction]
