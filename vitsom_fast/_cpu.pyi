@@ -28,6 +28,7 @@ class SearchCounts:
     pruned: int
     int8: int
     bf16: int
+    grouped: int
     small: int
     fp32: int
     fp64: int

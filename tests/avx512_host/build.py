@@ -29,7 +29,8 @@ if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
 _SEARCH = (
     "search/pruned/search_pruned",
     "search/exhaustive/search_fp32",
-    "search/exhaustive/search_small",
+    "search/lanes/search_grouped",
+    "search/lanes/search_small",
     "search/exhaustive/search_fp64",
 )
 _STEP = "search/lift", "step/attract", "step/backward", "step/sum_by_bmu", "step/smooth"

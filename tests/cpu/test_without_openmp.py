@@ -42,7 +42,8 @@ def build(flags: list[str]) -> Path:
     of_baseline = [
         "search/pruned/search_pruned",
         "search/exhaustive/search_fp32",
-        "search/exhaustive/search_small",
+        "search/lanes/search_grouped",
+        "search/lanes/search_small",
         "search/exhaustive/search_fp64",
         "step/attract",
         "step/backward",

@@ -218,6 +218,7 @@ PYBIND11_MODULE(_cpu, m) {
         .def_readonly("pruned", &SearchCounts::pruned)
         .def_readonly("int8", &SearchCounts::int8)
         .def_readonly("bf16", &SearchCounts::bf16)
+        .def_readonly("grouped", &SearchCounts::grouped)
         .def_readonly("small", &SearchCounts::small)
         .def_readonly("fp32", &SearchCounts::fp32)
         .def_readonly("fp64", &SearchCounts::fp64)

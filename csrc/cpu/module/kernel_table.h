@@ -65,7 +65,7 @@ struct Kernels {
     const char* name;
     SearchPass* search_pruned;
     SearchPass *search_int8, *search_bf16;  // nullptr where the set has no such pass
-    SearchPass *search_small, *search_fp32, *search_fp64;  // the last decides all
+    SearchPass *search_grouped, *search_small, *search_fp32, *search_fp64;  // the last decides all
     Attract* attract;
     Backward* backward;
     SumByBmu* sum_by_bmu;
@@ -84,7 +84,7 @@ struct Kernels {
 #define VITSOM_DECLARE(set)                    \
     namespace set {                            \
     SearchPass search_pruned;                  \
-    SearchPass search_small;                   \
+    SearchPass search_grouped, search_small;   \
     SearchPass search_fp32, search_fp64;       \
     Attract attract;                           \
     Backward backward;                         \
@@ -112,7 +112,7 @@ inline const Kernels* kernels_baseline() {
     using namespace baseline;
     static constexpr Kernels table{
         "baseline", search_pruned, nullptr, nullptr,
-        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
+        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -121,7 +121,7 @@ inline const Kernels* kernels_avx2() {
     using namespace avx2;
     static constexpr Kernels table{
         "avx2", search_pruned, nullptr, nullptr,
-        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
+        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -130,7 +130,7 @@ inline const Kernels* kernels_avx512() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512", search_pruned, nullptr, nullptr,
-        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
+        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -139,7 +139,7 @@ inline const Kernels* kernels_avx512vnni() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr,
-        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
+        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -148,7 +148,7 @@ inline const Kernels* kernels_avx512bf16() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16,
-        search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
+        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }

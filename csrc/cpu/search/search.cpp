@@ -21,6 +21,7 @@ SearchCounts search(const Kernels& kernels, const Problem& p, const SearchOutput
     pass(kernels.search_pruned, counts.pruned);
     pass(kernels.search_int8, counts.int8);
     pass(kernels.search_bf16, counts.bf16);
+    pass(kernels.search_grouped, counts.grouped);
     pass(kernels.search_small, counts.small);
     pass(kernels.search_fp32, counts.fp32);
     pass(kernels.search_fp64, counts.fp64);

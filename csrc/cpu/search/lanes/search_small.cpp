@@ -9,22 +9,14 @@
 #include "cpu/module/kernel_table.h"
 #include "cpu/runtime/arena.h"
 #include "cpu/runtime/interruption.h"
-#include "cpu/simd/packing.h"
+#include "cpu/search/lanes/sample_block.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// VECTORS of samples against AT_ONCE prototypes: their sums fill the register file but for the operands.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int VECTORS = 4, AT_ONCE = 6;
-#else
-constexpr int VECTORS = 3, AT_ONCE = 4;
-#endif
-constexpr int BLOCK_SAMPLES = VECTORS * WIDTH;
-
 // Beyond these, search_fp32 takes less: what it spends on a sample once is little beside the scores. On AVX2, of its time, 400 units
 // of 26 features take 0.89, 1024 of 10 features 0.75, 1024 of 20 features 1.13.
-constexpr std::int64_t MOST_FEATURES = 64, MOST_ELEMENTS = 1 << 14;
+constexpr std::int64_t MOST_ELEMENTS = 1 << 14;
 
 // Elements of the prototypes that there may be for each sample: to pack them takes the time of some of the samples. 128 samples on 256
 // units of 64 features take 1.2 times as long as in search_fp32, on 100 of 20 features 0.9.
@@ -36,9 +28,6 @@ constexpr double LEAST_DECIDED = 0.75;
 
 // Blocks between two questions whether to go on: a few milliseconds.
 constexpr std::int64_t BLOCKS_A_QUESTION = 256;
-
-// Squared lengths in fp32 between which no square or product of a sample loses what matters.
-constexpr float LEAST_SQUARED = 0x1p-80f, MOST_SQUARED = 0x1p80f;
 
 // How far a score can be from the true one, in lengths of the sample: a rounding of 2^-24 a product, one of the prototype's elements,
 // two of the sum of three.
@@ -58,31 +47,6 @@ struct BestOfBlock {
     Vec first[VECTORS], second[VECTORS];
     Ints unit[VECTORS];
 };
-
-// out[d][lane] = z[rows[lane]][d]; lanes from `count` on repeat the last row.
-template <class T>
-void pack_block(const Matrix& z, const std::int64_t* rows, std::int64_t count, std::int64_t dim, float* out) {
-    for (std::int64_t first = 0; first < BLOCK_SAMPLES; first += WIDTH, out += WIDTH) {
-        const T* x[WIDTH];
-        for (std::int64_t r = 0; r < WIDTH; ++r) x[r] = typed_row<T>(z, rows[smaller(first + r, count - 1)]);
-        // The last vector of a row reaches back to what has been written, rather than beyond the row.
-        for (std::int64_t next = 0; next < dim && dim >= WIDTH; next += WIDTH) {
-            const std::int64_t d = smaller(next, dim - WIDTH);
-            Vec block[WIDTH];
-#pragma GCC unroll 16
-            for (int r = 0; r < WIDTH; ++r) block[r] = load(x[r] + d);
-            transpose(block);
-#pragma GCC unroll 16
-            for (int i = 0; i < WIDTH; ++i) store(out + (d + i) * BLOCK_SAMPLES, block[i]);
-        }
-        if (dim >= WIDTH) continue;
-        Vec block[WIDTH];
-#pragma GCC unroll 16
-        for (int r = 0; r < WIDTH; ++r) block[r] = load_partial(x[r], dim);
-        transpose(block);
-        for (std::int64_t d = 0; d < dim; ++d) store(out + d * BLOCK_SAMPLES, block[d]);
-    }
-}
 
 inline BestOfBlock search_block(const Packed& packed, const float* z) {
     BestOfBlock best;
@@ -125,25 +89,12 @@ inline std::uint64_t decided_of(const BestOfBlock& best, const float* z, std::in
     const float error = 2 * error_in_lengths(dim);
     std::uint64_t decided = 0;
     for (int v = 0; v < VECTORS; ++v) {
-        Vec squared = Vec{};
-        for (std::int64_t d = 0; d < dim; ++d) {
-            const Vec x = load(z + d * BLOCK_SAMPLES + v * WIDTH);
-            squared += x * x;
-        }
+        const Vec squared = squares_of(z, dim, v);
         const Vec margin = best.first[v] - best.second[v], needed = square_root(squared) * (1.01f * error);
-        std::uint64_t lanes = lanes_reaching(margin, needed) & lanes_reaching(squared, splat(LEAST_SQUARED));
-        lanes &= lanes_reaching(splat(MOST_SQUARED), squared);
+        const std::uint64_t lanes = lanes_reaching(margin, needed) & lanes_in_range(squared);
         decided |= lanes << (v * WIDTH);
     }
     return decided;
-}
-
-inline void decide(const Problem& p, std::int64_t i, std::int64_t unit, const SearchOutput& result) {
-    result.bmu[i] = unit;
-    result.inverse_z[i] = inverse_norm(row(p.z, i), p.dim);
-    if (!result.score) return;
-    const double product = dot(row(p.z, i), row(p.prototypes, unit), p.dim);
-    result.score[i] = product * result.inverse_z[i] * result.inverse_prototype[unit];
 }
 
 // One that is not finite has scores that are NaN, which are no sample's largest.
@@ -153,12 +104,7 @@ inline void pack_prototypes(const Problem& p, std::int64_t dim, const SearchOutp
         const double inverse = inverse_norm(w, p.dim);
         result.inverse_prototype[k] = inverse;
         float unit[MOST_FEATURES + LIFTED];
-        with_elements(w, [&](const auto* elements) {
-            for_each_vector(p.dim, [&](std::int64_t d, auto load, auto store) {
-                const DoublePair x = widen(load(elements + d));
-                store(unit + d, narrow({x.low * inverse, x.high * inverse}));
-            });
-        });
+        write_exact_unit(w, inverse, p.dim, unit);
         if (p.lifted > 0) unit[dim - 1] = unit[dim - 1] + unit[dim] + unit[dim + 1];
         float* to = out + k / AT_ONCE * AT_ONCE * dim + k % AT_ONCE;
         for (std::int64_t d = 0; d < dim; ++d) to[d * AT_ONCE] = unit[d];
