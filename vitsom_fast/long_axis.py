@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vitsom_fast import ops
 from vitsom_fast.backends import memory, transforms
+from vitsom_fast.backends.compose import FEW_FEATURES
 from vitsom_fast.backends.products import product
 from vitsom_fast.backends.spec import accumulation_dtype, reduction_scale
 from vitsom_fast.backends.unit_rows import centre_of, through_unit_rows, unit_rows, widest
@@ -67,12 +68,14 @@ class _Loss(torch.autograd.Function):
         # What the prototypes have in common is taken off: roundings are in proportion to what is left of them (n - z . S
         # cancels).
         centre = centre_of(units.unit)  # [D]
-        delta = (units.unit - centre).to(dtype)
+        # Of few features the roundings do not even out, as in ``backends.compose``.
+        exact = widest(z) if z.shape[1] <= FEW_FEATURES else dtype
+        delta = (units.unit - centre).to(exact)
         attraction = torch.empty(z.shape, dtype=dtype, device=z.device)
         # 0 unless a prototype is not finite: be its weight 0, 0 * NaN is NaN.
         total = poison = 0 * units.unit.sum()
         for part in _parts(bmu, grid, temperature, dtype):
-            weights = part.weights(bmu, grid, temperature, dtype)  # [n, M]
+            weights = part.weights(bmu, grid, temperature, exact)  # [n, M]
             smoothed = product(weights, delta[part.units]).to(centre.dtype)  # [n, D]
             weight, rows = weights.sum(dim=1, dtype=centre.dtype), latents.unit[part.samples]
             total = total + (weight * (1 - rows @ centre) - (rows * smoothed).sum(dim=1)).sum()

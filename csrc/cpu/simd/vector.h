@@ -108,6 +108,12 @@ inline Vec load_partial(const T* x, std::int64_t count) {
     return load(padded);
 }
 
+#if defined(__AVX512F__)  // a call of memcpy takes as long as ten of these
+inline Vec load_partial(const float* x, std::int64_t count) {
+    return reinterpret_cast<Vec>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), x));
+}
+#endif
+
 template <class T>
 inline void store_partial(T* out, Vec v, std::int64_t count) {
     T padded[WIDTH];

@@ -63,6 +63,11 @@ struct GroupedMap {
         block = Balls::take(arena, num_block_panels(), dim);
     }
 
+    // The prototype of a lane of a tile.
+    std::int64_t unit_of(std::int64_t place, int lane) const {
+        return tiles.members(blocks.members(place / LANES)[static_cast<int>(place % LANES)])[lane];
+    }
+
     // Of lifted rows, the unit in which samples are seen.
     void find_unit(const Problem& p) {
         if (!is_lifted) return;

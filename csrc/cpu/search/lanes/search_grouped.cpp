@@ -9,6 +9,7 @@
 
 #include "cpu/runtime/interruption.h"
 #include "cpu/search/lanes/grouped_map.h"
+#include "cpu/search/nearest.h"
 #include "cpu/search/quantized/worthwhile.h"
 #include "cpu/simd/masks.h"
 
@@ -28,8 +29,8 @@ constexpr double LEAST_DECIDED = 0.75;
 // Groups between two questions whether to go on.
 constexpr std::int64_t GROUPS_A_QUESTION = 64;
 
-// Prototypes of a tile that are multiplied at a time.
-constexpr int OF_TILE = 4;
+// Prototypes that fp64 tells apart for a sample, and tiles that these may be in; where it takes more, it is left to the next pass.
+constexpr std::int64_t MOST_CONTENDERS = 32, MOST_TILES = 1024;
 
 // A group of samples, and what it has found.
 struct Group {
@@ -53,13 +54,17 @@ inline std::uint64_t read_group(
     with_dtype(p.z.dtype, [&](auto t) { pack_block<decltype(t)>(p.z, rows, count, map.dim, group.z); });
     std::uint64_t in_range = 0;
     for (int v = 0; v < VECTORS; ++v) {
-        const Vec squared = squares_of(group.z, map.dim, v);
-        const unsigned lanes = lanes_in_range(squared + (map.is_lifted ? LEAST_SQUARED : 0));
-        const Vec factor = map.is_lifted ? splat(static_cast<float>(map.inverse_length)) : 1 / square_root(squared);
-        const Ints is_there = (squared >= (map.is_lifted ? 0 : LEAST_SQUARED)) & (squared <= MOST_SQUARED);
-        for (std::int64_t d = 0; d < map.dim; ++d) {
-            float* x = group.z + d * BLOCK_SAMPLES + v * WIDTH;
-            store(x, is_there ? load(x) * factor : Vec{});
+        float* z = group.z + v * WIDTH;
+        Vec squared = squares_of(group.z, map.dim, v), factor = 1 / square_root(squared);
+        unsigned lanes = lanes_in_range(squared);
+        if (map.is_lifted) factor = splat(static_cast<float>(map.inverse_length));
+        for (std::int64_t d = 0; d < map.dim; ++d) store(z + d * BLOCK_SAMPLES, load(z + d * BLOCK_SAMPLES) * factor);
+        squared = squares_of(group.z, map.dim, v);
+        if (map.is_lifted) lanes = lanes_reaching(splat(MOST_SQUARED), squared);
+        if (lanes != (1u << WIDTH) - 1) {
+            for (std::int64_t d = 0; d < map.dim; ++d) {
+                for (int lane = 0; lane < WIDTH; ++lane) if (!(lanes >> lane & 1)) z[d * BLOCK_SAMPLES + lane] = 0;
+            }
         }
         group.squared[v] = squares_of(group.z, map.dim, v);
         in_range |= static_cast<std::uint64_t>(lanes) << (v * WIDTH);
@@ -103,56 +108,72 @@ inline void find_tiles(const GroupedMap& map, const Group& group, std::int64_t c
     }
 }
 
-// Notes the best score of a tile that has not been looked into.
-inline void look_into(const GroupedMap& map, std::int64_t place, Group& group) {
+// What a score of `first` leaves: no less than how far the best that is found is.
+inline void bound_reach(const GroupedMap& map, Group& group, int v) {
+    const float error = error_of_square(map.dim), h = map.is_lifted ? 0 : 1;
+    const Vec length = square_root(group.squared[v]) + 1;
+    const Vec square = group.squared[v] + h - 2 * group.first[v];
+    group.reach[v] = square_root((square > 0 ? square : Vec{}) + error * (length * length));
+}
+
+// Notes the best score of a tile, which has not been looked into, for some vectors of samples.
+template <int COUNT>
+void look_into(const GroupedMap& map, std::int64_t place, const int (&vectors)[VECTORS], Group& group) {
+    constexpr int AT_ONCE = COUNT == 1 ? 16 : COUNT == 2 ? 8 : 4;  // prototypes: as many sums as there is room for
     const float* tile = map.prototypes + place * map.tile_elements();
     const float* added = tile + map.dim * LANES;
-    Vec most[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) most[v] = splat(-__builtin_inff());
-    for (int k = 0; k < LANES; k += OF_TILE) {
-        Vec sums[OF_TILE][VECTORS];
+    const float* z[COUNT];
+    Vec most[COUNT];
 #pragma GCC unroll 4
-        for (int i = 0; i < OF_TILE; ++i) {
+    for (int v = 0; v < COUNT; ++v) {
+        z[v] = group.z + vectors[v] * WIDTH;
+        most[v] = splat(-__builtin_inff());
+    }
+    for (int k = 0; k < LANES; k += AT_ONCE) {
+        Vec sums[AT_ONCE][COUNT];
+#pragma GCC unroll 16
+        for (int i = 0; i < AT_ONCE; ++i) {
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; ++v) sums[i][v] = splat(added[k + i]);
+            for (int v = 0; v < COUNT; ++v) sums[i][v] = splat(added[k + i]);
         }
         for (std::int64_t d = 0; d < map.dim; ++d) {
-            Vec x[VECTORS];
+            Vec x[COUNT];
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; ++v) x[v] = load(group.z + d * BLOCK_SAMPLES + v * WIDTH);
-#pragma GCC unroll 4
-            for (int i = 0; i < OF_TILE; ++i) {
+            for (int v = 0; v < COUNT; ++v) x[v] = load(z[v] + d * BLOCK_SAMPLES);
+#pragma GCC unroll 16
+            for (int i = 0; i < AT_ONCE; ++i) {
                 const Vec element = splat(tile[d * LANES + k + i]);
 #pragma GCC unroll 4
-                for (int v = 0; v < VECTORS; ++v) sums[i][v] += x[v] * element;
+                for (int v = 0; v < COUNT; ++v) sums[i][v] += x[v] * element;
             }
         }
+#pragma GCC unroll 16
+        for (int i = 0; i < AT_ONCE; ++i) {
 #pragma GCC unroll 4
-        for (int i = 0; i < OF_TILE; ++i) {
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; ++v) most[v] = larger_of(sums[i][v], most[v]);
+            for (int v = 0; v < COUNT; ++v) most[v] = larger_of(sums[i][v], most[v]);
         }
     }
     const Ints here = Ints{} + static_cast<std::int32_t>(place);
-    for (int v = 0; v < VECTORS; ++v) {
-        const Vec less = most[v] < group.first[v] ? most[v] : group.first[v];
-        group.place[v] = most[v] > group.first[v] ? here : group.place[v];
+#pragma GCC unroll 4
+    for (int i = 0; i < COUNT; ++i) {
+        const int v = vectors[i];
+        const Vec less = most[i] < group.first[v] ? most[i] : group.first[v];
+        group.place[v] = most[i] > group.first[v] ? here : group.place[v];
         group.second[v] = larger_of(less, group.second[v]);
-        group.first[v] = larger_of(most[v], group.first[v]);
+        group.first[v] = larger_of(most[i], group.first[v]);
+        bound_reach(map, group, v);
     }
 }
 
-inline void bound_reach(const GroupedMap& map, Group& group) {
-    const float error = error_of_square(map.dim), h = map.is_lifted ? 0 : 1;
-    for (int v = 0; v < VECTORS; ++v) {
-        const Vec length = square_root(group.squared[v]) + 1;
-        const Vec square = group.squared[v] + h - 2 * group.first[v];
-        group.reach[v] = square_root((square > 0 ? square : Vec{}) + error * (length * length));
-    }
+inline void look_into(const GroupedMap& map, std::int64_t place, const int (&vectors)[VECTORS], int count, Group& group) {
+    if (count == 1) look_into<1>(map, place, vectors, group);
+    else if (count == 2) look_into<2>(map, place, vectors, group);
+    else if (count == 3) look_into<3>(map, place, vectors, group);
+    else look_into<VECTORS>(map, place, vectors, group);
 }
 
-// Whether any sample of the group may have its BMU within a ball.
-inline bool may_be_within(const Group& group, const Balls& balls, std::int64_t i, std::int64_t dim) {
+// The vectors of a group of which any sample may have its BMU within a ball; returns how many.
+inline int may_be_within(const Group& group, const Balls& balls, std::int64_t i, std::int64_t dim, int (&vectors)[VECTORS]) {
     const float* centre = balls.centre_of(i, dim);
     Vec squares[VECTORS] = {};
     for (std::int64_t d = 0; d < dim; ++d) {
@@ -163,12 +184,12 @@ inline bool may_be_within(const Group& group, const Balls& balls, std::int64_t i
             squares[v] += apart * apart;
         }
     }
-    AnyReaching any;
+    int count = 0;
     for (int v = 0; v < VECTORS; ++v) {
         const Vec far = (group.reach[v] + balls.radius[i]) * (1 + BALL_ERROR);
-        any.note(far * far, squares[v]);
+        if (lanes_reaching(far * far, squares[v]) != 0) vectors[count++] = v;
     }
-    return static_cast<bool>(any);
+    return count;
 }
 
 // The ball around all that the samples of a group may look for.
@@ -210,62 +231,98 @@ inline unsigned touched(const GroupBall& group, const Balls& balls, std::int64_t
     return lanes_reaching(far, square_root(squares));
 }
 
-// The best two scores among the prototypes of its tile, of sample i.
-inline LargestTwo scores_of_tile(const GroupedMap& map, const Group& group, std::int64_t i, std::int64_t place, int& lane) {
+// The scores of sample i with the prototypes of a tile.
+inline Lanes scores_of_tile(const GroupedMap& map, const Group& group, std::int64_t i, std::int64_t place) {
     const float* tile = map.prototypes + place * map.tile_elements();
     Lanes score = load_lanes(tile + map.dim * LANES);
     for (std::int64_t d = 0; d < map.dim; ++d) {
         score = score + group.z[d * BLOCK_SAMPLES + i] * load_lanes(tile + d * LANES);
     }
-    LargestTwo best;
-    best.first = largest(score);
-    lane = best.first > -__builtin_inff() ? take_lane(score, best.first) : 0;
-    best.second = largest(score);
-    return best;
+    return score;
 }
 
-// Finds the BMUs of a group of samples, which begin at these tiles; returns those that are decided, a bit each, and adds the tiles
-// that were looked into. `seen` [places] holds the number of the group that has looked into each.
-inline std::uint64_t search_group(
-    const GroupedMap& map, Group& group, const std::int32_t* first_place, std::int64_t count, std::int32_t* seen, std::int32_t number,
-    std::int64_t* unit, std::int64_t& tiles) {
+// The tiles that a group has looked into, but for those beyond the room for them.
+struct LookedInto {
+    std::int32_t place[MOST_TILES];
+    std::int64_t count = 0;
+
+    void add(std::int64_t tile) {
+        if (count < MOST_TILES) place[count] = static_cast<std::int32_t>(tile);
+        ++count;
+    }
+};
+
+// Looks into the tiles that the samples begin with, which are in order, and into all that any of them may need then.
+inline void search_group(
+    const GroupedMap& map, Group& group, const std::int32_t* first_place, std::int64_t count, LookedInto& looked) {
+    int vectors[VECTORS];
     for (int v = 0; v < VECTORS; ++v) {
         group.first[v] = group.second[v] = splat(-__builtin_inff());
         group.place[v] = Ints{};
+        vectors[v] = v;
     }
-    const auto look = [&](std::int64_t place) {
-        seen[place] = number;
-        look_into(map, place, group);
-        ++tiles;
-    };
     for (std::int64_t i = 0; i < count; ++i) {
-        if (seen[first_place[i]] != number) look(first_place[i]);
+        if (i > 0 && first_place[i] == first_place[i - 1]) continue;
+        looked.add(first_place[i]);
+        look_into(map, first_place[i], vectors, VECTORS, group);
     }
-    bound_reach(map, group);
     const GroupBall ball = ball_of(group, map.dim);
+    std::int64_t i = 0;  // of the first tiles, which come by in the same order
     for (std::int64_t panel = 0; panel < map.num_block_panels(); ++panel) {
         for (unsigned blocks = touched(ball, map.block, panel, map.dim); blocks != 0; blocks &= blocks - 1) {
             const std::int64_t block = panel * LANES + __builtin_ctz(blocks);
             for (unsigned lanes = touched(ball, map.tile, block, map.dim); lanes != 0; lanes &= lanes - 1) {
                 const std::int64_t place = block * LANES + __builtin_ctz(lanes);
-                if (seen[place] != number && may_be_within(group, map.tile, place, map.dim)) look(place);
+                while (i < count && first_place[i] < place) ++i;
+                if (i < count && first_place[i] == place) continue;
+                const int needed = may_be_within(group, map.tile, place, map.dim, vectors);
+                if (needed == 0) continue;
+                looked.add(place);
+                look_into(map, place, vectors, needed, group);
             }
         }
     }
-    std::uint64_t decided = 0;
-    const float error = 2 * error_in_lengths(map.dim);
-    for (std::int64_t i = 0; i < count; ++i) {
-        const int v = static_cast<int>(i / WIDTH), l = static_cast<int>(i % WIDTH);
-        const std::int64_t place = group.place[v][l];
-        int lane = 0;
-        const LargestTwo best = scores_of_tile(map, group, i, place, lane);
-        const float second = best.second > group.second[v][l] ? best.second : group.second[v][l];
-        const float needed = error * (__builtin_sqrtf(group.squared[v][l]) * 1.01f + map.added);
-        if (!(best.first - second >= needed)) continue;
-        decided |= std::uint64_t{1} << i;
-        unit[i] = map.tiles.members(map.blocks.members(place / LANES)[static_cast<int>(place % LANES)])[lane];
+}
+
+// The BMU of sample i among the prototypes whose scores may be the best, in fp64; false where these are too many.
+inline bool decide_in_fp64(
+    const Problem& p, const GroupedMap& map, const Group& group, std::int64_t i, std::int64_t row_of_z, float floor,
+    const LookedInto& looked, const SearchOutput& result) {
+    if (looked.count > MOST_TILES) return false;
+    std::int64_t contenders[MOST_CONTENDERS], n = 0;
+    for (std::int64_t t = 0; t < looked.count; ++t) {
+        const std::int64_t place = looked.place[t];
+        unsigned lanes = lanes_reaching(scores_of_tile(map, group, i, place), splat_lanes(floor));
+        if (n + __builtin_popcount(lanes) > MOST_CONTENDERS) return false;
+        for (; lanes != 0; lanes &= lanes - 1) contenders[n++] = map.unit_of(place, __builtin_ctz(lanes));
     }
-    return decided;
+    const Row z = row(p.z, row_of_z);
+    const double inverse = result.inverse_z[row_of_z] = inverse_norm(z, p.dim);
+    Nearest nearest = Nearest::none();
+    for (std::int64_t c = 0; c < n; ++c) {
+        const double product = dot(z, row(p.prototypes, contenders[c]), p.dim);
+        nearest.meet(product * inverse * result.inverse_prototype[contenders[c]], contenders[c]);
+    }
+    nearest.write(result, row_of_z);
+    return true;
+}
+
+// Finds the BMU of sample i of a group that has looked into all tiles that may have it; false where that is left to others.
+inline bool decide_sample(
+    const Problem& p, const GroupedMap& map, const Group& group, std::int64_t i, std::int64_t row_of_z, const LookedInto& looked,
+    const SearchOutput& result) {
+    const int v = static_cast<int>(i / WIDTH), l = static_cast<int>(i % WIDTH);
+    Lanes score = scores_of_tile(map, group, i, group.place[v][l]);
+    const float first = largest(score);
+    if (!(first > -__builtin_inff())) return false;
+    const int lane = take_lane(score, first);
+    const float second = largest(score), others = group.second[v][l];
+    const float needed = 2 * error_in_lengths(map.dim) * (__builtin_sqrtf(group.squared[v][l]) * 1.01f + map.added);
+    if (first - (second > others ? second : others) < needed) {
+        return decide_in_fp64(p, map, group, i, row_of_z, first - needed, looked, result);
+    }
+    decide(p, row_of_z, map.unit_of(group.place[v][l], lane), result);
+    return true;
 }
 
 inline bool may_group(const Problem& p, std::int64_t batch, const SearchOutput& result) {
@@ -283,7 +340,7 @@ std::int64_t search_grouped(
     const std::int64_t places = map.num_places();
     const int threads = useful_threads(batch * p.num_prototypes * map.dim, p.threads);
     Arena arena;
-    std::int32_t *place = nullptr, *next = nullptr, *seen = nullptr, *sorted_place = nullptr;
+    std::int32_t *place = nullptr, *next = nullptr, *sorted_place = nullptr;
     std::int64_t* sorted = nullptr;
     bool* decided = nullptr;
     lay_out(arena, [&](Arena& a) {
@@ -293,12 +350,10 @@ std::int64_t search_grouped(
         sorted = a.take<std::int64_t>(batch);
         decided = a.take<bool>(batch);
         next = a.take<std::int32_t>(places + 2);
-        seen = a.take<std::int32_t>(threads * places);
     });
     map.find_unit(p);
     if (!(map.inverse_length == map.inverse_length)) return 0;
     for (std::int64_t i = map.blocks.tiles.count(); i < map.num_block_panels() * LANES; ++i) map.block.write_none(i, map.dim);
-    for (std::int64_t i = 0; i < threads * places; ++i) seen[i] = -1;
     Interruption interruption(p);
     const std::int64_t all_groups = ceil_div(batch, BLOCK_SAMPLES);
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -331,28 +386,24 @@ std::int64_t search_grouped(
     const std::int64_t groups = ceil_div(in_range, BLOCK_SAMPLES);
     std::int64_t done = 0, known = 0, tiles = 0;
     for (std::int64_t end = smaller(groups, threads * PROBED_GROUPS); done < groups; end = groups) {
-        std::int64_t of_all = 0, looked_into = 0;
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : of_all, looked_into) if (threads > 1)
+        std::int64_t of_all = 0, of_tiles = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : of_all, of_tiles) if (threads > 1)
         for (std::int64_t g = done; g < end; ++g) {
             if (g % GROUPS_A_QUESTION == 0 ? interruption.is_wanted() : interruption.has_come()) continue;
             const std::int64_t first = g * BLOCK_SAMPLES, count = smaller(BLOCK_SAMPLES, in_range - first);
             Group group;
             read_group(p, map, sorted + first, count, group);
-            std::int64_t unit[BLOCK_SAMPLES], looked = 0;
-            const std::uint64_t lanes = search_group(
-                map, group, sorted_place + first, count, seen + omp_get_thread_num() * places, static_cast<std::int32_t>(g), unit,
-                looked);
-            looked_into += looked * count;
-            for (std::int64_t i = 0; i < count; ++i) {
-                if (!(lanes >> i & 1)) continue;
-                decided[first + i] = true;
-                decide(p, sorted[first + i], unit[i], result);
-                ++of_all;
+            LookedInto looked;
+            search_group(map, group, sorted_place + first, count, looked);
+            of_tiles += looked.count * count;
+            for (std::int64_t i = first; i < first + count; ++i) {
+                decided[i] = decide_sample(p, map, group, i - first, sorted[i], looked, result);
+                of_all += decided[i];
             }
         }
         interruption.end_here();
         known += of_all;
-        tiles += looked_into;
+        tiles += of_tiles;
         done = end;
         if (static_cast<double>(known) < LEAST_DECIDED * static_cast<double>(smaller(in_range, done * BLOCK_SAMPLES))) break;
     }
