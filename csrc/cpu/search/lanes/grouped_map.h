@@ -17,6 +17,9 @@ namespace VITSOM_ISA {
 // What distances and radii in fp32 are too short by, at most, in relation: the roundings of a chain of MOST_FEATURES squares.
 constexpr float BALL_ERROR = 0x1p-16f;
 
+// What a squared distance to a box, of products of a chain as long, can be too large by, in squares of the distance to its middle.
+constexpr float BOX_ERROR = 0x1p-15f;
+
 // LANES balls a panel.
 struct Balls {
     float* centre;       // [panels][dim][LANES]
@@ -41,17 +44,34 @@ struct Balls {
     float* centre_of(std::int64_t i, std::int64_t dim) const { return centre + i / LANES * dim * LANES + i % LANES; }
 };
 
+// How far the prototypes of a tile reach from their mean along the two directions in which the map runs there, and across both.
+//
+// A prototype is at a distance of at least sqrt(max(0, |x| - across)^2 + max(0, |y| - down)^2 + max(0, |rest| - aside)^2) of a sample
+// that is x and y from the mean along these, and `rest` aside of them. What samples differ in is nearly all aside: of a map in 10
+// features, groups look into XX tiles by boxes and into 74 by balls.
+struct Box {
+    float across, down, aside;
+};
+
 struct GroupedMap {
     std::int64_t dim;     // features, without those that were added
     Tiling tiles, blocks; // of prototypes, of tiles
     bool is_lifted;
     double inverse_length;  // of lifted prototypes; NaN where none is finite
     float added;            // of lifted rows: what was added to every sample, in lengths of a prototype
+    float contrast[2][LANES];  // how far a lane is to the right of the middle of a tile, and how far below it
     float* prototypes;    // [blocks][LANES tiles][dim + 1][LANES], of length 1; the last row is what is added to a score
     Balls tile, block;    // [blocks] and [ceil(blocks / LANES)] panels
+    Box* box;             // [blocks][LANES tiles]
+    float* axes;          // [blocks][LANES tiles][dim][2] of the boxes
 
     GroupedMap(const Problem& p, Cells map)
-        : dim(p.dim - p.lifted), tiles(map), blocks(tiles.tiles), is_lifted(p.lifted > 0), inverse_length(1), added(0) {}
+        : dim(p.dim - p.lifted), tiles(map), blocks(tiles.tiles), is_lifted(p.lifted > 0), inverse_length(1), added(0) {
+        for (int lane = 0; lane < LANES; ++lane) {
+            contrast[0][lane] = static_cast<float>(lane % tiles.tile_cols) - static_cast<float>(tiles.tile_cols - 1) / 2;
+            contrast[1][lane] = static_cast<float>(lane / tiles.tile_cols) - static_cast<float>(tiles.tile_rows - 1) / 2;
+        }
+    }
 
     std::int64_t num_places() const { return blocks.tiles.count() * LANES; }
     std::int64_t num_block_panels() const { return ceil_div(blocks.tiles.count(), LANES); }
@@ -61,6 +81,8 @@ struct GroupedMap {
         prototypes = arena.take<float>(num_places() * tile_elements());
         tile = Balls::take(arena, blocks.tiles.count(), dim);
         block = Balls::take(arena, num_block_panels(), dim);
+        box = arena.take<Box>(num_places());
+        axes = arena.take<float>(num_places() * dim * 2);
     }
 
     // The prototype of a lane of a tile.
@@ -110,6 +132,51 @@ inline void write_ball(const float* centres, const float* radii, std::int64_t di
     balls.radius[i] = most * (1 + BALL_ERROR);
 }
 
+// Of members [dim][LANES], less their mean [dim] every LANES: the box, and its axes [dim][2], of length 1, or 0 where the map does not
+// run.
+inline Box box_of(const float* members, const float* mean, const float* radii, const GroupedMap& map, float* axes) {
+    const std::int64_t dim = map.dim;
+    double squares[2] = {}, product = 0;
+    for (std::int64_t d = 0; d < dim; ++d) {
+        for (int axis = 0; axis < 2; ++axis) {
+            float along = 0;
+            for (int lane = 0; lane < LANES; ++lane) {
+                along += radii[lane] >= 0 ? map.contrast[axis][lane] * (members[d * LANES + lane] - mean[d * LANES]) : 0;
+            }
+            axes[2 * d + axis] = along;
+            squares[axis] += static_cast<double>(along) * static_cast<double>(along);
+        }
+        product += static_cast<double>(axes[2 * d]) * static_cast<double>(axes[2 * d + 1]);
+    }
+    const double share = squares[0] > 0 ? product / squares[0] : 0, left = squares[1] - share * product;
+    const double scale[2] = {
+        squares[0] > 0 ? 1 / __builtin_sqrt(squares[0]) : 0, left > 0x1p-20 * squares[1] ? 1 / __builtin_sqrt(left) : 0};
+    Lanes along{}, down{}, all{};
+    for (std::int64_t d = 0; d < dim; ++d) {
+        const double first = static_cast<double>(axes[2 * d]), second = static_cast<double>(axes[2 * d + 1]) - share * first;
+        axes[2 * d] = static_cast<float>(first * scale[0]);
+        axes[2 * d + 1] = static_cast<float>(second * scale[1]);
+        const Lanes apart = load_lanes(members + d * LANES) - splat_lanes(mean[d * LANES]);
+        along = along + apart * axes[2 * d];
+        down = down + apart * axes[2 * d + 1];
+        all = all + apart * apart;
+    }
+    float x[LANES], y[LANES], squared[LANES];
+    store_lanes(x, along);
+    store_lanes(y, down);
+    store_lanes(squared, all);
+    Box box{};
+    for (int lane = 0; lane < LANES; ++lane) {
+        if (!(radii[lane] >= 0)) continue;
+        const float rest = squared[lane] - x[lane] * x[lane] - y[lane] * y[lane];
+        const float aside = __builtin_sqrtf((rest > 0 ? rest : 0) + BOX_ERROR * squared[lane]);
+        box.across = __builtin_fabsf(x[lane]) > box.across ? __builtin_fabsf(x[lane]) : box.across;
+        box.down = __builtin_fabsf(y[lane]) > box.down ? __builtin_fabsf(y[lane]) : box.down;
+        box.aside = aside > box.aside ? aside : box.aside;
+    }
+    return box;
+}
+
 // The prototypes of a tile. One that is not there, or not finite, is at the origin, and -inf is added to its score.
 inline void pack_tile(const Problem& p, const GroupedMap& map, std::int64_t place, const Members& members, const SearchOutput& result) {
     float* out = map.prototypes + place * map.tile_elements();
@@ -128,6 +195,7 @@ inline void pack_tile(const Problem& p, const GroupedMap& map, std::int64_t plac
         radii[lane] = exists ? 0 : -__builtin_inff();
     }
     write_ball(out, radii, map.dim, map.tile, place);
+    map.box[place] = box_of(out, map.tile.centre_of(place, map.dim), radii, map, map.axes + place * map.dim * 2);
 }
 
 // A block of tiles, with its prototypes.

@@ -172,22 +172,29 @@ inline void look_into(const GroupedMap& map, std::int64_t place, const int (&vec
     else look_into<VECTORS>(map, place, vectors, group);
 }
 
-// The vectors of a group of which any sample may have its BMU within a ball; returns how many.
-inline int may_be_within(const Group& group, const Balls& balls, std::int64_t i, std::int64_t dim, int (&vectors)[VECTORS]) {
-    const float* centre = balls.centre_of(i, dim);
-    Vec squares[VECTORS] = {};
-    for (std::int64_t d = 0; d < dim; ++d) {
-        const Vec element = splat(centre[d * LANES]);
+// The vectors of a group of which any sample may have its BMU within a tile; returns how many.
+inline int may_need(const GroupedMap& map, const Group& group, std::int64_t place, int (&vectors)[VECTORS]) {
+    const float *centre = map.tile.centre_of(place, map.dim), *axes = map.axes + place * map.dim * 2;
+    const Box box = map.box[place];
+    Vec squares[VECTORS] = {}, x[VECTORS] = {}, y[VECTORS] = {};
+    for (std::int64_t d = 0; d < map.dim; ++d) {
+        const Vec mean = splat(centre[d * LANES]), across = splat(axes[2 * d]), down = splat(axes[2 * d + 1]);
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; ++v) {
-            const Vec apart = load(group.z + d * BLOCK_SAMPLES + v * WIDTH) - element;
+            const Vec apart = load(group.z + d * BLOCK_SAMPLES + v * WIDTH) - mean;
             squares[v] += apart * apart;
+            x[v] += apart * across;
+            y[v] += apart * down;
         }
     }
     int count = 0;
     for (int v = 0; v < VECTORS; ++v) {
-        const Vec far = (group.reach[v] + balls.radius[i]) * (1 + BALL_ERROR);
-        if (lanes_reaching(far * far, squares[v]) != 0) vectors[count++] = v;
+        const Vec beyond_x = larger_of(larger_of(x[v], -x[v]) - box.across, Vec{});
+        const Vec beyond_y = larger_of(larger_of(y[v], -y[v]) - box.down, Vec{});
+        const Vec rest = square_root(larger_of(squares[v] - x[v] * x[v] - y[v] * y[v], Vec{}));
+        const Vec beyond = larger_of(rest - box.aside, Vec{});
+        const Vec far = group.reach[v] * group.reach[v] * (1 + BALL_ERROR) + BOX_ERROR * squares[v];
+        if (lanes_reaching(far, beyond_x * beyond_x + beyond_y * beyond_y + beyond * beyond) != 0) vectors[count++] = v;
     }
     return count;
 }
@@ -275,7 +282,7 @@ inline void search_group(
                 const std::int64_t place = block * LANES + __builtin_ctz(lanes);
                 while (i < count && first_place[i] < place) ++i;
                 if (i < count && first_place[i] == place) continue;
-                const int needed = may_be_within(group, map.tile, place, map.dim, vectors);
+                const int needed = may_need(map, group, place, vectors);
                 if (needed == 0) continue;
                 looked.add(place);
                 look_into(map, place, vectors, needed, group);
@@ -387,7 +394,7 @@ std::int64_t search_grouped(
     std::int64_t done = 0, known = 0, tiles = 0;
     for (std::int64_t end = smaller(groups, threads * PROBED_GROUPS); done < groups; end = groups) {
         std::int64_t of_all = 0, of_tiles = 0;
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : of_all, of_tiles) if (threads > 1)
+#pragma omp parallel for schedule(dynamic, 4) num_threads(threads) reduction(+ : of_all, of_tiles) if (threads > 1)
         for (std::int64_t g = done; g < end; ++g) {
             if (g % GROUPS_A_QUESTION == 0 ? interruption.is_wanted() : interruption.has_come()) continue;
             const std::int64_t first = g * BLOCK_SAMPLES, count = smaller(BLOCK_SAMPLES, in_range - first);
