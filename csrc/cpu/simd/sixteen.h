@@ -93,6 +93,12 @@ inline float largest(const Lanes& v) {
     return largest(most);
 }
 
+inline float sum(const Lanes& v) {
+    Vec total = v.part[0];
+    for (int i = 1; i < PARTS; ++i) total += v.part[i];
+    return sum(total);
+}
+
 inline void keep_larger(const Lanes& score, const LaneInts& place, Lanes& best, LaneInts& best_place) {
 #pragma GCC unroll 4
     for (int i = 0; i < PARTS; ++i) {

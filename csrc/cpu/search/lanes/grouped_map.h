@@ -102,11 +102,10 @@ struct GroupedMap {
     }
 };
 
-// The mean of some balls' centres, or of points, and a radius that holds all: out[i] of `balls`. `centres` [dim][LANES] and `radii`
-// [LANES], -inf for one that is not there.
+// The mean of some balls' centres, or of points, and a radius that holds all: number i of `balls`. `centres` [dim][LANES], zeros for
+// one that is not there, and `radii` [LANES], -inf for it.
 inline void write_ball(const float* centres, const float* radii, std::int64_t dim, const Balls& balls, std::int64_t i) {
-    unsigned there = 0;
-    for (int lane = 0; lane < LANES; ++lane) there |= (radii[lane] >= 0 ? 1u : 0u) << lane;
+    const unsigned there = lanes_reaching(load_lanes(radii), splat_lanes(0));
     balls.write_none(i, dim);
     if (there == 0) return;
     float* centre = balls.centre_of(i, dim);
@@ -114,88 +113,72 @@ inline void write_ball(const float* centres, const float* radii, std::int64_t di
     float half_square = 0;
     Lanes squares{};
     for (std::int64_t d = 0; d < dim; ++d) {
-        float sum = 0;
-        for (int lane = 0; lane < LANES; ++lane) sum += there >> lane & 1 ? centres[d * LANES + lane] : 0;
-        const float mean = sum * share;
+        const Lanes feature = load_lanes(centres + d * LANES);
+        const float mean = sum(feature) * share;
         centre[d * LANES] = mean;
         half_square += mean * mean / 2;
-        const Lanes apart = load_lanes(centres + d * LANES) - splat_lanes(mean);
+        const Lanes apart = feature - splat_lanes(mean);
         squares = squares + apart * apart;
     }
-    float distances[LANES], most = 0;
-    store_lanes(distances, square_root(squares));
-    for (int lane = 0; lane < LANES; ++lane) {
-        const float reach = there >> lane & 1 ? distances[lane] * (1 + BALL_ERROR) + radii[lane] : 0;
-        most = reach > most ? reach : most;
-    }
+    const float most = largest(square_root(squares) * (1 + BALL_ERROR) + load_lanes(radii));  // -inf of one that is not there
     balls.half_square[i] = half_square;
-    balls.radius[i] = most * (1 + BALL_ERROR);
+    balls.radius[i] = (most > 0 ? most : 0) * (1 + BALL_ERROR);
 }
 
-// Of members [dim][LANES], less their mean [dim] every LANES: the box, and its axes [dim][2], of length 1, or 0 where the map does not
-// run.
-inline Box box_of(const float* members, const float* mean, const float* radii, const GroupedMap& map, float* axes) {
+// Of members [dim][LANES], 0 or 1 for each that is there, and their mean, a feature every LANES: the box, and its axes [dim][2], of
+// length 1, or 0 where the map does not run.
+inline Box box_of(const float* members, const Lanes& there, const float* mean, const GroupedMap& map, float* axes) {
     const std::int64_t dim = map.dim;
+    const Lanes contrast[2] = {load_lanes(map.contrast[0]) * there, load_lanes(map.contrast[1]) * there};
     double squares[2] = {}, product = 0;
     for (std::int64_t d = 0; d < dim; ++d) {
-        for (int axis = 0; axis < 2; ++axis) {
-            float along = 0;
-            for (int lane = 0; lane < LANES; ++lane) {
-                along += radii[lane] >= 0 ? map.contrast[axis][lane] * (members[d * LANES + lane] - mean[d * LANES]) : 0;
-            }
-            axes[2 * d + axis] = along;
-            squares[axis] += static_cast<double>(along) * static_cast<double>(along);
-        }
-        product += static_cast<double>(axes[2 * d]) * static_cast<double>(axes[2 * d + 1]);
+        const Lanes apart = load_lanes(members + d * LANES) - splat_lanes(mean[d * LANES]);
+        const float across = sum(contrast[0] * apart), down = sum(contrast[1] * apart);
+        axes[2 * d] = across;
+        axes[2 * d + 1] = down;
+        squares[0] += static_cast<double>(across) * static_cast<double>(across);
+        squares[1] += static_cast<double>(down) * static_cast<double>(down);
+        product += static_cast<double>(across) * static_cast<double>(down);
     }
     const double share = squares[0] > 0 ? product / squares[0] : 0, left = squares[1] - share * product;
     const double scale[2] = {
         squares[0] > 0 ? 1 / __builtin_sqrt(squares[0]) : 0, left > 0x1p-20 * squares[1] ? 1 / __builtin_sqrt(left) : 0};
-    Lanes along{}, down{}, all{};
+    Lanes x{}, y{}, all{};
     for (std::int64_t d = 0; d < dim; ++d) {
         const double first = static_cast<double>(axes[2 * d]), second = static_cast<double>(axes[2 * d + 1]) - share * first;
         axes[2 * d] = static_cast<float>(first * scale[0]);
         axes[2 * d + 1] = static_cast<float>(second * scale[1]);
-        const Lanes apart = load_lanes(members + d * LANES) - splat_lanes(mean[d * LANES]);
-        along = along + apart * axes[2 * d];
-        down = down + apart * axes[2 * d + 1];
+        const Lanes apart = (load_lanes(members + d * LANES) - splat_lanes(mean[d * LANES])) * there;
+        x = x + apart * axes[2 * d];
+        y = y + apart * axes[2 * d + 1];
         all = all + apart * apart;
     }
-    float x[LANES], y[LANES], squared[LANES];
-    store_lanes(x, along);
-    store_lanes(y, down);
-    store_lanes(squared, all);
-    Box box{};
-    for (int lane = 0; lane < LANES; ++lane) {
-        if (!(radii[lane] >= 0)) continue;
-        const float rest = squared[lane] - x[lane] * x[lane] - y[lane] * y[lane];
-        const float aside = __builtin_sqrtf((rest > 0 ? rest : 0) + BOX_ERROR * squared[lane]);
-        box.across = __builtin_fabsf(x[lane]) > box.across ? __builtin_fabsf(x[lane]) : box.across;
-        box.down = __builtin_fabsf(y[lane]) > box.down ? __builtin_fabsf(y[lane]) : box.down;
-        box.aside = aside > box.aside ? aside : box.aside;
-    }
-    return box;
+    const Lanes rest = larger_of(all - x * x - y * y, Lanes{}) + BOX_ERROR * all;
+    return {largest(larger_of(x, splat_lanes(0) - x)), largest(larger_of(y, splat_lanes(0) - y)), largest(square_root(rest))};
 }
 
 // The prototypes of a tile. One that is not there, or not finite, is at the origin, and -inf is added to its score.
 inline void pack_tile(const Problem& p, const GroupedMap& map, std::int64_t place, const Members& members, const SearchOutput& result) {
     float* out = map.prototypes + place * map.tile_elements();
-    float radii[LANES];
+    float radii[LANES], there[LANES];
     for (int lane = 0; lane < LANES; ++lane) {
         const std::int64_t k = members[lane];
         double inverse = __builtin_nan("");
-        float unit[MOST_FEATURES + LIFTED] = {};
+        float unit[MOST_FEATURES + LIFTED];
         if (k >= 0) inverse = result.inverse_prototype[k] = inverse_norm(row(p.prototypes, k), p.dim);
         const bool exists = inverse == inverse;
         if (exists) write_exact_unit(row(p.prototypes, k), inverse, p.dim, unit);
+        else fill(unit, p.dim, 0.0f);
         for (std::int64_t d = 0; d < map.dim; ++d) out[d * LANES + lane] = unit[d];
         double in_all = 0;
         for (std::int64_t d = map.dim; d < p.dim && d < map.dim + 3; ++d) in_all += static_cast<double>(unit[d]);
         out[map.dim * LANES + lane] = exists ? static_cast<float>(in_all * static_cast<double>(map.added)) : -__builtin_inff();
         radii[lane] = exists ? 0 : -__builtin_inff();
+        there[lane] = exists ? 1 : 0;
     }
     write_ball(out, radii, map.dim, map.tile, place);
-    map.box[place] = box_of(out, map.tile.centre_of(place, map.dim), radii, map, map.axes + place * map.dim * 2);
+    map.box[place] =
+        box_of(out, load_lanes(there), map.tile.centre_of(place, map.dim), map, map.axes + place * map.dim * 2);
 }
 
 // A block of tiles, with its prototypes.
@@ -206,6 +189,48 @@ inline void build_block(const Problem& p, const GroupedMap& map, std::int64_t bl
         pack_tile(p, map, block * LANES + lane, members, result);
     }
     write_ball(map.tile.centre + block * map.dim * LANES, map.tile.radius + block * LANES, map.dim, map.block, block);
+}
+
+// Tiles that are tried, and the share of what prototypes differ in that those of one tile may: all but a sixteenth where they are in
+// no order.
+constexpr std::int64_t TRIED_TILES = 16;
+constexpr double MOST_WITHIN = 0.5;
+
+// Whether prototypes of a tile are more alike than others, as far as a few tiles show. `scratch` is [3][dim].
+inline bool is_in_order(const Problem& p, const GroupedMap& map, double* scratch) {
+    const std::int64_t dim = map.dim, count = map.tiles.tiles.count();
+    const Order order(count);
+    double *of_tile = scratch, *of_all = scratch + dim, *x = scratch + 2 * dim;
+    double squares = 0, between = 0, members_in_all = 0;
+    for (std::int64_t d = 0; d < dim; ++d) of_all[d] = 0;
+    for (std::int64_t t = 0; t < smaller(TRIED_TILES, count); ++t) {
+        const Members members = map.tiles.members(order(t));
+        double there = 0, square = 0;
+        for (std::int64_t d = 0; d < dim; ++d) of_tile[d] = 0;
+        for (int lane = 0; lane < LANES; ++lane) {
+            const Row w = row(p.prototypes, members[lane] < 0 ? 0 : members[lane]);
+            const double inverse = members[lane] < 0 ? __builtin_nan("") : inverse_norm(w, p.dim);
+            if (!(inverse == inverse)) continue;
+            float unit[MOST_FEATURES + LIFTED];
+            write_exact_unit(w, inverse, p.dim, unit);
+            there += 1;
+            for (std::int64_t d = 0; d < dim; ++d) {
+                x[d] = static_cast<double>(unit[d]);
+                of_tile[d] += x[d];
+                squares += x[d] * x[d];
+            }
+        }
+        for (std::int64_t d = 0; d < dim; ++d) {
+            square += of_tile[d] * of_tile[d];
+            of_all[d] += of_tile[d];
+        }
+        members_in_all += there;
+        between += there > 0 ? square / there : 0;
+    }
+    double common = 0;
+    for (std::int64_t d = 0; d < dim; ++d) common += of_all[d] * of_all[d];
+    common /= members_in_all > 0 ? members_in_all : 1;
+    return squares - between <= MOST_WITHIN * (squares - common);
 }
 
 }  // namespace VITSOM_ISA

@@ -16,15 +16,17 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Maps for which it is worth it: of fewer elements, to score all units takes less. With as many features as codes take, these do.
-constexpr std::int64_t LEAST_ELEMENTS = 1 << 14, LEAST_UNITS = 256;
+// Units for which it is worth it, and of less than so many features fewer: of 16 x 16, or of 24 x 24 with up to 28 features, to score
+// all of them takes less.
+constexpr std::int64_t LEAST_UNITS = 1024, LEAST_UNITS_OF_MANY = 400, MANY_ELEMENTS = 1 << 14;
 
-// Samples below which the order of them, and elements of the prototypes for each beyond which packing these, takes what is saved.
-constexpr std::int64_t LEAST_BATCH = 256, MOST_ELEMENTS_A_SAMPLE = 512;
+// Samples, and elements of the prototypes for each of them, for which the order of the samples and the tree are worth it.
+constexpr std::int64_t LEAST_BATCH = 512, MOST_ELEMENTS_A_SAMPLE = 128;
 
-// Groups a thread looks at before it is known whether most samples can be decided, and the share of them that must be.
-constexpr std::int64_t PROBED_GROUPS = 16;
-constexpr double LEAST_DECIDED = 0.75;
+// Groups a thread looks at before it goes on, the share of their samples that must be decided, and that of the tiles that they may have
+// looked into.
+constexpr std::int64_t PROBED_GROUPS = 8;
+constexpr double LEAST_DECIDED = 0.75, MOST_TILES_OF_ALL = 0.6;
 
 // Groups between two questions whether to go on.
 constexpr std::int64_t GROUPS_A_QUESTION = 64;
@@ -333,9 +335,10 @@ inline bool decide_sample(
 }
 
 inline bool may_group(const Problem& p, std::int64_t batch, const SearchOutput& result) {
-    const std::int64_t dim = p.dim - p.lifted, elements = p.num_prototypes * dim;
+    const std::int64_t units = p.num_prototypes, elements = units * (p.dim - p.lifted);
     return p.pruning == Pruning::automatic && result.wanted == 1 && p.dim < LEAST_DIM && batch >= LEAST_BATCH &&
-           p.num_prototypes >= LEAST_UNITS && elements > LEAST_ELEMENTS && elements <= MOST_ELEMENTS_A_SAMPLE * batch;
+           (units >= LEAST_UNITS || (units >= LEAST_UNITS_OF_MANY && elements >= MANY_ELEMENTS)) &&
+           elements <= MOST_ELEMENTS_A_SAMPLE * batch;
 }
 
 // Adds the tiles that each sample was with to `counts`.
@@ -344,6 +347,8 @@ std::int64_t search_grouped(
     if (!may_group(p, batch, result)) return 0;
     float shape_scratch[MOST_FEATURES + LIFTED];
     GroupedMap map(p, map_shape(p, shape_scratch));
+    double order_scratch[3 * MOST_FEATURES];
+    if (!is_in_order(p, map, order_scratch)) return 0;
     const std::int64_t places = map.num_places();
     const int threads = useful_threads(batch * p.num_prototypes * map.dim, p.threads);
     Arena arena;
@@ -412,7 +417,9 @@ std::int64_t search_grouped(
         known += of_all;
         tiles += of_tiles;
         done = end;
-        if (static_cast<double>(known) < LEAST_DECIDED * static_cast<double>(smaller(in_range, done * BLOCK_SAMPLES))) break;
+        const auto probed = static_cast<double>(smaller(in_range, done * BLOCK_SAMPLES));
+        if (static_cast<double>(known) < LEAST_DECIDED * probed) break;
+        if (static_cast<double>(tiles) > MOST_TILES_OF_ALL * probed * static_cast<double>(map.tiles.tiles.count())) break;
     }
     counts.tiles += tiles;
     std::int64_t left = 0;
