@@ -232,6 +232,12 @@ VITSOM_INLINE __m512i _mm512_maskz_loadu_epi32(__mmask16 mask, const void* addre
     return result;
 }
 
+VITSOM_INLINE __m512 _mm512_maskz_loadu_ps(__mmask16 mask, const void* address) {
+    __m512i result{};
+    avx512_host::load_words(result, mask, address);
+    return reinterpret_cast<__m512>(result);
+}
+
 VITSOM_INLINE void _mm512_storeu_si512(void* out, __m512i a) { std::memcpy(out, &a, sizeof a); }
 
 VITSOM_INLINE void _mm512_store_si512(void* out, __m512i a) { avx512_host::store_aligned(out, a); }

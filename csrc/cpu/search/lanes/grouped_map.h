@@ -7,6 +7,7 @@
 
 #include "cpu/module/kernel_table.h"
 #include "cpu/runtime/arena.h"
+#include "cpu/search/lanes/box.h"
 #include "cpu/search/lanes/sample_block.h"
 #include "cpu/search/pruned/map_shape.h"
 #include "cpu/simd/sixteen.h"
@@ -16,9 +17,6 @@ namespace VITSOM_ISA {
 
 // What distances and radii in fp32 are too short by, at most, in relation: the roundings of a chain of MOST_FEATURES squares.
 constexpr float BALL_ERROR = 0x1p-16f;
-
-// What a squared distance to a box, of products of a chain as long, can be too large by, in squares of the distance to its middle.
-constexpr float BOX_ERROR = 0x1p-15f;
 
 // LANES balls a panel.
 struct Balls {
@@ -42,15 +40,6 @@ struct Balls {
 
     // The first feature of a ball's centre; the next are LANES apart.
     float* centre_of(std::int64_t i, std::int64_t dim) const { return centre + i / LANES * dim * LANES + i % LANES; }
-};
-
-// How far the prototypes of a tile reach from their mean along the two directions in which the map runs there, and across both.
-//
-// A prototype is at a distance of at least sqrt(max(0, |x| - across)^2 + max(0, |y| - down)^2 + max(0, |rest| - aside)^2) of a sample
-// that is x and y from the mean along these, and `rest` aside of them. What samples differ in is nearly all aside: of a map in 10
-// features, groups look into XX tiles by boxes and into 74 by balls.
-struct Box {
-    float across, down, aside;
 };
 
 struct GroupedMap {
@@ -125,38 +114,6 @@ inline void write_ball(const float* centres, const float* radii, std::int64_t di
     balls.radius[i] = (most > 0 ? most : 0) * (1 + BALL_ERROR);
 }
 
-// Of members [dim][LANES], 0 or 1 for each that is there, and their mean, a feature every LANES: the box, and its axes [dim][2], of
-// length 1, or 0 where the map does not run.
-inline Box box_of(const float* members, const Lanes& there, const float* mean, const GroupedMap& map, float* axes) {
-    const std::int64_t dim = map.dim;
-    const Lanes contrast[2] = {load_lanes(map.contrast[0]) * there, load_lanes(map.contrast[1]) * there};
-    double squares[2] = {}, product = 0;
-    for (std::int64_t d = 0; d < dim; ++d) {
-        const Lanes apart = load_lanes(members + d * LANES) - splat_lanes(mean[d * LANES]);
-        const float across = sum(contrast[0] * apart), down = sum(contrast[1] * apart);
-        axes[2 * d] = across;
-        axes[2 * d + 1] = down;
-        squares[0] += static_cast<double>(across) * static_cast<double>(across);
-        squares[1] += static_cast<double>(down) * static_cast<double>(down);
-        product += static_cast<double>(across) * static_cast<double>(down);
-    }
-    const double share = squares[0] > 0 ? product / squares[0] : 0, left = squares[1] - share * product;
-    const double scale[2] = {
-        squares[0] > 0 ? 1 / __builtin_sqrt(squares[0]) : 0, left > 0x1p-20 * squares[1] ? 1 / __builtin_sqrt(left) : 0};
-    Lanes x{}, y{}, all{};
-    for (std::int64_t d = 0; d < dim; ++d) {
-        const double first = static_cast<double>(axes[2 * d]), second = static_cast<double>(axes[2 * d + 1]) - share * first;
-        axes[2 * d] = static_cast<float>(first * scale[0]);
-        axes[2 * d + 1] = static_cast<float>(second * scale[1]);
-        const Lanes apart = (load_lanes(members + d * LANES) - splat_lanes(mean[d * LANES])) * there;
-        x = x + apart * axes[2 * d];
-        y = y + apart * axes[2 * d + 1];
-        all = all + apart * apart;
-    }
-    const Lanes rest = larger_of(all - x * x - y * y, Lanes{}) + BOX_ERROR * all;
-    return {largest(larger_of(x, splat_lanes(0) - x)), largest(larger_of(y, splat_lanes(0) - y)), largest(square_root(rest))};
-}
-
 // The prototypes of a tile. One that is not there, or not finite, is at the origin, and -inf is added to its score.
 inline void pack_tile(const Problem& p, const GroupedMap& map, std::int64_t place, const Members& members, const SearchOutput& result) {
     float* out = map.prototypes + place * map.tile_elements();
@@ -177,8 +134,8 @@ inline void pack_tile(const Problem& p, const GroupedMap& map, std::int64_t plac
         there[lane] = exists ? 1 : 0;
     }
     write_ball(out, radii, map.dim, map.tile, place);
-    map.box[place] =
-        box_of(out, load_lanes(there), map.tile.centre_of(place, map.dim), map, map.axes + place * map.dim * 2);
+    float* axes = map.axes + place * map.dim * 2;
+    map.box[place] = box_of(out, load_lanes(there), map.tile.centre_of(place, map.dim), map.contrast, map.dim, axes);
 }
 
 // A block of tiles, with its prototypes.
