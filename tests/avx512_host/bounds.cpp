@@ -229,6 +229,23 @@ void check_tiles(std::int64_t dim, Margin& plane_margin, Margin& panel_margin, M
     }
 }
 
+// As far from a member as that is from the plane of its tile, where it is nearest: for the one farthest aside the bound is exact.
+Row32 straight_aside(const Row32& members, const Row32& centre, const Row32& axes, int one, std::int64_t dim) {
+    double x = 0, y = 0;
+    for (std::int64_t d = 0; d < dim; ++d) {
+        const double apart = static_cast<double>(members[d * LANES + one]) - centre[d * LANES];
+        x += apart * axes[2 * d];
+        y += apart * axes[2 * d + 1];
+    }
+    Row32 z(dim);
+    for (std::int64_t d = 0; d < dim; ++d) {
+        const double apart = static_cast<double>(members[d * LANES + one]) - centre[d * LANES];
+        const double rest = apart - x * axes[2 * d] - y * axes[2 * d + 1];
+        z[d] = static_cast<float>(members[d * LANES + one] + rest);
+    }
+    return z;
+}
+
 // The ball and the box of a tile of few features, which may be at any distance from the origin.
 void check_boxes(std::int64_t dim, Margin& box_margin, Margin& ball_margin) {
     const Cells cells{4, 4};
@@ -258,6 +275,9 @@ void check_boxes(std::int64_t dim, Margin& box_margin, Margin& ball_margin) {
             for (std::int64_t d = 0; d < dim; ++d) {
                 const float w = members[d * LANES + one];
                 z[d] = w + on * (w - members[d * LANES + other]) + far * aside[d];
+            }
+            if (kind % 4 == 3) z = straight_aside(members, centre, axes, one, dim);
+            for (std::int64_t d = 0; d < dim; ++d) {
                 const float apart = z[d] - centre[d * LANES];
                 squares += apart * apart;
                 x += apart * axes[2 * d];
