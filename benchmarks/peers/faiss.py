@@ -13,9 +13,15 @@ from vitsom_fast import Grid
 
 
 def prepare(z: Tensor, prototypes: Tensor, grid: Grid) -> Callable[[], Tensor]:
+    return search_by(z, prototypes, "cosine")
+
+
+def search_by(z: Tensor, prototypes: Tensor, distance: str) -> Callable[[], Tensor]:
+    """``IndexFlatL2`` for "sqeuclidean"."""
     import faiss
 
-    index = faiss.IndexFlatIP(z.shape[1])
-    index.add(normalize(prototypes).numpy())
-    latents = z.numpy()
+    is_cosine = distance == "cosine"
+    index = (faiss.IndexFlatIP if is_cosine else faiss.IndexFlatL2)(z.shape[1])
+    index.add((normalize(prototypes) if is_cosine else prototypes).contiguous().numpy())
+    latents = z.contiguous().numpy()
     return lambda: torch.from_numpy(index.search(latents, 1)[1][:, 0])
