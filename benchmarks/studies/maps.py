@@ -97,7 +97,7 @@ def check(z: Tensor, prototypes: Tensor, grid: Grid, distance: str) -> None:
     x, w = z.double(), prototypes.double()
     if distance == "cosine":
         x, w = (torch.nn.functional.normalize(v) for v in (x, w))
-    apart = (x[:, None] - w).square().sum(2)  # [n, K]
+    apart = torch.stack([(w - row).square().sum(1) for row in x])  # [n, K]
     scale = x.square().sum(1) + w.square().sum(1).max()
     regret = apart.gather(1, bmu[:, None])[:, 0] - apart.min(1).values
     if (regret > _ALLOWED * scale).any():

@@ -19,8 +19,9 @@ namespace VITSOM_ISA {
 // all of them takes less.
 constexpr std::int64_t LEAST_UNITS = 1024, LEAST_UNITS_OF_MANY = 400, MANY_ELEMENTS = 1 << 14;
 
-// Samples, and elements of the prototypes for each of them, for which the order of the samples and the tree are worth it.
-constexpr std::int64_t LEAST_BATCH = 512, MOST_ELEMENTS_A_SAMPLE = 128;
+// Samples for which the order of them and the tree, whose costs are in proportion to the prototypes, are worth it: of 300, they take
+// what is saved.
+constexpr std::int64_t LEAST_BATCH = 512;
 
 // Groups a thread looks at before it goes on, the share of their samples that must be decided, and that of the tiles that they may have
 // looked into.
@@ -156,8 +157,7 @@ inline bool decide_sample(
 inline bool may_group(const Problem& p, std::int64_t batch, const SearchOutput& result) {
     const std::int64_t units = p.num_prototypes, elements = units * (p.dim - p.lifted);
     return p.pruning == Pruning::automatic && result.wanted == 1 && p.dim < LEAST_DIM && batch >= LEAST_BATCH &&
-           (units >= LEAST_UNITS || (units >= LEAST_UNITS_OF_MANY && elements >= MANY_ELEMENTS)) &&
-           elements <= MOST_ELEMENTS_A_SAMPLE * batch;
+           (units >= LEAST_UNITS || (units >= LEAST_UNITS_OF_MANY && elements >= MANY_ELEMENTS));
 }
 
 // Adds the tiles that each sample was with to `counts`.
