@@ -118,8 +118,8 @@ class _Loss(torch.autograd.Function):
 
 
 def _dtype_of_sums(z: Tensor) -> torch.dtype:
-    """fp64 where that costs little, or roundings do not even out: those of 700 samples at one unit, added up in fp32, are 1e-6 of
-    them, and 3e-7 is promised."""
+    """fp64 where that costs little, or roundings do not even out: those of 700 samples at one unit, added up in fp32, are 1e-6
+    of them, and 3e-7 is promised."""
     return widest(z) if z.device.type == "cpu" or z.shape[1] <= FEW_FEATURES else accumulation_dtype(z.dtype)
 
 

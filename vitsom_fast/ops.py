@@ -198,9 +198,9 @@ class _SOMForward(torch.autograd.Function):
         return None, grad_z if for_z else None, grad_prototypes if for_prototypes else None, None, None, None, None
 
 
-# Function.apply asks of each argument whether it is a wrapper of a transform that has ended, for a twentieth of a step on a 4 x 4
-# map; what nobody observes is none.
-_apply_unobserved: Any = super(torch.autograd.Function, _SOMForward).apply  # type: ignore[misc]
+# Function.apply asks of each argument whether it is a wrapper of a transform that has ended, for a twentieth of a step on a
+# 4 x 4 map; what nobody observes is none.
+_apply_unobserved: Any = super(torch.autograd.Function, _SOMForward).apply
 
 
 @_full_precision

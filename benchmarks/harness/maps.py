@@ -1,4 +1,4 @@
-"""A collection of maps in order, and what is searched for on them: pruning lives on what data are like, and one map shows one kind."""
+"""A collection of maps in order, and what is searched for on them: pruning lives on what data are like."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_few_tiles_are_looked_into(distance: str) -> None:
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_what_fp32_cannot_tell_apart(distance: str) -> None:
-    """Copies far away on the map, and prototypes a rounding apart: decided in fp64 by the same pass, the lowest index of equals."""
+    """Copies far away on the map, and prototypes a rounding apart: the same pass decides in fp64, the first of equals."""
     generator = torch.Generator().manual_seed(2)
     grid = Grid(40, 40)
     prototypes = smooth_map(grid, 9, generator)

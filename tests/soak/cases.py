@@ -178,8 +178,8 @@ def draw(seed: int, backend: str, threads: Sequence[int] = (1, 1, 2, 3, 5)) -> C
 
 
 def _sizes(choose: random.Random) -> tuple[int, int, int, int]:
-    """B, rows, cols, D, of any shape, but no more products than take some milliseconds; of twenty, one is much larger, and of fifty
-    one is a map that is searched by groups of samples."""
+    """B, rows, cols, D, of any shape, but no more products than take some milliseconds; of twenty, one is much larger, and of
+    fifty one is a map that is searched by groups of samples."""
     if choose.random() < 0.02:
         rows, cols = choose.choice(((32, 32), (33, 47), (127, 9), (1, 1500), (1100, 1), (3, 600), (45, 44)))
         return choose.choice((512, 513, 700, 1000)), rows, cols, choose.choice([dim for dim in SIZES if dim < 64])

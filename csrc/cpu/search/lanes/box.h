@@ -6,8 +6,8 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// A product of up to 64 features with an axis is off by 2^-18 of the distance to the middle of a box: what a squared distance that three
-// of them make up can be too large by, in squares of that distance, and what the reach of a member can be too small by.
+// A product of up to 64 features with an axis is off by 2^-18 of the distance to the middle of a box: what a squared distance that
+// three of them make up can be too large by, in squares of that distance, and what the reach of a member can be too small by.
 constexpr float BOX_ERROR = 0x1p-14f, REACH_ERROR = 0x1p-17f;
 
 // How far the prototypes of a tile reach from their mean along the two directions in which the map runs there, and across both.
@@ -20,7 +20,8 @@ struct Box {
 };
 
 // Of members [dim][LANES], 0 or 1 for each that is there, and their mean, a feature every LANES: the box, and its axes [dim][2], of
-// length 1, or 0 where the map does not run. `contrasts` are how far a lane is to the right of the middle of a tile, and how far below.
+// length 1, or 0 where the map does not run. `contrasts` are how far a lane is to the right of the middle of a tile, and how far
+// below it.
 inline Box box_of(
     const float* members, const Lanes& there, const float* mean, const float (&contrasts)[2][LANES], std::int64_t dim, float* axes) {
     const Lanes contrast[2] = {load_lanes(contrasts[0]) * there, load_lanes(contrasts[1]) * there};

@@ -1,7 +1,7 @@
 // A map as groups of samples search it: its prototypes tile by tile, and balls that hold tiles, and tiles of tiles.
 //
-// A cosine is found as a distance, too: of rows of length 1 the nearest has the largest. Prototypes are of length 1, lifted ones before
-// what was added to them is left off, and samples in the same unit, so that either way |z - w|^2 = |z|^2 + h - 2 score, where the
+// A cosine is found as a distance, too: of rows of length 1 the nearest has the largest. Prototypes are of length 1, lifted ones
+// before what was added to them is left off, and samples in the same unit, so that either way |z - w|^2 = |z|^2 + h - 2 score, where the
 // score is z . w plus what is added to a prototype, and h is 1 or, of lifted rows, 0.
 #pragma once
 
@@ -115,7 +115,8 @@ inline void write_ball(const float* centres, const float* radii, std::int64_t di
 }
 
 // The prototypes of a tile. One that is not there, or not finite, is at the origin, and -inf is added to its score.
-inline void pack_tile(const Problem& p, const GroupedMap& map, std::int64_t place, const Members& members, const SearchOutput& result) {
+inline void pack_tile(
+    const Problem& p, const GroupedMap& map, std::int64_t place, const Members& members, const SearchOutput& result) {
     float* out = map.prototypes + place * map.tile_elements();
     float radii[LANES], there[LANES];
     for (int lane = 0; lane < LANES; ++lane) {

@@ -23,8 +23,8 @@ constexpr std::int64_t LEAST_UNITS = 1024, LEAST_UNITS_OF_MANY = 400, MANY_ELEME
 // what is saved.
 constexpr std::int64_t LEAST_BATCH = 512;
 
-// Groups a thread looks at before it goes on, the share of their samples that must be decided, and that of the tiles that they may have
-// looked into.
+// Groups a thread looks at before it goes on, the share of their samples that must be decided, and that of the tiles that they may
+// have looked into.
 constexpr std::int64_t PROBED_GROUPS = 8;
 constexpr double LEAST_DECIDED = 0.75, MOST_TILES_OF_ALL = 0.6;
 
