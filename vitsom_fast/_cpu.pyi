@@ -31,6 +31,7 @@ class SearchCounts:
     grouped: int
     small: int
     fp32: int
+    narrow: int
     fp64: int
     candidates: int
     tiles: int

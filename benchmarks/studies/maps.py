@@ -78,7 +78,7 @@ def measured(family: Family, side: int, batch: int, rounds: int) -> Row:
                 seconds[name].append(_seconds(run))
     ms = {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
     counts = counted(z, prototypes, family.distance)
-    in_tiles = counts["pruned"] + counts["grouped"]
+    in_tiles = counts["pruned"] + counts["grouped"] + counts["narrow"]  # the last searches by distance, in tiles
     return Row(
         family.name,
         family.distance,

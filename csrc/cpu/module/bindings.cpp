@@ -221,6 +221,7 @@ PYBIND11_MODULE(_cpu, m) {
         .def_readonly("grouped", &SearchCounts::grouped)
         .def_readonly("small", &SearchCounts::small)
         .def_readonly("fp32", &SearchCounts::fp32)
+        .def_readonly("narrow", &SearchCounts::narrow)
         .def_readonly("fp64", &SearchCounts::fp64)
         .def_readonly("candidates", &SearchCounts::candidates)
         .def_readonly("tiles", &SearchCounts::tiles);

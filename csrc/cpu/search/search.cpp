@@ -1,6 +1,7 @@
 #include "cpu/search/search.h"
 
 #include "cpu/runtime/arena.h"
+#include "cpu/search/narrow.h"
 
 namespace vitsom {
 
@@ -18,6 +19,8 @@ SearchCounts search(const Kernels& kernels, const Problem& p, const SearchOutput
         decided = over(p, rows, left, output, counts);
         left -= decided;
     };
+    counts.narrow = search_narrow(kernels, p, rows, left, output, counts);
+    left -= counts.narrow;
     pass(kernels.search_pruned, counts.pruned);
     pass(kernels.search_int8, counts.int8);
     pass(kernels.search_bf16, counts.bf16);
