@@ -28,7 +28,7 @@ struct Problem {
 struct Interrupted {};
 
 // How a search went: the samples that each pass decided, the prototypes that had to be scored anew for them, and the tiles of
-// prototypes that the first pass, which rules out the rest, had to look into.
+// prototypes that the passes which rule out the rest had to look into.
 struct SearchCounts {
     std::int64_t pruned, int8, bf16, grouped, small, fp32, narrow, fp64, candidates, tiles;
 };

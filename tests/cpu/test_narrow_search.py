@@ -34,7 +34,7 @@ def distances(z: Tensor, prototypes: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dim", [9, 64, 200])
-@pytest.mark.parametrize("spread", [3e-3, 1e-3, 1e-4, 1e-6, 1e-9, 0.0])
+@pytest.mark.parametrize("spread", [3e-2, 3e-3, 1e-3, 1e-4, 1e-6, 1e-9, 0.0])
 def test_the_bmu_is_that_of_fp64(spread: float, dim: int) -> None:
     z, prototypes = rows_in_one_direction(spread, dim)
     bmu, distance = find_bmu(z, prototypes, grid=GRID, backend="cpu")

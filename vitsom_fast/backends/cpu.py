@@ -126,9 +126,9 @@ def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
 def search_counts(z: Tensor, prototypes: Tensor, wanted: int = 1, *, is_lifted: bool = False) -> dict[str, int]:
     """How the search of these inputs, for so many units of a row, goes: the rows of z that each of its passes decides, "pruned"
     those that look into a few tiles of the map only, "grouped" those that do so in groups, "small" those of small maps in fp32,
-    "narrow" those as seen from the one direction that all rows lie in,
-    the others by the dtype that they multiply in; the "candidates", prototypes that were scored anew because bounds could not
-    rule them out; the "tiles" of 16 prototypes that the pruned rows, and the groups of the grouped ones, looked into."""
+    "narrow" those as seen from the one direction that all rows lie in, the others by the dtype that they multiply in; the
+    "candidates", prototypes that were scored anew because bounds could not rule them out; the "tiles" of 16 prototypes that the
+    pruned rows, and the groups of the grouped ones, looked into."""
     problem, _keep = _problem(z, prototypes, is_lifted=is_lifted)
     bmu = torch.empty(z.shape[0], wanted, dtype=torch.int64, device=_CPU)
     distance = torch.empty(z.shape[0], wanted, dtype=torch.float32, device=_CPU)

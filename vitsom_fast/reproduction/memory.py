@@ -21,9 +21,8 @@ def peak_megabytes(device: torch.device) -> Iterator[Callable[[], float | None]]
         before = torch.cuda.memory_allocated(device)
         yield lambda: (torch.cuda.max_memory_allocated(device) - before) / 1e6
         return
-    with suppress(
-        OSError, AttributeError, TypeError
-    ):  # else what an earlier run has left to the allocator would be used first, unseen
+    # Else what an earlier run has left to the allocator would be used first, unseen.
+    with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
     try:
         (_PROCESS / "clear_refs").write_text("5")  # the high-water mark is what is resident now

@@ -80,44 +80,37 @@ inline std::int64_t search_narrow(
     if (p.lifted > 0 || result.wanted != 1 || batch < LEAST_NARROW_SAMPLES || p.num_prototypes < LEAST_NARROW_PROTOTYPES) return 0;
     if (!may_be_narrow(p)) return 0;
     const std::int64_t dim = p.dim, stride = ceil_div(dim + LIFTED, 16) * 16;
-    Arena arena_of_centre, arena;
+    Arena arena;
     double* centre = nullptr;
-    float *first = nullptr, *z = nullptr, *w = nullptr, *lifted_z = nullptr, *lifted_w = nullptr;
-    lay_out(arena_of_centre, [&](Arena& a) {
+    float *z = nullptr, *w = nullptr, *lifted_z = nullptr, *lifted_w = nullptr;
+    std::int64_t* near = nullptr;  // samples in that direction
+    SearchOutput found{};
+    lay_out(arena, [&](Arena& a) {
         centre = a.take<double>(dim);
-        first = a.take<float>(dim);
+        z = a.take<float>(batch * dim);
+        w = a.take<float>(p.num_prototypes * dim);
+        lifted_z = a.take<float>(batch * stride);
+        lifted_w = a.take<float>(p.num_prototypes * stride);
+        near = a.take<std::int64_t>(batch);
+        found.bmu = a.take<std::int64_t>(batch);
+        found.inverse_z = a.take<double>(batch);
+        found.inverse_prototype = a.take<double>(p.num_prototypes);
     });
     if (!find_direction(p, centre)) return 0;
     double most = 0;
     for (std::int64_t k = 0; k < p.num_prototypes; ++k) {
         const Row x = row(p.prototypes, k);
-        const double squared = write_apart(x, inverse_norm(x, dim), centre, dim, first);
+        const double inverse = result.inverse_prototype[k] = inverse_norm(x, dim);
+        const double squared = write_apart(x, inverse, centre, dim, w + k * dim);
         if (squared > MOST_REACH_SQUARED) return 0;
         if (squared > most) most = squared;
     }
     if (most < LEAST_REACH_SQUARED) return 0;
-    std::int64_t* own = nullptr;  // samples in that direction
-    SearchOutput found{};
-    lay_out(arena, [&](Arena& a) {
-        z = a.take<float>(batch * dim);
-        w = a.take<float>(p.num_prototypes * dim);
-        lifted_z = a.take<float>(batch * stride);
-        lifted_w = a.take<float>(p.num_prototypes * stride);
-        own = a.take<std::int64_t>(batch);
-        found.bmu = a.take<std::int64_t>(batch);
-        found.inverse_z = a.take<double>(batch);
-        found.inverse_prototype = a.take<double>(p.num_prototypes);
-    });
-    for (std::int64_t k = 0; k < p.num_prototypes; ++k) {
-        const Row x = row(p.prototypes, k);
-        result.inverse_prototype[k] = inverse_norm(x, dim);
-        write_apart(x, result.inverse_prototype[k], centre, dim, w + k * dim);
-    }
     std::int64_t count = 0, left = 0;
     for (std::int64_t i = 0; i < batch; ++i) {
         const Row x = row(p.z, rows[i]);
         const double inverse = result.inverse_z[rows[i]] = inverse_norm(x, dim);
-        if (write_apart(x, inverse, centre, dim, z + count * dim) <= MOST_REACH_SQUARED) own[count++] = rows[i];
+        if (write_apart(x, inverse, centre, dim, z + count * dim) <= MOST_REACH_SQUARED) near[count++] = rows[i];
         else rows[left++] = rows[i];
     }
     Problem apart = p;
@@ -141,13 +134,13 @@ inline std::int64_t search_narrow(
             length += x * x;
         }
         if (!(2 * __builtin_sqrt(squared) * (__builtin_sqrt(length) + __builtin_sqrt(most)) * 0x1p-24 <= MOST_REGRET)) {
-            rows[left++] = own[i];
+            rows[left++] = near[i];
             continue;
         }
-        result.bmu[own[i]] = unit;
+        result.bmu[near[i]] = unit;
         if (!result.score) continue;
-        const double product = dot(row(p.z, own[i]), row(p.prototypes, unit), dim);
-        result.score[own[i]] = product * result.inverse_z[own[i]] * result.inverse_prototype[unit];
+        const double product = dot(row(p.z, near[i]), row(p.prototypes, unit), dim);
+        result.score[near[i]] = product * result.inverse_z[near[i]] * result.inverse_prototype[unit];
     }
     return batch - left;
 }

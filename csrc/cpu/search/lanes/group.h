@@ -38,7 +38,9 @@ inline std::uint64_t read_group(
         if (map.is_lifted) lanes = lanes_reaching(splat(MOST_SQUARED), squared);
         if (lanes != (1u << WIDTH) - 1) {
             for (std::int64_t d = 0; d < map.dim; ++d) {
-                for (int lane = 0; lane < WIDTH; ++lane) if (!(lanes >> lane & 1)) z[d * BLOCK_SAMPLES + lane] = 0;
+                for (int lane = 0; lane < WIDTH; ++lane) {
+                    if (!(lanes >> lane & 1)) z[d * BLOCK_SAMPLES + lane] = 0;
+                }
             }
         }
         group.squared[v] = squares_of(group.z, map.dim, v);

@@ -1,8 +1,8 @@
 // A map as groups of samples search it: its prototypes tile by tile, and balls that hold tiles, and tiles of tiles.
 //
 // A cosine is found as a distance, too: of rows of length 1 the nearest has the largest. Prototypes are of length 1, lifted ones
-// before what was added to them is left off, and samples in the same unit, so that either way |z - w|^2 = |z|^2 + h - 2 score, where the
-// score is z . w plus what is added to a prototype, and h is 1 or, of lifted rows, 0.
+// before what was added to them is left off, and samples in the same unit, so that either way |z - w|^2 = |z|^2 + h - 2 score, where
+// the score is z . w plus what is added to a prototype, and h is 1 or, of lifted rows, 0.
 #pragma once
 
 #include "cpu/module/kernel_table.h"
