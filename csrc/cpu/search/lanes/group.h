@@ -8,7 +8,7 @@ namespace vitsom {
 namespace VITSOM_ISA {
 
 // A group of samples, and what it has found.
-struct Group {
+struct SampleGroup {
     float z[MOST_FEATURES * BLOCK_SAMPLES];  // [dim][BLOCK_SAMPLES], in the unit of the map
     Vec squared[VECTORS];                    // lengths
     Vec first[VECTORS], second[VECTORS];     // the best score of any tile, and that of all others
@@ -18,14 +18,14 @@ struct Group {
 
 // How far a score can be from the true one, in lengths of the sample and of what was added to it: a rounding of 2^-24 a product, and
 // those of the elements of both, of the unit and of what is added.
-inline float error_in_lengths(std::int64_t dim) { return static_cast<float>(dim + 6) * 0x1.02p-24f; }
+inline float error_of_score(std::int64_t dim) { return static_cast<float>(dim + 6) * 0x1.02p-24f; }
 
 // How far |z|^2 + h - 2 score can be from the squared distance, in squares of the length of the sample and of a prototype.
 inline float error_of_square(std::int64_t dim) { return static_cast<float>(dim + 16) * 0x1p-22f; }
 
 // Reads some samples; returns those that fp32 can hold, a bit each. The others are seen as zeros.
 inline std::uint64_t read_group(
-    const Problem& p, const GroupedMap& map, const std::int64_t* rows, std::int64_t count, Group& group) {
+    const Problem& p, const GroupedMap& map, const std::int64_t* rows, std::int64_t count, SampleGroup& group) {
     with_dtype(p.z.dtype, [&](auto t) { pack_block<decltype(t)>(p.z, rows, count, map.dim, group.z); });
     std::uint64_t in_range = 0;
     for (int v = 0; v < VECTORS; ++v) {
@@ -50,7 +50,7 @@ inline std::uint64_t read_group(
 }
 
 // What a score of `first` leaves: no less than how far the best that is found is.
-inline void bound_reach(const GroupedMap& map, Group& group, int v) {
+inline void bound_reach(const GroupedMap& map, SampleGroup& group, int v) {
     const float error = error_of_square(map.dim), h = map.is_lifted ? 0 : 1;
     const Vec length = square_root(group.squared[v]) + 1;
     const Vec square = group.squared[v] + h - 2 * group.first[v];
@@ -59,7 +59,7 @@ inline void bound_reach(const GroupedMap& map, Group& group, int v) {
 
 // Notes the best score of a tile, which has not been looked into, for some vectors of samples.
 template <int COUNT>
-void look_into(const GroupedMap& map, std::int64_t place, const int (&vectors)[VECTORS], Group& group) {
+void look_into(const GroupedMap& map, std::int64_t place, const int (&vectors)[VECTORS], SampleGroup& group) {
     constexpr int AT_ONCE = COUNT > 2 ? 4 : (VECTORS > 3 ? 16 : 8) / COUNT;  // prototypes: as many sums as there is room for
     const float* tile = map.prototypes + place * map.tile_elements();
     const float* added = tile + map.dim * LANES;
@@ -106,7 +106,7 @@ void look_into(const GroupedMap& map, std::int64_t place, const int (&vectors)[V
     }
 }
 
-inline void look_into(const GroupedMap& map, std::int64_t place, const int (&vectors)[VECTORS], int count, Group& group) {
+inline void look_into(const GroupedMap& map, std::int64_t place, const int (&vectors)[VECTORS], int count, SampleGroup& group) {
     if (count == 1) look_into<1>(map, place, vectors, group);
     else if (count == 2) look_into<2>(map, place, vectors, group);
     else if (count == 3) look_into<3>(map, place, vectors, group);
@@ -114,7 +114,7 @@ inline void look_into(const GroupedMap& map, std::int64_t place, const int (&vec
 }
 
 // The vectors of a group of which any sample may have its BMU within a tile; returns how many.
-inline int may_need(const GroupedMap& map, const Group& group, std::int64_t place, int (&vectors)[VECTORS]) {
+inline int may_need(const GroupedMap& map, const SampleGroup& group, std::int64_t place, int (&vectors)[VECTORS]) {
     const float *centre = map.tile.centre_of(place, map.dim), *axes = map.axes + place * map.dim * 2;
     const Box box = map.box[place];
     Vec squares[VECTORS] = {}, x[VECTORS] = {}, y[VECTORS] = {};
@@ -142,7 +142,7 @@ struct GroupBall {
     float radius;
 };
 
-inline GroupBall ball_of(const Group& group, std::int64_t dim) {
+inline GroupBall ball_of(const SampleGroup& group, std::int64_t dim) {
     GroupBall ball;
     Vec squares[VECTORS] = {};
     for (std::int64_t d = 0; d < dim; ++d) {
@@ -176,7 +176,7 @@ inline unsigned touched(const GroupBall& group, const Balls& balls, std::int64_t
 }
 
 // The scores of sample i with the prototypes of a tile.
-inline Lanes scores_of_tile(const GroupedMap& map, const Group& group, std::int64_t i, std::int64_t place) {
+inline Lanes scores_of_tile(const GroupedMap& map, const SampleGroup& group, std::int64_t i, std::int64_t place) {
     const float* tile = map.prototypes + place * map.tile_elements();
     Lanes score = load_lanes(tile + map.dim * LANES);
     for (std::int64_t d = 0; d < map.dim; ++d) {

@@ -3,8 +3,8 @@
 //
 // Samples are put in the order of the tile whose centre is nearest, each group scores those tiles, and what it has found then bounds
 // how far its samples have to look: a tile with centre c and radius r has no BMU of a sample z that has found a prototype at the
-// distance u where |z - c| > u + r. Of a sample the best score of any tile is kept, and the best of all other tiles; the prototypes of
-// its tile are told apart at the end. A sample that fp32 cannot decide is left to the next pass.
+// distance u where |z - c| > u + r, and a box along the map bounds it closer. Of a sample the best score of any tile is kept, and the
+// best of all other tiles; the prototypes of its tile are told apart at the end, in fp64 where fp32 cannot.
 #include <cstdint>
 
 #include "cpu/runtime/interruption.h"
@@ -15,8 +15,8 @@
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Units for which it is worth it, and of less than so many features fewer: of 16 x 16, or of 24 x 24 with up to 28 features, to score
-// all of them takes less.
+// Units for which it is worth it; fewer where prototypes have so many elements in all. To score all of 16 x 16 units, or of 24 x 24
+// with up to 28 features, takes less.
 constexpr std::int64_t LEAST_UNITS = 1024, LEAST_UNITS_OF_MANY = 400, MANY_ELEMENTS = 1 << 14;
 
 // Samples for which the order of them and the tree, whose costs are in proportion to the prototypes, are worth it: of 300, they take
@@ -35,7 +35,7 @@ constexpr std::int64_t GROUPS_A_QUESTION = 64;
 constexpr std::int64_t MOST_CONTENDERS = 32, MOST_TILES = 1024;
 
 // The tile whose centre is nearest of those of the block whose centre is nearest, for each sample.
-inline void find_tiles(const GroupedMap& map, const Group& group, std::int64_t count, std::int32_t* place) {
+inline void find_tiles(const GroupedMap& map, const SampleGroup& group, std::int64_t count, std::int32_t* place) {
     Vec best[VECTORS];
     Ints best_block[VECTORS];
     for (int v = 0; v < VECTORS; ++v) {
@@ -83,7 +83,7 @@ struct LookedInto {
 
 // Looks into the tiles that the samples begin with, which are in order, and into all that any of them may need then.
 inline void search_group(
-    const GroupedMap& map, Group& group, const std::int32_t* first_place, std::int64_t count, LookedInto& looked) {
+    const GroupedMap& map, SampleGroup& group, const std::int32_t* first_place, std::int64_t count, LookedInto& looked) {
     int vectors[VECTORS];
     for (int v = 0; v < VECTORS; ++v) {
         group.first[v] = group.second[v] = splat(-__builtin_inff());
@@ -115,7 +115,7 @@ inline void search_group(
 
 // The BMU of sample i among the prototypes whose scores may be the best, in fp64; false where these are too many.
 inline bool decide_in_fp64(
-    const Problem& p, const GroupedMap& map, const Group& group, std::int64_t i, std::int64_t row_of_z, float floor,
+    const Problem& p, const GroupedMap& map, const SampleGroup& group, std::int64_t i, std::int64_t row_of_z, float floor,
     const LookedInto& looked, const SearchOutput& result) {
     if (looked.count > MOST_TILES) return false;
     std::int64_t contenders[MOST_CONTENDERS], n = 0;
@@ -138,7 +138,7 @@ inline bool decide_in_fp64(
 
 // Finds the BMU of sample i of a group that has looked into all tiles that may have it; false where that is left to others.
 inline bool decide_sample(
-    const Problem& p, const GroupedMap& map, const Group& group, std::int64_t i, std::int64_t row_of_z, const LookedInto& looked,
+    const Problem& p, const GroupedMap& map, const SampleGroup& group, std::int64_t i, std::int64_t row_of_z, const LookedInto& looked,
     const SearchOutput& result) {
     const int v = static_cast<int>(i / WIDTH), l = static_cast<int>(i % WIDTH);
     Lanes score = scores_of_tile(map, group, i, group.place[v][l]);
@@ -146,7 +146,7 @@ inline bool decide_sample(
     if (!(first > -__builtin_inff())) return false;
     const int lane = take_lane(score, first);
     const float second = largest(score), others = group.second[v][l];
-    const float needed = 2 * error_in_lengths(map.dim) * (__builtin_sqrtf(group.squared[v][l]) * 1.01f + map.added);
+    const float needed = 2 * error_of_score(map.dim) * (__builtin_sqrtf(group.squared[v][l]) * 1.01f + map.added);
     if (first - (second > others ? second : others) < needed) {
         return decide_in_fp64(p, map, group, i, row_of_z, first - needed, looked, result);
     }
@@ -160,7 +160,7 @@ inline bool may_group(const Problem& p, std::int64_t batch, const SearchOutput& 
            (units >= LEAST_UNITS || (units >= LEAST_UNITS_OF_MANY && elements >= MANY_ELEMENTS));
 }
 
-// Adds the tiles that each sample was with to `counts`.
+// Adds the tiles that the group of each sample looked into to `counts`.
 std::int64_t search_grouped(
     const Problem& p, std::int64_t* rows, std::int64_t batch, const SearchOutput& result, SearchCounts& counts) {
     if (!may_group(p, batch, result)) return 0;
@@ -195,7 +195,7 @@ std::int64_t search_grouped(
         for (std::int64_t g = 0; g < all_groups; ++g) {
             if (g % GROUPS_A_QUESTION == 0 ? interruption.is_wanted() : interruption.has_come()) continue;
             const std::int64_t first = g * BLOCK_SAMPLES, count = smaller(BLOCK_SAMPLES, batch - first);
-            Group group;
+            SampleGroup group;
             const std::uint64_t in_range = read_group(p, map, rows + first, count, group);
             find_tiles(map, group, count, place + first);
             for (std::int64_t i = 0; i < count; ++i) {
@@ -222,7 +222,7 @@ std::int64_t search_grouped(
         for (std::int64_t g = done; g < end; ++g) {
             if (g % GROUPS_A_QUESTION == 0 ? interruption.is_wanted() : interruption.has_come()) continue;
             const std::int64_t first = g * BLOCK_SAMPLES, count = smaller(BLOCK_SAMPLES, in_range - first);
-            Group group;
+            SampleGroup group;
             read_group(p, map, sorted + first, count, group);
             LookedInto looked;
             search_group(map, group, sorted_place + first, count, looked);
