@@ -26,6 +26,11 @@ struct Nearest {
         unit[place] = index;
     }
 
+    // Whether it is one of the two, whose cosines need not be computed again.
+    bool holds(std::int64_t index) const {
+        return (index == unit[0] && score[0] > -__builtin_inf()) || (index == unit[1] && score[1] > -__builtin_inf());
+    }
+
     void write(const SearchOutput& result, std::int64_t i) const {
         for (int place = 0; place < result.wanted; ++place) {
             result.bmu[i * result.wanted + place] = unit[place];

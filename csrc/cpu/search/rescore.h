@@ -74,7 +74,7 @@ void rescore(
     }
     leader.raise((leader.wanted == 1 ? first : second) - bound);
     for (std::int64_t c = 0; c < n; ++c) {
-        if (!(close[c] + bound >= leader.threshold)) continue;
+        if (!(close[c] + bound >= leader.threshold) || leader.nearest.holds(index[c])) continue;
         leader.meet(dot(z, prototype[c], p.dim) * inverse_z * inverse_of[c], index[c]);
     }
 }

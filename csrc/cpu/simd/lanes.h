@@ -45,6 +45,18 @@ inline Vec quarters_swapped(Vec v) { return v; }
 inline Vec pairs_swapped(Vec v) { return VITSOM_SHUFFLE(v, v, 2, 3, 0, 1); }
 #endif
 
+// Four numbers, one of each of four rows.
+typedef float Quad __attribute__((vector_size(16)));
+
+#if defined(__SSE2__)
+inline Quad square_root_of_four(Quad v) { return reinterpret_cast<Quad>(_mm_sqrt_ps(reinterpret_cast<__m128>(v))); }
+#else
+inline Quad square_root_of_four(Quad v) {
+    for (int row = 0; row < 4; ++row) v[row] = __builtin_sqrtf(v[row]);
+    return v;
+}
+#endif
+
 // Of numbers: an element that is NaN may hide others.
 inline float largest(Vec v) {
     if (WIDTH >= 16) v = larger_of(v, halves_swapped(v));

@@ -101,6 +101,16 @@ inline void dot_four(const Four& z, const float* const (&x)[N], std::int64_t n, 
     for (int i = 0; i < N; ++i) sum_four(sums[i], out[i]);
 }
 
+// The dot products of four rows, each with one of its own.
+inline void dot_each(const Four& x, const Four& y, std::int64_t n, float (&out)[4]) {
+    Vec sums[4] = {};
+    for (std::int64_t d = 0; d < n; d += WIDTH) {
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; ++r) sums[r] += load(x[r] + d) * load(y[r] + d);
+    }
+    sum_four(sums, out);
+}
+
 // What the roundings of one such dot product of vectors of length 1 come to at most: those of a chain, and of the sum over its lanes.
 inline float chain_error(std::int64_t n) { return static_cast<float>(n / WIDTH + 4) * 0x1p-24f; }
 

@@ -104,16 +104,16 @@ inline CodedSample encode_sample(const float* z, const float* centre, std::int64
     return {scale, residual, norm + residual};
 }
 
-// Products of the codes of one sample with those of four panels.
-inline void multiply_panels(
-    std::int64_t words, const std::uint32_t* z, const std::uint32_t* const (&x)[4], const PanelCode::Sum (&start)[4],
+// Products of the codes of four samples, each with those of a panel of its own.
+inline void multiply_each(
+    std::int64_t words, const std::uint32_t* const (&z)[4], const std::uint32_t* const (&x)[4], const PanelCode::Sum (&start)[4],
     PanelCode::Sum (&product)[4]) {
     PanelCode::Sum sum[4];
 #pragma GCC unroll 4
     for (int f = 0; f < 4; ++f) sum[f] = start[f];
     for (std::int64_t j = 0; j < words; ++j) {
 #pragma GCC unroll 4
-        for (int f = 0; f < 4; ++f) sum[f] = PanelCode::multiply_add(sum[f], z[j], x[f] + j * LANES);
+        for (int f = 0; f < 4; ++f) sum[f] = PanelCode::multiply_add(sum[f], z[f][j], x[f] + j * LANES);
     }
     for (int f = 0; f < 4; ++f) product[f] = sum[f];
 }

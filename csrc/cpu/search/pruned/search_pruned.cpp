@@ -4,6 +4,7 @@
 // has to look into too many leaves them to the passes that score every prototype.
 #include "cpu/runtime/interruption.h"
 #include "cpu/module/kernel_table.h"
+#include "cpu/search/pruned/descent.h"
 #include "cpu/search/pruned/tile_build.h"
 #include "cpu/search/pruned/tile_walk.h"
 #include "cpu/search/quantized/worthwhile.h"
@@ -154,11 +155,12 @@ std::int64_t search_pruned(
         for (std::int64_t root = 0; root < tree.num_roots; ++root) build_root(tree, root, build[thread].tiles);
 #pragma omp single
         if (tree.is_of_balls) tree.reach = longest_of(tree);
-        TileWalk walk(p, tree, result, seekers, scratch[thread]);
+        Descent descent(p, tree, result, seekers, scratch[thread]);
 #pragma omp for schedule(static)
-        for (std::int64_t b = 0; b < blocks; ++b) walk.set_out(b * block, smaller(batch, (b + 1) * block));
+        for (std::int64_t b = 0; b < blocks; ++b) descent.set_out(b * block, smaller(batch, (b + 1) * block));
 #pragma omp single
         seekers.sort(batch, tree.level[0].count());
+        TileWalk walk(p, tree, result, seekers, scratch[thread]);
 #pragma omp for schedule(dynamic)
         for (std::int64_t b = 0; b < blocks; ++b) {
             if (interruption.is_wanted()) continue;
@@ -166,14 +168,17 @@ std::int64_t search_pruned(
             const double most_work = MOST_TILES * static_cast<double>(count * tree.level[0].count());
             walk.run(seekers.order + b * block, count, at_any_cost ? INT64_MAX : static_cast<std::int64_t>(most_work));
         }
+        const std::int64_t candidates = descent.candidates() + walk.candidates(), tiles = walk.tiles();
+#pragma omp atomic
+        counts.candidates += candidates;
+#pragma omp atomic
+        counts.tiles += tiles;
     }
     interruption.end_here();
     std::int64_t undecided = 0;
     for (std::int64_t i = 0; i < batch; ++i) {
         const std::int64_t to = rows[i];
         const Progress& progress = seekers.progress[i];
-        counts.candidates += progress.candidates;
-        counts.tiles += progress.tiles;
         if (progress.threshold == UNDECIDED && result.inverse_z[to] == result.inverse_z[to]) {
             rows[undecided++] = to;
         } else {

@@ -10,9 +10,9 @@ namespace VITSOM_ISA {
 // How far the search of a sample has got.
 struct Progress {
     Nearest nearest;
-    std::int32_t first_tile;         // in which it began
-    std::int32_t tiles, candidates;  // that it looked into
+    std::int32_t first_tile;  // in which it began
     float threshold;
+    float along_origin;  // its product with the origin of the codes
 };
 
 // All samples, as the walks of all threads leave them.
@@ -40,8 +40,9 @@ struct Seekers {
     }
 };
 
-// Tiles that a sample follows down the tree.
-constexpr int FOLLOWED = 4;
+// Tiles that a sample follows down the tree. Of four the first candidates are better, and one in 25 tiles fewer is looked into,
+// but on 20 maps of 64 x 64 to 256 x 256 the whole search took 2 % longer.
+constexpr int FOLLOWED = 2;
 
 // Samples that go down the tree side by side, their products with a panel in registers.
 constexpr int WALK_ROWS = WIDTH == LANES ? TILE_ROWS : TILE_ROWS * TILE_COLS / LANES;
