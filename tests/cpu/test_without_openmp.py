@@ -48,6 +48,7 @@ def build(flags: list[str]) -> Path:
         "step/attract",
         "step/backward",
         "step/sum_by_bmu",
+        "step/add_nearest",
         "step/smooth",
         "pairs/pair_losses",
         "pairs/pair_gradients",

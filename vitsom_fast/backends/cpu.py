@@ -114,6 +114,31 @@ def add_by_bmu(sums: Tensor, x: Tensor, bmu: Tensor) -> None:
     _cpu.add_by_bmu(*rows, bmu.data_ptr(), sums.shape[0], torch.get_num_threads(), sums.data_ptr())
 
 
+# Elements of a map up to which one pass beats a search and sums apart, and the features that it has room for.
+_MOST_ELEMENTS, _MOST_FEATURES = 1 << 14, 64
+
+
+def adds_nearest(prototypes: Tensor) -> bool:
+    """Whether ``add_nearest`` is the way of an epoch of a map of these prototypes (K, D)."""
+    return prototypes.shape[1] <= _MOST_FEATURES and prototypes.numel() <= _MOST_ELEMENTS
+
+
+def add_nearest(
+    sums: Tensor, x: Tensor, prototypes: Tensor, centre: Tensor, unit: float, *, squared: bool
+) -> tuple[float, Tensor]:
+    """Adds the rows x (B, D) as they are seen, ``(x - centre) * unit``, and their number, to ``sums`` (K, D + 1) fp64 of their
+    nearest prototypes (K, D) by Euclidean distance, in place; all else is fp32. Returns the sum of the distances, squared or
+    not, and the places of the rows that are in neither sum, as fp32 cannot tell which of two units is nearer. The same bits by
+    as many threads."""
+    problem, _keep = _problem(x, prototypes)
+    centre = checked("centre", centre, (x.shape[1],), torch.float32)
+    if checked("sums", sums, (prototypes.shape[0], x.shape[1] + 1), torch.float64).data_ptr() != sums.data_ptr():
+        raise ValueError(f"sums must be in one piece of memory, got strides {sums.stride()}")
+    left = torch.empty(x.shape[0], dtype=torch.int64, device=_CPU)
+    count, distance = _cpu.add_nearest(problem, centre.data_ptr(), unit, squared, sums.data_ptr(), left.data_ptr())
+    return distance, left[:count]
+
+
 def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
     """G x (K, D) for x (K, D), fp32."""
     neighborhood, _keep_factors = neighborhood_of(_cpu, x, row_factors, col_factors)

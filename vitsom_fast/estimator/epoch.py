@@ -80,6 +80,12 @@ class Map:
         own = backends.get(self.backend)
         return of_lifted(own.search, own)(lifted, self._lifted[0], self.grid.rows, self.grid.cols)
 
+    @cached_property
+    def is_added_at_once(self) -> bool:
+        """Whether the backend finds the units of rows and adds them up in one pass."""
+        adds_nearest = getattr(own_primitives(self.backend), "adds_nearest", None)
+        return self._is_lifted and adds_nearest is not None and adds_nearest(self.prototypes)
+
     @property
     def _how(self) -> dict:
         return {"distance": self.metric, "grid": self.grid, "missing": self.missing, "backend": self.backend}
@@ -109,6 +115,10 @@ class Epoch:
     def add(self, totals: list[Tensor], x: Tensor, weight: Tensor | None) -> None:
         """Adds rows x (B, D) as they are given, of weights (B,) fp64."""
         som = self._som
+        if weight is None and som.is_added_at_once:
+            x = self._add_at_once(totals, x)
+            if len(x) == 0:
+                return
         rows = som.frame.rows(x)
         bmu, distance = som.searched(rows)
         known = None
@@ -121,6 +131,19 @@ class Epoch:
             totals[1] += torch.stack([distance.sum(), distance.new_tensor(len(distance))])
         else:
             totals[1] += torch.stack([distance @ weight, weight.sum()])
+
+    def _add_at_once(self, totals: list[Tensor], x: Tensor) -> Tensor:
+        """Adds what one pass of the backend can decide; returns the rows that are left."""
+        som = self._som
+        is_narrow = som.frame.is_narrow(x)
+        centre, unit = (som.frame.centre.float(), som.frame.unit) if is_narrow else (som.prototypes.new_zeros(x.shape[1]), 1.0)
+        add_nearest = getattr(own_primitives(som.backend), "add_nearest")
+        distance, left = add_nearest(
+            totals[0], x if is_narrow else som.frame.rows(x), som.prototypes, centre, unit, squared=som.metric == "sqeuclidean"
+        )
+        seen = som.frame.distance(totals[1].new_tensor(distance))
+        totals[1] += torch.stack([seen, seen.new_tensor(len(x) - len(left))])
+        return x[left]
 
     def updated(self, totals: list[Tensor], sigma: float, neighborhood: str) -> tuple[Tensor, float]:
         """New prototypes (K, D), as they are seen, and the mean distance of the rows to the units of the old ones."""

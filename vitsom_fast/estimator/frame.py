@@ -53,11 +53,15 @@ class Frame:
         if self.metric == "cosine":
             return directions(x).float()
         seen = torch.empty(x.shape, dtype=torch.float32, device=x.device)
-        if x.dtype != torch.float32 or abs(math.log2(self.unit)) > _NARROW:
+        if not self.is_narrow(x):
             return seen.copy_((x.to(self.centre.dtype) - self.centre.to(x.device)) * self.unit)
         centre = self.centre.to(x.device, x.dtype)
         torch.sub(x, centre, out=seen)
         return seen if self.unit == 1.0 else seen.mul_(self.unit)
+
+    def is_narrow(self, x: Tensor) -> bool:
+        """Whether fp32 holds all that is computed of rows x on their way into the frame."""
+        return x.dtype == torch.float32 and abs(math.log2(self.unit)) <= _NARROW
 
     def wide(self, x: Tensor) -> Tensor:
         """The same in fp64 and without directions, of rows or prototypes (B, D)."""

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cpu/module/dispatch.h"
 #include "cpu/search/search.h"
@@ -168,6 +169,17 @@ void add_by_bmu(
     });
 }
 
+// Returns how many rows are left, and the sum of the distances of all others.
+std::pair<std::int64_t, double> add_nearest(
+    const Problem& p, std::uintptr_t centre, float unit, bool squared, std::uintptr_t sums, std::uintptr_t left) {
+    return run([&, &k = kernels()] {
+        double distance = 0;
+        const std::int64_t count =
+            k.add_nearest(p, address<const float>(centre), unit, squared, address<double>(sums), &distance, address<std::int64_t>(left));
+        return std::make_pair(count, distance);
+    });
+}
+
 void smooth(std::uintptr_t x, std::int64_t dim, const Neighborhood& h, int threads, std::uintptr_t out) {
     run([&, &k = kernels()] { k.smooth(address<const float>(x), dim, h, threads, address<float>(out)); });
 }
@@ -235,6 +247,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("squared_gradients", &squared_gradients);
     m.def("sum_by_bmu", &sum_by_bmu);
     m.def("add_by_bmu", &add_by_bmu);
+    m.def("add_nearest", &add_nearest);
     m.def("smooth", &smooth);
     m.def("pair_losses", &pair_losses);
     m.def("pair_gradients", &pair_gradients);

@@ -37,6 +37,13 @@ using AddByBmu = void(
     const Matrix& x, std::int64_t batch, std::int64_t dim, const std::int64_t* bmu, std::int64_t num_units, int threads,
     double* sums);
 
+// Rows as they are seen, (z - centre) * unit, each with its nearest prototype by Euclidean distance: adds them to sums
+// [num_prototypes, dim + 1] as AddByBmu does, and gives the sum of their distances, squared or not. Those that it cannot decide are
+// in neither: their places are the first of left [batch]; returns how many there are. fp32, of at most 64 features. The same for
+// as many threads.
+using AddNearest = std::int64_t(
+    const Problem&, const float* centre, float unit, bool squared, double* sums, double* distance, std::int64_t* left);
+
 // Features that lifted rows have more than given ones.
 constexpr int LIFTED = 6;
 
@@ -70,6 +77,7 @@ struct Kernels {
     Backward* backward;
     SumByBmu* sum_by_bmu;
     AddByBmu* add_by_bmu;
+    AddNearest* add_nearest;
     Smooth* smooth;
     PairLosses* pair_losses;
     PairGradients* pair_gradients;
@@ -90,6 +98,7 @@ struct Kernels {
     Backward backward;                         \
     SumByBmu sum_by_bmu;                       \
     AddByBmu add_by_bmu;                       \
+    AddNearest add_nearest;                    \
     Smooth smooth;                             \
     PairLosses pair_losses;                    \
     PairGradients pair_gradients;              \
@@ -112,7 +121,7 @@ inline const Kernels* kernels_baseline() {
     using namespace baseline;
     static constexpr Kernels table{
         "baseline", search_pruned, nullptr, nullptr,
-        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
+        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, add_nearest, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -121,7 +130,7 @@ inline const Kernels* kernels_avx2() {
     using namespace avx2;
     static constexpr Kernels table{
         "avx2", search_pruned, nullptr, nullptr,
-        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
+        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, add_nearest, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -130,7 +139,7 @@ inline const Kernels* kernels_avx512() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512", search_pruned, nullptr, nullptr,
-        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
+        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, add_nearest, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -139,7 +148,7 @@ inline const Kernels* kernels_avx512vnni() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512vnni", avx512vnni::search_pruned, avx512vnni::search_int8, nullptr,
-        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
+        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, add_nearest, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }
@@ -148,7 +157,7 @@ inline const Kernels* kernels_avx512bf16() {
     using namespace avx512;
     static constexpr Kernels table{
         "avx512bf16", avx512vnni::search_pruned, avx512vnni::search_int8, avx512bf16::search_bf16,
-        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, smooth,
+        search_grouped, search_small, search_fp32, search_fp64, attract, backward, sum_by_bmu, add_by_bmu, add_nearest, smooth,
         pair_losses, pair_gradients, search_manhattan, lift, squared_distances};
     return &table;
 }

@@ -9,7 +9,7 @@
 #include "cpu/module/kernel_table.h"
 #include "cpu/runtime/arena.h"
 #include "cpu/runtime/interruption.h"
-#include "cpu/search/lanes/sample_block.h"
+#include "cpu/search/lanes/best_of_block.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -36,53 +36,6 @@ inline float error_in_lengths(std::int64_t dim) { return static_cast<float>(dim 
 // Features that are multiplied. What was added to a lifted sample is one number, three times, and zeros: of all that, one product with
 // the sum of what the prototype has for the three.
 inline std::int64_t multiplied_features(const Problem& p) { return p.lifted > 0 ? p.dim - p.lifted + 1 : p.dim; }
-
-struct Packed {
-    const float* prototypes;  // [ceil(num_prototypes / AT_ONCE)][dim][AT_ONCE], of length 1
-    std::int64_t num_prototypes, dim;  // of the features that are multiplied
-};
-
-// The two largest scores of each sample of a block.
-struct BestOfBlock {
-    Vec first[VECTORS], second[VECTORS];
-    Ints unit[VECTORS];
-};
-
-inline BestOfBlock search_block(const Packed& packed, const float* z) {
-    BestOfBlock best;
-    for (int v = 0; v < VECTORS; ++v) {
-        best.first[v] = best.second[v] = splat(-__builtin_inff());
-        best.unit[v] = Ints{};
-    }
-    const float* w = packed.prototypes;
-    for (std::int64_t start = 0; start < packed.num_prototypes; start += AT_ONCE, w += packed.dim * AT_ONCE) {
-        Vec sums[AT_ONCE][VECTORS] = {};
-        for (std::int64_t d = 0; d < packed.dim; ++d) {
-            Vec x[VECTORS];
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; ++v) x[v] = load(z + d * BLOCK_SAMPLES + v * WIDTH);
-#pragma GCC unroll 6
-            for (int k = 0; k < AT_ONCE; ++k) {
-                const Vec element = splat(w[d * AT_ONCE + k]);
-#pragma GCC unroll 4
-                for (int v = 0; v < VECTORS; ++v) sums[k][v] += x[v] * element;
-            }
-        }
-#pragma GCC unroll 6
-        for (int k = 0; k < AT_ONCE; ++k) {
-            if (start + k >= packed.num_prototypes) break;
-            const Ints unit = Ints{} + static_cast<std::int32_t>(start + k);
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; ++v) {
-                const Vec score = sums[k][v];
-                best.unit[v] = score > best.first[v] ? unit : best.unit[v];
-                best.second[v] = larger_of(score < best.first[v] ? score : best.first[v], best.second[v]);
-                best.first[v] = larger_of(score, best.first[v]);
-            }
-        }
-    }
-    return best;
-}
 
 // Which samples of a block have but one unit that can be the nearest, a bit each.
 inline std::uint64_t decided_of(const BestOfBlock& best, const float* z, std::int64_t dim) {
@@ -126,7 +79,7 @@ std::int64_t search_small(
     });
     for (std::int64_t i = 0; i < groups * dim * AT_ONCE; ++i) prototypes[i] = 0;
     pack_prototypes(p, dim, result, prototypes);
-    const Packed packed{prototypes, p.num_prototypes, dim};
+    const Packed packed{prototypes, nullptr, p.num_prototypes, dim};
     const int threads = useful_threads(batch * p.num_prototypes * dim, p.threads);
     Interruption interruption(p);
     std::int64_t done = 0, known = 0;
