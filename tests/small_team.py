@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from helpers import check, relative_error, run, search
 
 from vitsom_fast import Grid
+from vitsom_fast.backends import cpu
 
 CASES = [  # B, grid, D, T: slices of features for each thread or for all, factors that are thin or a band, one term or three
     (128, Grid(40, 40), 192, 4.0),
@@ -65,6 +66,20 @@ def pairs() -> None:
                 assert relative_error(ours, theirs) <= 1e-5, (batch, grid, dim, distance)
 
 
+def epochs() -> None:
+    """Of small maps: what a thread adds up of its own, whichever threads run."""
+    for rows, count, dim in ((5000, 40, 13), (70, 7, 64)):
+        x, prototypes = torch.randn(rows, dim), torch.randn(count, dim)
+        for _ in range(2):
+            sums = torch.zeros(count, dim + 1, dtype=torch.float64)
+            _, left = cpu.add_nearest(sums, x, prototypes, torch.zeros(dim), 1.0, squared=True)
+            unit = (x.double()[:, None] - prototypes.double()).square().sum(dim=2).argmin(dim=1)
+            unit[left] = count
+            ones = torch.cat([x.double(), torch.ones(rows, 1, dtype=torch.float64)], dim=1)
+            expected = torch.zeros(count + 1, dim + 1, dtype=torch.float64).index_add(0, unit, ones)[:-1]
+            torch.testing.assert_close(sums, expected, rtol=1e-12, atol=1e-12)
+
+
 def within_a_parallel_region() -> None:
     """The same from two threads of a region of the OpenMP runtime that the kernels use: theirs are regions within it."""
     with open("/proc/self/maps") as maps:
@@ -77,6 +92,7 @@ def within_a_parallel_region() -> None:
         try:
             steps()
             pairs()
+            epochs()
         except BaseException as error:
             errors.append(repr(error))
 
@@ -88,5 +104,6 @@ if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]))
     steps()
     pairs()
+    epochs()
     if len(sys.argv) > 2:
         within_a_parallel_region()

@@ -33,8 +33,7 @@ _SEARCH = (
     "search/lanes/search_small",
     "search/exhaustive/search_fp64",
 )
-_STEP = "search/lift", "step/attract", "step/backward", "step/sum_by_bmu",
-    "step/add_nearest", "step/smooth"
+_STEP = "search/lift", "step/attract", "step/backward", "step/sum_by_bmu", "step/add_nearest", "step/smooth"
 _PAIRS = "pairs/pair_losses", "pairs/pair_gradients", "pairs/search_manhattan"
 _PARTS = {
     "avx512": (["F", "BW", "DQ", "VL"], [*_SEARCH, *_STEP, *_PAIRS]),

@@ -33,7 +33,7 @@ TESTED = {
         "cpu/test_exactness.py::test_both_searches_are_right[trained]",
     ),
     "avx512bf16": (
-        *("contract/test_primitives.py", "ops/test_adversarial.py"),
+        *("contract/test_primitives.py", "ops/test_adversarial.py", "cpu/test_add_nearest.py"),
         "ops/test_fuzz.py::test_contract_of_cpu[avx512bf16]",
         "cpu/test_cpu_pairs.py",
     ),

@@ -95,7 +95,7 @@ def test_every_kernel(environment: dict[str, str]) -> None:
 
 def test_contract(environment: dict[str, str]) -> None:
     """Capturing less than pytest would: what a sanitizer reports is written right before the process ends."""
-    tests = ["tests/contract/test_layouts.py", "tests/contract/test_primitives.py"]
+    tests = ["tests/contract/test_layouts.py", "tests/contract/test_primitives.py", "tests/cpu/test_add_nearest.py"]
     options = ["-q", "-x", "-p", "no:cacheprovider", "--capture=sys", "--cases=1", "-m", "not slow", "-k", "cpu"]
     done = run(environment, "-m", "pytest", *options, *tests)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -202,8 +202,8 @@ def test_loss_of_a_collapsed_map(backend: str, rows: int, cols: int, dim: int, b
 
 @pytest.mark.parametrize(("rows", "cols", "batch"), [(1, 282, 300), (200, 1, 100), (12, 130, 300)], ids=str)
 def test_gradients_of_sums_of_many_that_are_alike(backend: str, rows: int, cols: int, batch: int) -> None:
-    """Every unit has its samples, all point one way and weigh the same: a chain of so many equal products in fp32 is wrong by more
-    than the contract allows."""
+    """Every unit has its samples, all point one way and weigh the same: a chain of so many equal products in fp32 is wrong by
+    more than the contract allows."""
     grid = Grid(rows, cols)
     for seed in range(1 if is_emulated(backend) else 4):
         torch.manual_seed(seed)

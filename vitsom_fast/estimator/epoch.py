@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -137,8 +138,8 @@ class Epoch:
         som = self._som
         is_narrow = som.frame.is_narrow(x)
         centre, unit = (som.frame.centre.float(), som.frame.unit) if is_narrow else (som.prototypes.new_zeros(x.shape[1]), 1.0)
-        add_nearest = getattr(own_primitives(som.backend), "add_nearest")
-        distance, left = add_nearest(
+        own: Any = own_primitives(som.backend)
+        distance, left = own.add_nearest(
             totals[0], x if is_narrow else som.frame.rows(x), som.prototypes, centre, unit, squared=som.metric == "sqeuclidean"
         )
         seen = som.frame.distance(totals[1].new_tensor(distance))

@@ -38,8 +38,8 @@ class Moments:
         return [self._origin.new_zeros(shape) for shape in shapes]
 
     def add(self, totals: list[Tensor], x: Tensor, weight: Tensor | None) -> None:
-        x = x.to(self._origin)
-        seen = ((directions(x) if self._metric == "cosine" else x) - self._origin) * self._unit
+        x = directions(x) if self._metric == "cosine" else x
+        seen = (x - self._origin).mul_(self._unit)  # in fp64, of rows in fp32, too
         each = torch.ones_like(seen[:, :1])
         if weight is not None:
             each, seen = weight[:, None], torch.where(weight[:, None] > 0, seen, 0.0)

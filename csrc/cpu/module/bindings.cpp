@@ -174,8 +174,8 @@ std::pair<std::int64_t, double> add_nearest(
     const Problem& p, std::uintptr_t centre, float unit, bool squared, std::uintptr_t sums, std::uintptr_t left) {
     return run([&, &k = kernels()] {
         double distance = 0;
-        const std::int64_t count =
-            k.add_nearest(p, address<const float>(centre), unit, squared, address<double>(sums), &distance, address<std::int64_t>(left));
+        auto* places = address<std::int64_t>(left);
+        const auto count = k.add_nearest(p, address<const float>(centre), unit, squared, address<double>(sums), &distance, places);
         return std::make_pair(count, distance);
     });
 }
