@@ -146,6 +146,16 @@ def group() -> Config:
     return Config({"BLOCK": 4096}, num_warps=8)
 
 
+def sort_units() -> Config:
+    """Of 4096 samples on 128 columns, 32 are in each: a warp looks at 128 at a time."""
+    return Config({"BLOCK": 128}, num_warps=1)
+
+
+def sum_units(dim: int) -> Config:
+    """Few samples at a time, for most units have few."""
+    return Config({"BLOCK_B": 8, "BLOCK_D": 64 if dim <= 64 else 128})
+
+
 def _side(size: int) -> int:
     """Units of a side of the grid that a program takes."""
     return 16 if size <= 16 else 64
@@ -206,6 +216,12 @@ def project(family: str) -> Config:
     if family == "hopper":
         return Config({"BLOCK_OUT": 64, "BLOCK_IN": 16, "BLOCK_D": 64}, num_stages=2)
     return Config({"BLOCK_OUT": 64, "BLOCK_IN": 32, "BLOCK_D": 64}, num_stages=3)
+
+
+def smooth_axis(family: str, count: int, dim: int) -> Config:
+    """As the projection, but for short axes and few features."""
+    config = project(family)
+    return with_tile(config, BLOCK_OUT=min(_side(count), config["BLOCK_OUT"]), BLOCK_D=_features(dim))
 
 
 # Samples or units of a tile of pairs: fewer numbers than there are threads, so that each thread loads those that it needs and

@@ -109,3 +109,11 @@ def sum_by_bmu(x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Ten
     pulled[bmu] = sums[first].to(dtype)  # the same row for all samples of a BMU
     counts = pulled.new_zeros(num_prototypes).index_add_(0, bmu, pulled.new_ones(batch))  # whole numbers, in any order
     return pulled, counts
+
+
+def add_sums(sums: Tensor, x: Tensor, bmu: Tensor) -> None:
+    """Adds both to ``sums`` (K, D + 1) in the widest dtype, the counts in its last column. As ``add_by_bmu`` of other backends;
+    where there is no other, sums in chunks need not be in the order of their units (``batch_map.add_rows``)."""
+    added, counts = sum_by_bmu(x.to(sums.dtype), bmu, sums.shape[0])
+    sums[:, :-1] += added
+    sums[:, -1] += counts

@@ -15,26 +15,11 @@ import torch
 from torch import Tensor
 
 from vitsom_fast import settings
+from vitsom_fast.backends import torch_ops, transforms
 from vitsom_fast.backends.compiled import checked
 from vitsom_fast.backends.memory import in_memory
 from vitsom_fast.backends.spec import Spec, reduction_scale
-from vitsom_fast.backends.torch_ops import smooth, sum_by_bmu
 from vitsom_fast.kernels.context import size as context_size
-
-# The primitives that no kernel of its own serves.
-__all__ = [
-    "pair_gradients",
-    "pair_losses",
-    "pair_search",
-    "search",
-    "searches_pairs",
-    "smooth",
-    "som_backward",
-    "som_forward",
-    "sum_by_bmu",
-    "unavailable",
-    "unsupported",
-]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OLDEST = (3, 6)
@@ -87,6 +72,37 @@ def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple
     if z.shape[0] == 0:
         return torch.empty(0, dtype=torch.int64, device=z.device), torch.empty(0, dtype=torch.float32, device=z.device)
     return _run(_modules().passes.find_bmu, (z, prototypes), _choice(z, prototypes))
+
+
+def sum_by_bmu(x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Tensor]:
+    """Sums (K, D) and counts (K,) fp32 of the rows x (B, D) of every BMU (B,), in three launches."""
+    if transforms.asks_for_operations(x):
+        return torch_ops.sum_by_bmu(x, bmu, num_prototypes)
+    if x.shape[0] == 0:
+        sums = torch.zeros(num_prototypes, x.shape[1], dtype=torch.float32, device=x.device)
+        return sums, sums.new_zeros(num_prototypes)
+    inputs = in_memory("x", x), checked("bmu", bmu, (x.shape[0],), torch.int64)
+    return _run(_modules().sums.sum_by_bmu, inputs, num_prototypes)
+
+
+def add_by_bmu(sums: Tensor, x: Tensor, bmu: Tensor) -> None:
+    """Adds the rows x (B, D) of every BMU (B,), and their number, to ``sums`` (K, D + 1) fp64, in place and in three launches."""
+    if transforms.asks_for_operations(sums, x):
+        return torch_ops.add_sums(sums, x, bmu)
+    if checked("sums", sums, (sums.shape[0], x.shape[1] + 1), torch.float64).data_ptr() != sums.data_ptr():
+        raise ValueError(f"sums must be in one piece of memory, got strides {sums.stride()}")
+    if x.shape[0] > 0:
+        inputs = sums, in_memory("x", x), checked("bmu", bmu, (x.shape[0],), torch.int64)
+        _run(_modules().sums.add_by_bmu, inputs)
+
+
+def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
+    """G x (K, D) for x (K, D), fp32, in two launches; x and the factors in any strides."""
+    if transforms.asks_for_operations(x, row_factors, col_factors):
+        return torch_ops.smooth(x, row_factors, col_factors)
+    inputs = in_memory("x", x), in_memory("row_factors", row_factors), in_memory("col_factors", col_factors)
+    (smoothed,) = _run(_modules().axes.smooth, inputs)
+    return smoothed
 
 
 def som_forward(
@@ -228,6 +244,8 @@ class _Modules(NamedTuple):
     pair_losses: ModuleType
     pair_gradients: ModuleType
     pair_search: ModuleType
+    sums: ModuleType
+    axes: ModuleType
 
 
 @functools.cache
@@ -243,5 +261,7 @@ def _modules() -> _Modules:
         "pairs.losses",
         "pairs.gradients",
         "pairs.search",
+        "factorised.sums",
+        "factorised.axes",
     )
     return _Modules(*(importlib.import_module(f"vitsom_fast.kernels.{name}") for name in names))
