@@ -82,6 +82,8 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
     for on_device in (False, True):
         yield case("factorised.gaussian.gaussian_kernel", configs.gaussian(), "fp32", ON_DEVICE=on_device)
     yield case("factorised.group.group_kernel", configs.group())
+    yield case("factorised.sums.sort_columns_kernel", configs.group(), "fp32")
+    yield case("factorised.sums.sort_units_kernel", configs.sort_units(), "fp32")
     for dim in dims:
         yield case("search.prepare.prepare_kernel", configs.prepare(dim), SPLIT=split)
         yield case("search.distance.distance_kernel", configs.distance(dim))
@@ -97,9 +99,14 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
         yield case("dense.gradients.dense_project_kernel", configs.dense_project(dim))
         yield case("factorised.gradients.project_kernel", configs.project(family), **precision)
         yield case("factorised.attraction.attraction_kernel", configs.attraction(family, dim))
+        for adds in (False, True):
+            yield case("factorised.sums.sum_units_kernel", configs.sum_units(dim), ADD=adds)
         yield from _pair_cases(case, family, dim)
         for side in SIDES:
             yield case("factorised.smooth.smooth_columns_kernel", configs.smooth(family, side, dim))
+            for together in ("factors_in", "factors_out"):  # of factors as they are, or transposed
+                one_apart = {**precision, together: 1}
+                yield case("factorised.axes.smooth_axis_kernel", configs.smooth_axis(family, side, dim), "fp32", **one_apart)
             yield case("factorised.gradients.spread_kernel", configs.spread(family, side, dim), **precision)
 
 
@@ -132,7 +139,7 @@ def compile_case(case: Case) -> Row:
     constants = dict(case.constants)
     signature = {argument: _type(argument, case, constants) for argument in kernel.arg_names}
     # As a launch finds them: torch aligns its memory, rows are whole blocks of features, and features are next to each other.
-    constants |= {argument: 1 for argument in signature if argument in ("z_step", "prototypes_step", "step")}
+    constants |= {argument: 1 for argument in signature if argument in ("z_step", "prototypes_step", "step", "source_step")}
     signature |= dict.fromkeys(constants, "constexpr")
     aligned = [
         (kernel.arg_names.index(argument),)
@@ -178,6 +185,15 @@ _ALIGNED_SIZES = (
     "across_pitch",
     "parts_pitch",
     "num_others",
+    "source_term",
+    "source_line",
+    "source_unit",
+    "factors_term",
+    "factors_out",
+    "factors_in",
+    "smoothed_term",
+    "smoothed_line",
+    "smoothed_unit",
 )
 
 # What a kernel's arguments point to; all others are sizes and strides.
@@ -185,16 +201,18 @@ _POINTERS = {
     "fp32": "inverse inverse_z inverse_prototypes rest_z rest_prototypes centre prototype_scale partial smoothed"
     " row_factors col_factors factors squared_offsets"
     " attraction loss grad_loss spread pulled along distance temperature maxima weights"
-    " latents units units_across zeros across own others pulls parts extents unit",
+    " latents source units units_across zeros across own others pulls parts extents unit",
     "fp64": "factor_sums grad_losses",
     "i64": "row_keys bmu best_keys nearest",
-    "i32": "tickets ticket order starts",
+    "i32": "tickets ticket order starts by_column column_starts",
 }
 _TYPES = {name: f"*{kind}" for kind, names in _POINTERS.items() for name in names.split()}
 
 
 def _type(argument: str, case: Case, constants: dict[str, Any]) -> str:
-    if argument in ("z", "prototypes", "grad_z", "grad_prototypes", "sums"):
+    if argument in ("sums", "counts") and "ADD" in constants:
+        return "*fp64" if constants["ADD"] else "*fp32"
+    if argument in ("z", "prototypes", "grad_z", "grad_prototypes", "sums", "x"):
         return f"*{case.dtype}"
     if argument.endswith(("_high", "_low")):
         return "*fp16"

@@ -80,10 +80,7 @@ def group_column(column, row_keys, bmu, order, starts, batch, cols, KEYS: tl.con
 
 @triton.jit
 def _units(loaded, KEYS: tl.constexpr):
-    if KEYS:
-        return keys.decode_index(loaded)
-    else:
-        return loaded.to(tl.int32)
+    return keys.decode_index(loaded) if KEYS else loaded.to(tl.int32)
 
 
 def group(

@@ -1,8 +1,8 @@
 """Sums of rows by their BMU: the rows in the order of their unit, then a program a unit, which adds its own up.
 
 Two counting sorts make the order. Units are taken as those of a grid about as wide as it is high, whatever map they are of: the
-first sort is that by column of the fused passes (group.py), in which a program a column looks at every row; the second sorts each
-column by itself. So a row is looked at 4 sqrt(K) times, where one sort by all K units would look 2 K times.
+first sort is that by column of the fused passes (group.py), in which a program a column looks at every row; the second sorts
+each column by itself. So a row is looked at 4 sqrt(K) times, where one sort by all K units would look 2 K times.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitsom_fast import settings
 from vitsom_fast.backends import torch_ops, transforms
-from vitsom_fast.backends.compiled import checked
+from vitsom_fast.backends.compiled import checked, in_place
 from vitsom_fast.backends.memory import in_memory
 from vitsom_fast.backends.spec import Spec, reduction_scale
 from vitsom_fast.kernels.context import size as context_size
@@ -86,12 +86,12 @@ def sum_by_bmu(x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Ten
 
 
 def add_by_bmu(sums: Tensor, x: Tensor, bmu: Tensor) -> None:
-    """Adds the rows x (B, D) of every BMU (B,), and their number, to ``sums`` (K, D + 1) fp64, in place and in three launches."""
+    """Adds the rows x (B, D) of every BMU (B,), and their number, to ``sums`` (K, D + 1) fp64, in place, in three launches."""
     if transforms.asks_for_operations(sums, x):
-        return torch_ops.add_sums(sums, x, bmu)
-    if checked("sums", sums, (sums.shape[0], x.shape[1] + 1), torch.float64).data_ptr() != sums.data_ptr():
-        raise ValueError(f"sums must be in one piece of memory, got strides {sums.stride()}")
+        torch_ops.add_sums(sums, x, bmu)
+        return
     if x.shape[0] > 0:
+        in_place("sums", sums, (sums.shape[0], x.shape[1] + 1), torch.float64)
         inputs = sums, in_memory("x", x), checked("bmu", bmu, (x.shape[0],), torch.int64)
         _run(_modules().sums.add_by_bmu, inputs)
 
