@@ -85,6 +85,14 @@ def test_sums_that_are_added_in_place(
         assert torch.equal(again, sums)
 
 
+def test_sums_of_rows_that_cancel(primitives: tuple[backends.Backend, str]) -> None:
+    """What is left of them is below the last bit that fp32 has of the largest."""
+    own, device = primitives
+    x = torch.tensor([[1e9, 0.0], [1.25, 3.0], [-1e9, 1e-9], [0.5, -3.0]], device=device)
+    sums, _ = own.sum_by_bmu(x, torch.tensor([1, 1, 1, 0], device=device), 2)
+    torch.testing.assert_close(sums.cpu(), torch.tensor([[0.5, -3.0], [1.25, 3.0 + 1e-9]]), rtol=1e-7, atol=0)
+
+
 def test_sums_of_no_rows(primitives: tuple[backends.Backend, str]) -> None:
     own, device = primitives
     sums, counts = own.sum_by_bmu(torch.empty(0, 5, device=device), torch.empty(0, dtype=torch.int64, device=device), 3)
@@ -157,13 +165,13 @@ def test_smoothing(primitives: tuple[backends.Backend, str], grid: Grid, tempera
 
 
 def test_smoothing_of_rows_in_strides(primitives: tuple[backends.Backend, str]) -> None:
+    """And by factors of any kind: those of a Gaussian are their own transposes."""
     own, device = primitives
-    grid = Grid(5, 4, topology="hexagonal")
-    rows, cols = neighborhood(grid, 1.1, device=device)[:2]
+    rows, cols = torch.rand(2, 5, 5, device=device), torch.rand(2, 4, 4, device=device)
     x = torch.randn(18, 20, device=device)
     for each in (x.T, x.T[:, ::2], x.T[:, 3:4], x[0, :1].expand(20, 3)):
-        for terms in ((rows, cols), (rows.mT, cols.mT.clone())):  # both as they are; the one transposed, the other not
-            weights = sum(torch.kron(row.double(), col.double()) for row, col in zip(*terms, strict=True))
+        for terms in ((rows, cols), (rows.mT, cols.mT), (rows.mT, cols)):
+            weights = sum(torch.kron(row.double().contiguous(), col.double().contiguous()) for row, col in zip(*terms, strict=True))
             torch.testing.assert_close(own.smooth(each, *terms).double(), weights @ each.double(), rtol=1e-5, atol=1e-6)
 
 

@@ -112,7 +112,7 @@ def test_primitives_see_new_addresses(repeated: Repeated) -> None:
         torch.testing.assert_close(sums[:, :5] - 1, expected)
         torch.testing.assert_close(sums[:, 5] - 1, counts.double())
         torch.testing.assert_close(added.double(), expected, rtol=1e-6, atol=1e-6)
-        weights = torch.kron(rows[0].double(), cols[0].double())
+        weights = torch.kron(rows[0].double().contiguous(), cols[0].double().contiguous())
         torch.testing.assert_close(smoothed.double(), weights @ added.double(), rtol=1e-5, atol=1e-5)
         assert (repeated.count > 0) == (call > 0)
 
