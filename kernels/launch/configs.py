@@ -133,6 +133,11 @@ def _few_rows(dim: int) -> Config:
     return Config({"ROWS": 2048 // _row_block(dim), "BLOCK_D": _row_block(dim)})
 
 
+def longest(dim: int) -> Config:
+    """Rows as many as the prototypes that the centre is made of: both are read with the same loads."""
+    return Config({"ROWS": 16, "BLOCK_D": min(128, _row_block(dim))})
+
+
 def distance(dim: int) -> Config:
     return _few_rows(dim)
 

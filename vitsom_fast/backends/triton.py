@@ -150,7 +150,17 @@ def som_backward(
     return _run(_modules().passes.backward, inputs, scale, for_z, for_prototypes)
 
 
-# Pairs of a search under the squared Euclidean distance up to which its one launch ends before the many of a lifted search.
+def squared_search(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """BMU (B,) int64 and squared Euclidean distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D), in four
+    launches."""
+    z, prototypes = in_memory("z", z), in_memory("prototypes", prototypes)
+    if z.shape[0] == 0:
+        return torch.empty(0, dtype=torch.int64, device=z.device), torch.empty(0, dtype=torch.float32, device=z.device)
+    return _run(_modules().passes.find_nearest, (z, prototypes), _modules().passes.Choice(_certifies(z, prototypes)))
+
+
+# Pairs of a search under the squared Euclidean distance up to which one that goes through all of them, in four launches, is
+# taken: it is exact to fp32 however far from each other the rows are.
 _FEW_PAIRS = 1 << 24
 
 
@@ -212,11 +222,16 @@ def _run(recipe: Any, inputs: tuple[Tensor | float, ...], *options: Any) -> Any:
     return _modules().plan.planned(recipe, inputs, *options)(*inputs)
 
 
+def _certifies(z: Tensor, prototypes: Tensor) -> bool:
+    """Whether the environment asks for the certified search, and it takes no more memory than the inputs."""
+    return settings.searches_certified() and _modules().certified.is_affordable(z.shape[0], *prototypes.shape)
+
+
 def _choice(z: Tensor, prototypes: Tensor) -> Any:
     """The search that the environment asks for."""
     modules = _modules()
     (batch, dim), count = z.shape, prototypes.shape[0]
-    certified = settings.searches_certified() and modules.certified.is_affordable(batch, count, dim)
+    certified = _certifies(z, prototypes)
     if not modules.autotune.is_on():
         return modules.passes.Choice(certified)
     device, split = z.device, z.dtype == torch.float32
