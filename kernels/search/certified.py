@@ -1,9 +1,10 @@
 """The other exact search of fp32 rows: one product of the upper halves, and a certificate for what it may have missed.
 
-A score of the upper halves is off by at most ``|z^ - upper z| + |w^ - upper w|`` (Cauchy and Schwarz, vectors no longer than 1). The first
-pass keeps the best such score of every group of 32 prototypes; the second scores, with both halves, the groups that come within
-twice that bound of a sample's best. On random data with 192 features and 16384 prototypes that is 1.1 groups a sample. One
-product and the groups cost about as much as two products, against three of the split search, where few groups come close.
+A score of the upper halves is off by at most ``|z^ - upper z| + |w^ - upper w|`` (Cauchy and Schwarz, of vectors no longer
+than 1). The first pass keeps the best such score of every group of 32 prototypes; the second scores, with both halves, the
+groups that come within twice that bound of a sample's best. On random data with 192 features and 16384 prototypes that is 1.1
+groups a sample. One product and the groups cost about as much as two products, against three of the split search, where few
+groups come close.
 """
 
 from __future__ import annotations

@@ -155,7 +155,9 @@ def search_resident_kernel(
     z_low_2 = tl.load(z_low + z_at + 2 * BLOCK_D) if SPLIT and BLOCKS > 2 else z_high_0
     z_low_3 = tl.load(z_low + z_at + 3 * BLOCK_D) if SPLIT and BLOCKS > 3 else z_high_0
 
-    factor = tl.load(bias_factor + tl.minimum(rows, batch - 1)) if BIASED else 0.0
+    factor = tl.zeros([BLOCK_B], tl.float32)
+    if BIASED:
+        factor = tl.load(bias_factor + tl.minimum(rows, batch - 1))
     best = tl.full([BLOCK_B, BLOCK_K], float("-inf"), tl.float32)
     best_tile = tl.zeros([BLOCK_B, BLOCK_K], tl.int32) + first_tile
     for tile in range(first_tile, last_tile):
@@ -241,8 +243,8 @@ def search(
     tickets: Buffer,
     bias: tuple[Buffer, Buffer] | None = None,
 ) -> None:
-    """Raises the keys (B,) to those of the BMUs. The tickets are zeros and are used up. ``bias``, of the latents (B,) and of the
-    prototypes (K,): products of them are added to the scores."""
+    """Raises the keys (B,) to those of the BMUs. The tickets are zeros and are used up. To each score is added the product of
+    both its rows' numbers in ``bias``, of the latents (B,) and of the prototypes (K,)."""
     batch, padded_dim = operands.z_high.shape
     count, split, config = operands.prototypes_high.shape[0], operands.is_split, plan.config
     if config.is_resident:

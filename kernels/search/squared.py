@@ -2,9 +2,9 @@
 
 ``|z - w|^2`` is least where ``z . w - |w|^2 / 2`` is largest, of z and w as seen from any centre. In units of ``t M``, with M a
 power of two above the longest prototype and t the larger of M and one above ``|z|``, that is ``z/t . w/M + c (|w| / M)^2`` with
-``c = -M / (2 t)``: rows of length 1 at most, as the kernels take them, and all that is rounded is in proportion to ``t M``, which is
-less than three times ``|z|^2 + max |w|^2``. So one multiply-add a score takes the place of a row that is lifted by six features,
-which made 192 of them 256 for whole blocks, and of the 136 operations of PyTorch that lifted both and measured the distance.
+``c = -M / (2 t)``: rows of length 1 at most, as the kernels take them, and all that is rounded is in proportion to ``t M``. So
+one multiply-add a score takes the place of rows that are lifted by six features, which made 192 of them 256 for whole blocks,
+and of 136 operations of PyTorch that lifted them and measured the distance (docs/experiments.md).
 
 Centre and rows are subtracted in fp64: no digit is lost far from the origin.
 """
@@ -39,8 +39,8 @@ def longest_kernel(
     ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """The centre, and of a share of the prototypes the exponent of the longest as seen from it; those that are not finite are left
-    out. Every program makes the centre, the first one stores it."""
+    """The centre, and of a share of the prototypes the exponent of the longest as seen from it; those that are not finite are
+    left out. Every program makes the centre, the first one stores it."""
     sample = (tl.arange(0, SAMPLE).to(tl.int64) * count // SAMPLE)[:, None] * stride
     longest = tl.full([ROWS], _LEAST, tl.int32)
     for block in range(tl.program_id(0), tl.cdiv(count, ROWS), tl.num_programs(0)):
@@ -90,7 +90,7 @@ def prepare_squared_kernel(
     prototypes_high,  # [K, padded D]
     prototypes_low,
     bias_factor,  # [B] fp32: UNIT^2 c
-    bias,  # [K] fp32: (|w| / M)^2, NaN for a prototype that is not finite
+    bias,  # [K] fp32: (|w| / M)^2, infinite or NaN where a prototype is, which then wins nothing
     row_keys,  # [B] int64
     tickets,  # [num_tickets] int32
     batch,
@@ -131,7 +131,7 @@ def prepare_squared_kernel(
         is_row = rows < num_prototypes
         unit = tl.zeros([ROWS], tl.int32) + longest
         norm = _norms(prototypes, centre, rows, num_prototypes, dim, prototypes_stride, prototypes_step, ROWS, BLOCK_D)
-        norm = tl.where(norm < float("inf"), norm * _power_of_two(-unit), float("nan"))
+        norm *= _power_of_two(-unit)
         tl.store(bias + rows, (norm * norm).to(tl.float32), mask=is_row)
         _store_operands(
             prototypes,
@@ -194,7 +194,7 @@ class Bias(NamedTuple):
 def prepare_squared(
     recording: Recording, z: Buffer, prototypes: Buffer, row_keys: Buffer, tickets: Buffer
 ) -> tuple[Operands, Bias]:
-    """Operands, in two halves whatever the dtype, for z (B, D) and prototypes (K, D); fills in the keys (B,) and the tickets."""
+    """Operands, in two halves whatever the dtype, for z (B, D) and prototypes (K, D); fills in keys (B,) and tickets."""
     (batch, dim), count = z.shape, prototypes.shape[0]
     padded_dim, nothing = configs.padded_dim(dim), recording.temporary((0,), torch.float32)
     halves = [recording.temporary((x.shape[0], padded_dim), torch.float16) for x in (z, z, prototypes, prototypes)]

@@ -171,7 +171,8 @@ def test_smoothing_of_rows_in_strides(primitives: tuple[backends.Backend, str]) 
     x = torch.randn(18, 20, device=device)
     for each in (x.T, x.T[:, ::2], x.T[:, 3:4], x[0, :1].expand(20, 3)):
         for terms in ((rows, cols), (rows.mT, cols.mT), (rows.mT, cols)):
-            weights = sum(torch.kron(row.double().contiguous(), col.double().contiguous()) for row, col in zip(*terms, strict=True))
+            pairs = zip(*([each.double().contiguous() for each in axis] for axis in terms), strict=True)
+            weights = sum(torch.kron(row, col) for row, col in pairs)
             torch.testing.assert_close(own.smooth(each, *terms).double(), weights @ each.double(), rtol=1e-5, atol=1e-6)
 
 

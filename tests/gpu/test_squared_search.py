@@ -52,8 +52,8 @@ def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def regret(z: Tensor, prototypes: Tensor, bmu: Tensor) -> float:
-    """How much farther the BMUs are than the nearest, in fp64, relative to the scale as seen from the mean prototype: on data far
-    from the origin a part of what the contract allows."""
+    """How much farther the BMUs are than the nearest, in fp64, relative to the scale as seen from the mean prototype: of data
+    far from the origin, a part of what the contract allows."""
     z, prototypes = z.double(), prototypes.double()
     centre = prototypes.mean(dim=0)
     squared = torch.stack([(row - prototypes).square().sum(dim=1) for row in z])  # [B, K]
@@ -107,7 +107,7 @@ def test_rows_that_are_not_finite(search: Callable[..., tuple[Tensor, Tensor]], 
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e15, 1e37])
-@pytest.mark.parametrize("of_z", [1.0, 1e-20])
+@pytest.mark.parametrize("of_z", [1.0, 1e-20, 1e-38])
 def test_whatever_the_unit(search: Callable[..., tuple[Tensor, Tensor]], scale: float, of_z: float) -> None:
     """Products of these numbers are not in the range of fp32, nor are some lengths."""
     z, prototypes = torch.randn(20, 5) * scale * of_z, torch.randn(33, 5) * scale
@@ -122,7 +122,7 @@ def test_zeros(search: Callable[..., tuple[Tensor, Tensor]]) -> None:
 
 
 def test_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of ``find_bmu``, where so many pairs are not gone through one by one; those of the cosine and one more, none in between."""
+    """Of ``find_bmu``, where pairs are not gone through one by one: those of the cosine and one more."""
     launched = []
     kernel_type = type(kernels("search.search").search_streaming_kernel)
     original = kernel_type.run
@@ -149,9 +149,9 @@ def test_a_program_looks_at_many_prototypes(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(triton, "_FEW_PAIRS", 0)
     kernels("launch.plan").forget()
     z, prototypes = torch.randn(9, 8), torch.randn(90, 8)
-    prototypes[85] *= 1000
-    z[3] = prototypes[85]
+    prototypes[40] *= 1000
+    z[3] = prototypes[40]
     bmu, _ = find_bmu(z, prototypes, distance="sqeuclidean", backend="triton")
     assert regret(z, prototypes, bmu) <= 1e-6
-    assert bmu[3] == 85
+    assert bmu[3] == 40
     kernels("launch.plan").forget()
