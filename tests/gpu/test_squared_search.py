@@ -95,7 +95,7 @@ def test_against_fp64(search: Callable[..., tuple[Tensor, Tensor]], kind: str, d
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_rows_that_are_not_finite(search: Callable[..., tuple[Tensor, Tensor]], bad: float) -> None:
     """A prototype is never found, also where the centre is made of it, nor does it change the others' distances."""
-    z, prototypes = torch.randn(6, 20), torch.randn(35, 20)
+    z, prototypes = torch.randn(6, 20), torch.randn(99, 20)
     expected, _ = search(z, torch.cat([prototypes[1:4], prototypes[5:]]))
     prototypes[0, 3], prototypes[4, 1] = bad, bad
     z[2, 5] = bad
@@ -103,7 +103,7 @@ def test_rows_that_are_not_finite(search: Callable[..., tuple[Tensor, Tensor]], 
     assert distance.isnan().tolist() == [False, False, True, False, False, False]
     kept = torch.arange(6) != 2
     assert torch.equal(bmu[kept], (expected + 1 + (expected >= 3))[kept])
-    assert 0 <= bmu[2] < 35
+    assert 0 <= bmu[2] < 99
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e15, 1e37])
@@ -111,6 +111,16 @@ def test_rows_that_are_not_finite(search: Callable[..., tuple[Tensor, Tensor]], 
 def test_whatever_the_unit(search: Callable[..., tuple[Tensor, Tensor]], scale: float, of_z: float) -> None:
     """Products of these numbers are not in the range of fp32, nor are some lengths."""
     z, prototypes = torch.randn(20, 5) * scale * of_z, torch.randn(33, 5) * scale
+    bmu, _ = search(z, prototypes)
+    assert regret(z, prototypes, bmu) <= 1e-6
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-38])
+def test_latents_at_the_centre(search: Callable[..., tuple[Tensor, Tensor]], length: float) -> None:
+    """The shortest prototype is the nearest; what it weighs in units of these latents is no fp32 number."""
+    prototypes = torch.randint(-99, 100, (8, 5)).float()  # which add up to nothing, in any order
+    prototypes = torch.cat([prototypes, -prototypes])
+    z = length * torch.randn(3, 5)
     bmu, _ = search(z, prototypes)
     assert regret(z, prototypes, bmu) <= 1e-6
 
