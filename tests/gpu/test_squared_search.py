@@ -118,7 +118,7 @@ def test_whatever_the_unit(search: Callable[..., tuple[Tensor, Tensor]], scale: 
 @pytest.mark.parametrize("length", [0.0, 1e-38])
 def test_latents_at_the_centre(search: Callable[..., tuple[Tensor, Tensor]], length: float) -> None:
     """The shortest prototype is the nearest; what it weighs in units of these latents is no fp32 number."""
-    prototypes = torch.randint(-99, 100, (8, 5)).float()  # which add up to nothing, in any order
+    prototypes = torch.arange(8.0, 0.0, -1)[:, None] * torch.ones(5)  # with the next line these add up to 0, in any order
     prototypes = torch.cat([prototypes, -prototypes])
     z = length * torch.randn(3, 5)
     bmu, _ = search(z, prototypes)
