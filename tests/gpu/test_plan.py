@@ -107,7 +107,12 @@ def test_primitives_see_new_addresses(repeated: Repeated) -> None:
         own.add_by_bmu(sums, x, bmu)  # type: ignore[attr-defined]
         added, counts = own.sum_by_bmu(x, bmu, 12)
         smoothed = own.smooth(added, rows, cols)
-        kept += [x, bmu, sums, added, counts, smoothed]
+        units = torch.randn(12, 5, device=GPU)
+        nearest, distance = own.squared_search(x, units)  # type: ignore[attr-defined]
+        kept += [x, bmu, sums, added, counts, smoothed, units, nearest, distance]
+        squared = (x[:, None] - units).double().square().sum(dim=2)  # [29, 12]
+        torch.testing.assert_close(distance.double(), squared.amin(dim=1), rtol=1e-5, atol=1e-6)
+        assert torch.equal(nearest, squared.argmin(dim=1))
         expected = torch.zeros(12, 5, dtype=torch.float64, device=GPU).index_add_(0, bmu, x.double())
         torch.testing.assert_close(sums[:, :5] - 1, expected)
         torch.testing.assert_close(sums[:, 5] - 1, counts.double())
