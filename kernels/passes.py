@@ -24,6 +24,7 @@ from vitsom_fast.kernels.search.certified import search_certified
 from vitsom_fast.kernels.search.distance import distance
 from vitsom_fast.kernels.search.prepare import Operands, prepare
 from vitsom_fast.kernels.search.search import plan_search, search
+from vitsom_fast.kernels.search.squared import prepare_squared, squared_distance
 
 
 class Choice(NamedTuple):
@@ -39,6 +40,21 @@ def find_bmu(recording: Recording, z: Buffer, prototypes: Buffer, choice: Choice
     inverse_z, inverse_prototypes = inverses
     row_keys, _, _ = _search(recording, z, prototypes, inverse_z, inverse_prototypes, choice)
     distance(recording, z, prototypes, inverse_z, inverse_prototypes, row_keys)
+
+
+def find_nearest(recording: Recording, z: Buffer, prototypes: Buffer, choice: Choice) -> None:
+    """Results: BMU (B,) int64 and squared Euclidean distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
+    (batch, dim), count = z.shape, prototypes.shape[0]
+    config = choice.config or configs.search(family(z.device), True, batch, count, dim, multiprocessors(z.device))
+    plan = plan_search(config, batch, count, dim, z.device)
+    row_keys = recording.temporary((batch,), torch.int64)
+    tickets = recording.temporary((plan.num_tickets,), torch.int32)
+    operands, bias = prepare_squared(recording, z, prototypes, row_keys, tickets)
+    if choice.certified:
+        search_certified(recording, operands, row_keys, bias)
+    else:
+        search(recording, plan, operands, row_keys, tickets, bias)
+    squared_distance(recording, z, prototypes, row_keys)
 
 
 def forward(

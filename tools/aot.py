@@ -82,25 +82,47 @@ def _cases(target: str, dims: tuple[int, ...], dtype: str) -> Iterator[Case]:
     for on_device in (False, True):
         yield case("factorised.gaussian.gaussian_kernel", configs.gaussian(), "fp32", ON_DEVICE=on_device)
     yield case("factorised.group.group_kernel", configs.group())
+    yield case("factorised.sums.sort_columns_kernel", configs.group(), "fp32")
+    yield case("factorised.sums.sort_units_kernel", configs.sort_units(), "fp32")
     for dim in dims:
         yield case("search.prepare.prepare_kernel", configs.prepare(dim), SPLIT=split)
         yield case("search.distance.distance_kernel", configs.distance(dim))
         for config in configs.search_candidates(family, split, dim):
             form = "resident" if config.is_resident else "streaming"
-            yield case(f"search.search.search_{form}_kernel", config, SPLIT=split)
+            yield case(f"search.search.search_{form}_kernel", config, SPLIT=split, BIASED=False)
+        yield from _squared_cases(case, family, dim)
         if split:
-            yield case("search.certified.group_maxima_kernel", configs.group_maxima(family, dim))
-            yield case("search.certified.rescore_kernel", configs.rescore())
+            yield case("search.certified.group_maxima_kernel", configs.group_maxima(family, dim), BIASED=False)
+            yield case("search.certified.rescore_kernel", configs.rescore(), BIASED=False)
         yield case("dense.weights.weights_kernel", configs.weights())
         yield case("dense.attraction.dense_attraction_kernel", configs.dense_attraction(family, dim))
         yield case("dense.gradients.dense_pull_kernel", configs.dense_pull(family, dim))
         yield case("dense.gradients.dense_project_kernel", configs.dense_project(dim))
         yield case("factorised.gradients.project_kernel", configs.project(family), **precision)
         yield case("factorised.attraction.attraction_kernel", configs.attraction(family, dim))
+        for adds in (False, True):
+            yield case("factorised.sums.sum_units_kernel", configs.sum_units(dim), ADD=adds)
         yield from _pair_cases(case, family, dim)
         for side in SIDES:
             yield case("factorised.smooth.smooth_columns_kernel", configs.smooth(family, side, dim))
+            for together in ("factors_in", "factors_out"):  # of factors as they are, or transposed
+                one_apart = {**precision, together: 1}
+                yield case("factorised.axes.smooth_axis_kernel", configs.smooth_axis(family, side, dim), "fp32", **one_apart)
             yield case("factorised.gradients.spread_kernel", configs.spread(family, side, dim), **precision)
+
+
+def _squared_cases(case: Callable[..., Case], family: str, dim: int) -> Iterator[Case]:
+    """The search by squared distance, whose operands are split whatever the dtype."""
+    from vitsom_fast.kernels.launch import configs
+
+    yield case("search.squared.longest_kernel", configs.longest(dim))
+    yield case("search.squared.prepare_squared_kernel", configs.prepare(dim))
+    yield case("search.squared.squared_distance_kernel", configs.distance(dim))
+    for config in configs.search_candidates(family, True, dim):
+        form = "resident" if config.is_resident else "streaming"
+        yield case(f"search.search.search_{form}_kernel", config, "fp32", SPLIT=True, BIASED=True)
+    yield case("search.certified.group_maxima_kernel", configs.group_maxima(family, dim), "fp32", BIASED=True)
+    yield case("search.certified.rescore_kernel", configs.rescore(), "fp32", BIASED=True)
 
 
 def _pair_cases(case: Callable[..., Case], family: str, dim: int) -> Iterator[Case]:
@@ -132,7 +154,9 @@ def compile_case(case: Case) -> Row:
     constants = dict(case.constants)
     signature = {argument: _type(argument, case, constants) for argument in kernel.arg_names}
     # As a launch finds them: torch aligns its memory, rows are whole blocks of features, and features are next to each other.
-    constants |= {argument: 1 for argument in signature if argument in ("z_step", "prototypes_step", "step")}
+    constants |= {argument: 1 for argument in signature if argument in ("z_step", "prototypes_step", "step", "source_step")}
+    if constants.get("BIASED") is False:
+        constants |= {"bias_factor": None, "bias": None}
     signature |= dict.fromkeys(constants, "constexpr")
     aligned = [
         (kernel.arg_names.index(argument),)
@@ -178,6 +202,15 @@ _ALIGNED_SIZES = (
     "across_pitch",
     "parts_pitch",
     "num_others",
+    "source_term",
+    "source_line",
+    "source_unit",
+    "factors_term",
+    "factors_out",
+    "factors_in",
+    "smoothed_term",
+    "smoothed_line",
+    "smoothed_unit",
 )
 
 # What a kernel's arguments point to; all others are sizes and strides.
@@ -185,16 +218,18 @@ _POINTERS = {
     "fp32": "inverse inverse_z inverse_prototypes rest_z rest_prototypes centre prototype_scale partial smoothed"
     " row_factors col_factors factors squared_offsets"
     " attraction loss grad_loss spread pulled along distance temperature maxima weights"
-    " latents units units_across zeros across own others pulls parts extents unit",
+    " latents source bias bias_factor units units_across zeros across own others pulls parts extents unit",
     "fp64": "factor_sums grad_losses",
     "i64": "row_keys bmu best_keys nearest",
-    "i32": "tickets ticket order starts",
+    "i32": "tickets ticket order starts by_column column_starts exponents",
 }
 _TYPES = {name: f"*{kind}" for kind, names in _POINTERS.items() for name in names.split()}
 
 
 def _type(argument: str, case: Case, constants: dict[str, Any]) -> str:
-    if argument in ("z", "prototypes", "grad_z", "grad_prototypes", "sums"):
+    if argument in ("sums", "counts") and "ADD" in constants:
+        return "*fp64" if constants["ADD"] else "*fp32"
+    if argument in ("z", "prototypes", "grad_z", "grad_prototypes", "sums", "x"):
         return f"*{case.dtype}"
     if argument.endswith(("_high", "_low")):
         return "*fp16"

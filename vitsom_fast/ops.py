@@ -60,6 +60,8 @@ def _find_bmu(
     is_served = z.dtype != torch.float64
     if is_served and hasattr(own, "searches_pairs") and own.searches_pairs(distance, k, z.shape[0] * prototypes.shape[0]):
         bmu, nearest = own.pair_search(z, prototypes, distance, k)
+    elif is_served and hasattr(own, "squared_search") and distance == "sqeuclidean" and k == 1:
+        return own.squared_search(z, prototypes)
     elif is_served and search is not None and backend != "torch" and len(z) > 0 and _may_lift(z, distance):
         return lifted.search(search, z, prototypes, rows, cols, distance, own)
     else:

@@ -49,18 +49,6 @@ __device__ double total_weight(const Neighborhood& h, const double* factor_sums,
     return weight;
 }
 
-// The distinct BMU that a sample belongs to: those of a column are sorted by their row.
-__device__ std::int64_t group_of(const Groups& groups, std::int64_t unit, std::int64_t cols) {
-    const std::int64_t start = groups.column_start[unit % cols], row = unit / cols;
-    std::int64_t low = 0, high = groups.column_groups[unit % cols] - 1;
-    while (low < high) {
-        const std::int64_t middle = (low + high) / 2;
-        if (groups.group_row[start + middle] < row) low = middle + 1;
-        else high = middle;
-    }
-    return start + low;
-}
-
 // The threads of a sample also look at a share of the prototypes: one that is not finite makes the loss NaN, even where no sample
 // is near enough for its weight to matter.
 template <class T>

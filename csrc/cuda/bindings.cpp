@@ -15,6 +15,7 @@ namespace py = pybind11;
 
 namespace {
 
+using vitsom::Matrix;
 using vitsom::Neighborhood;
 using vitsom::cuda::Execution;
 using vitsom::cuda::Problem;
@@ -24,15 +25,19 @@ T* address(std::uintptr_t value) {
     return reinterpret_cast<T*>(value);
 }
 
-Problem problem(
-    std::uintptr_t z, std::int64_t z_stride, std::uintptr_t prototypes, std::int64_t prototype_stride, int dtype,
-    std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim) {
+void check_counts(std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim) {
     for (const std::int64_t count : {batch, num_prototypes, dim}) {
         if (count > 1 << 30) {  // offsets are 64-bit, counts are not
             throw std::invalid_argument(
                 "z and prototypes must have at most 2^30 rows and features, got " + std::to_string(count));
         }
     }
+}
+
+Problem problem(
+    std::uintptr_t z, std::int64_t z_stride, std::uintptr_t prototypes, std::int64_t prototype_stride, int dtype,
+    std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim) {
+    check_counts(batch, num_prototypes, dim);
     const auto type = static_cast<vitsom::DType>(dtype);
     return {{address<void>(z), z_stride, type}, {address<void>(prototypes), prototype_stride, type}, batch, num_prototypes, dim};
 }
@@ -72,6 +77,30 @@ void som_backward(
         address<void>(grad_z), address<void>(grad_prototypes));
 }
 
+void sum_by_bmu(
+    const Execution& on, std::uintptr_t x, std::int64_t stride, int dtype, std::int64_t batch, std::int64_t dim,
+    std::uintptr_t bmu, std::int64_t num_prototypes, std::uintptr_t sums, std::uintptr_t counts) {
+    check_counts(batch, num_prototypes, dim);
+    const Matrix rows{address<void>(x), stride, static_cast<vitsom::DType>(dtype)};
+    vitsom::cuda::sum_by_bmu(
+        on, rows, batch, dim, address<const std::int64_t>(bmu), num_prototypes, address<float>(sums), address<float>(counts));
+}
+
+void add_by_bmu(
+    const Execution& on, std::uintptr_t x, std::int64_t stride, int dtype, std::int64_t batch, std::int64_t dim,
+    std::uintptr_t bmu, std::int64_t num_prototypes, std::uintptr_t sums) {
+    check_counts(batch, num_prototypes, dim);
+    const Matrix rows{address<void>(x), stride, static_cast<vitsom::DType>(dtype)};
+    vitsom::cuda::add_by_bmu(on, rows, batch, dim, address<const std::int64_t>(bmu), num_prototypes, address<double>(sums));
+}
+
+void smooth(
+    const Execution& on, const Neighborhood& h, bool transposed, std::uintptr_t x, std::int64_t stride, std::int64_t dim,
+    std::uintptr_t smoothed) {
+    const Matrix rows{address<void>(x), stride, vitsom::DType::float32};
+    vitsom::cuda::smooth(on, h, transposed, rows, dim, address<float>(smoothed));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cuda, m) {
@@ -82,10 +111,15 @@ PYBIND11_MODULE(_cuda, m) {
     m.def("find_bmu_workspace", &vitsom::cuda::find_bmu_workspace, "Bytes of workspace.");
     m.def("som_forward_workspace", &vitsom::cuda::som_forward_workspace, "Bytes of workspace.");
     m.def("som_backward_workspace", &vitsom::cuda::som_backward_workspace, "Bytes of workspace.");
+    m.def("sums_workspace", &vitsom::cuda::sums_workspace, "Bytes of workspace.");
+    m.def("smooth_workspace", &vitsom::cuda::smooth_workspace, "Bytes of workspace.");
     m.def("gaussian_weights", &gaussian_weights);
     m.def("find_bmu", &find_bmu);
     m.def("som_forward", &som_forward);
     m.def("som_backward", &som_backward);
+    m.def("sum_by_bmu", &sum_by_bmu);
+    m.def("add_by_bmu", &add_by_bmu);
+    m.def("smooth", &smooth);
     m.def("driver_version", &vitsom::cuda::driver_version, "The newest CUDA that the driver serves; 0 without a driver.");
     m.def("runtime_version", &vitsom::cuda::runtime_version, "The CUDA that this module was built with.");
     m.def("lowest_architecture", &vitsom::cuda::lowest_architecture, "10 * major + minor of the oldest with kernels in here.");

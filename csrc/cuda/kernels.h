@@ -45,6 +45,20 @@ void som_backward(
     const Execution&, const Problem&, const Neighborhood&, double scale, const float* grad_loss, const float* attraction,
     const void* context, void* grad_z, void* grad_prototypes);
 
+// Sums [num_prototypes, dim] and counts [num_prototypes] of the rows x [batch, dim] of every BMU [batch], set; or added to sums
+// [num_prototypes, dim + 1], the counts in the last column.
+std::size_t sums_workspace(std::int64_t batch, std::int64_t num_prototypes);
+void sum_by_bmu(
+    const Execution&, const Matrix& x, std::int64_t batch, std::int64_t dim, const std::int64_t* bmu,
+    std::int64_t num_prototypes, float* sums, float* counts);
+void add_by_bmu(
+    const Execution&, const Matrix& x, std::int64_t batch, std::int64_t dim, const std::int64_t* bmu,
+    std::int64_t num_prototypes, double* sums);
+
+// smoothed = G x, or G' x where transposed  [rows * cols, dim], of x in fp32
+std::size_t smooth_workspace(const Neighborhood&, std::int64_t dim);
+void smooth(const Execution&, const Neighborhood&, bool transposed, const Matrix& x, std::int64_t dim, float* smoothed);
+
 int driver_version();       // the newest CUDA that the driver serves, 1000 * major + 10 * minor; 0 without a driver
 int runtime_version();      // the CUDA that this module was built with, likewise
 int lowest_architecture();  // the oldest that it holds kernels for, 10 * major + minor

@@ -1,5 +1,6 @@
 // One term of the neighborhood applied along one axis of the grid. Forward: all prototypes along the columns, then rows
-// combined where a BMU is. Backward: the samples of each BMU spread along the rows, then all units along the columns.
+// combined where a BMU is. Backward: the samples of each BMU spread along the rows, then all units along the columns. The primitive:
+// all units along both.
 #include "launch.h"
 #include "steps.h"
 #include "tile.cuh"
@@ -55,16 +56,20 @@ __global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) spread_from_b
         [&](std::int64_t r, std::int64_t d, float4 v) { spread.store(r * cols + column, d, v); });
 }
 
-// pull[r, c] (+)= sum over s of factor[s, c] * spread[r, s]
-__global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) smooth_transposed(
-    Tiling tiling, Rows<float> spread, std::int64_t cols, const float* factor, bool is_first, Rows<float> pull) {
-    const std::int64_t first = tiling.repeat() * cols;
-    product_tile<Weights::by_row>(
-        tiling.row(), cols, tiling.feature(), cols, NOTHING,
-        [&](std::int64_t c, std::int64_t s) { return factor[s * cols + c]; },
-        [&](std::int64_t s, std::int64_t d) { return spread.load(first + s, d); },
-        [&](std::int64_t c, std::int64_t d, float4 v) {
-            pull.store(first + c, d, is_first ? v : pull.load(first + c, d) + v);
+// smoothed[l, m] (+)= sum over k of factor[m, k] * x[l, k], or of factor[k, m] where it is read by row, for the lines l of an axis,
+// `line_apart` units from one another, and their units, `unit_apart`
+template <Weights ORDER>
+__global__ void __launch_bounds__(PRODUCT_THREADS, PRODUCT_BLOCKS) smooth_lines(
+    Tiling tiling, Rows<const float> x, std::int64_t line_apart, std::int64_t unit_apart, std::int64_t count,
+    const float* factor, bool is_first, Rows<float> smoothed) {
+    const std::int64_t first = tiling.repeat() * line_apart;
+    product_tile<ORDER>(
+        tiling.row(), count, tiling.feature(), count, NOTHING,
+        [&](std::int64_t m, std::int64_t k) { return factor[ORDER == Weights::by_row ? k * count + m : m * count + k]; },
+        [&](std::int64_t k, std::int64_t d) { return x.load(first + k * unit_apart, d); },
+        [&](std::int64_t m, std::int64_t d, float4 v) {
+            const std::int64_t at = first + m * unit_apart;
+            smoothed.store(at, d, is_first ? v : smoothed.load(at, d) + v);
         });
 }
 
@@ -104,13 +109,16 @@ void spread_rows(
         h.cols, row_factor(h, term), spread);
 }
 
-void smooth_spread(
-    const Problem& p, const Neighborhood& h, std::int64_t term, const Features& spread, const Features& pull,
-    cudaStream_t stream) {
-    const Tiling tiling(h.cols, p.dim, h.rows);
+void smooth_along(
+    Axis axis, const Neighborhood& h, std::int64_t term, bool transposed, const Rows<const float>& x, const Features& smoothed,
+    bool is_first, cudaStream_t stream) {
+    const bool is_cols = axis == Axis::cols;
+    const std::int64_t count = is_cols ? h.cols : h.rows, lines = is_cols ? h.rows : h.cols;
+    const Tiling tiling(count, x.dim, lines);
     launch(
-        "smooth_transposed", smooth_transposed, tiling.blocks(), PRODUCT_THREADS, stream, tiling, spread, h.cols,
-        col_factor(h, term), term == 0, pull);
+        "smooth_lines", transposed ? smooth_lines<Weights::by_row> : smooth_lines<Weights::by_depth>, tiling.blocks(),
+        PRODUCT_THREADS, stream, tiling, x, is_cols ? h.cols : 1, is_cols ? 1 : h.cols, count,
+        is_cols ? col_factor(h, term) : row_factor(h, term), is_first, smoothed);
 }
 
 }  // namespace vitsom::cuda

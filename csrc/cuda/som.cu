@@ -1,4 +1,4 @@
-// The three functions of the module: which kernels run in which order, and where in the workspace their results lie.
+// The functions of the module: which kernels run in which order, and where in the workspace their results lie.
 #include "launch.h"
 #include "steps.h"
 
@@ -75,6 +75,33 @@ struct BackwardPieces {
           pull(take_features(arena, p.num_prototypes, p.dim)) {}
 };
 
+// The samples sorted by their BMU, of which `words` are 4 * batch + 2 * cols + 1.
+Groups make_groups(int* words, std::int64_t batch, std::int64_t cols) {
+    Groups groups{};
+    for (int** piece : {&groups.order, &groups.group_row, &groups.group_start, &groups.group_size}) {
+        *piece = words;
+        words += batch;
+    }
+    groups.column_groups = words;
+    groups.column_start = words + cols;
+    return groups;
+}
+
+// Units on a grid of their own, about as wide as it is high, whatever map they are of: a block sorts a column, and every block looks
+// at all samples.
+struct SumPieces {
+    std::int64_t rows, cols = 1;
+    Groups groups;
+    int* next;
+
+    SumPieces(Arena& arena, std::int64_t batch, std::int64_t num_prototypes) {
+        while (cols * cols < num_prototypes) ++cols;
+        rows = ceil_div(num_prototypes, cols);
+        groups = make_groups(arena.take<int>(4 * batch + 2 * cols + 1), batch, cols);
+        next = arena.take<int>(rows * cols);
+    }
+};
+
 // What a forward pass keeps: LIFT / max(|z|, eps) and the samples sorted by BMU.
 struct Context {
     float* inverse;  // [batch]
@@ -82,20 +109,28 @@ struct Context {
 
     Context(void* memory, std::int64_t batch, std::int64_t cols) {
         inverse = static_cast<float*>(memory);
-        int* words = reinterpret_cast<int*>(inverse + batch);
-        for (int** piece : {&groups.order, &groups.group_row, &groups.group_start, &groups.group_size}) {
-            *piece = words;
-            words += batch;
-        }
-        groups.column_groups = words;
-        groups.column_start = words + cols;
+        groups = make_groups(reinterpret_cast<int*>(inverse + batch), batch, cols);
     }
 };
+
+Rows<const float> as_input(const Features& x) { return {x.data, x.stride, x.dim, x.aligned}; }
 
 void run_search(const Problem& p, const SearchPieces& s, cudaStream_t stream) {
     pack(p.z, p.batch, p.dim, s.z, s.best, stream);
     pack(p.prototypes, p.num_prototypes, p.dim, s.prototypes, nullptr, stream);
     search(s.z, s.prototypes, p.batch, p.num_prototypes, s.best, stream);
+}
+
+template <class Sum>
+void sum_for_units(
+    const Execution& on, const Matrix& x, std::int64_t batch, std::int64_t dim, const std::int64_t* bmu,
+    std::int64_t num_prototypes, const Sums<Sum>& sums) {
+    const DeviceGuard guard(on.device);
+    const auto stream = static_cast<cudaStream_t>(on.stream);
+    Arena arena(on.workspace);
+    const SumPieces pieces(arena, batch, num_prototypes);
+    group(bmu, batch, pieces.rows, pieces.cols, pieces.groups, pieces.next, stream);
+    sum_units(x, dim, pieces.groups, num_prototypes, pieces.cols, sums, stream);
 }
 
 }  // namespace
@@ -162,10 +197,45 @@ void som_backward(
     sum_samples(p, kept.groups, kept.inverse, pieces.sums, stream);
     for (std::int64_t term = 0; term < h.terms; ++term) {
         spread_rows(p, h, term, pieces.sums, kept.groups, pieces.spread, stream);
-        smooth_spread(p, h, term, pieces.spread, pieces.pull, stream);
+        smooth_along(Axis::cols, h, term, true, as_input(pieces.spread), pieces.pull, term == 0, stream);
     }
-    const Rows<const float> pull{pieces.pull.data, pieces.pull.stride, pieces.pull.dim, pieces.pull.aligned};
-    project(p.prototypes, p.num_prototypes, p.dim, pull, scale, grad_loss, grad_prototypes, stream);
+    project(p.prototypes, p.num_prototypes, p.dim, as_input(pieces.pull), scale, grad_loss, grad_prototypes, stream);
+}
+
+std::size_t sums_workspace(std::int64_t batch, std::int64_t num_prototypes) {
+    Arena arena(nullptr);
+    SumPieces(arena, batch, num_prototypes);
+    return arena.used();
+}
+
+void sum_by_bmu(
+    const Execution& on, const Matrix& x, std::int64_t batch, std::int64_t dim, const std::int64_t* bmu,
+    std::int64_t num_prototypes, float* sums, float* counts) {
+    sum_for_units(on, x, batch, dim, bmu, num_prototypes, Sums<float>{sums, dim, counts, 1});
+}
+
+void add_by_bmu(
+    const Execution& on, const Matrix& x, std::int64_t batch, std::int64_t dim, const std::int64_t* bmu,
+    std::int64_t num_prototypes, double* sums) {
+    sum_for_units(on, x, batch, dim, bmu, num_prototypes, Sums<double>{sums, dim + 1, sums + dim, dim + 1});
+}
+
+std::size_t smooth_workspace(const Neighborhood& h, std::int64_t dim) {
+    Arena arena(nullptr);
+    take_features(arena, h.rows * h.cols, dim);
+    return arena.used();
+}
+
+void smooth(const Execution& on, const Neighborhood& h, bool transposed, const Matrix& x, std::int64_t dim, float* smoothed) {
+    const DeviceGuard guard(on.device);
+    const auto stream = static_cast<cudaStream_t>(on.stream);
+    Arena arena(on.workspace);
+    const Features along_cols = take_features(arena, h.rows * h.cols, dim);
+    for (std::int64_t term = 0; term < h.terms; ++term) {
+        smooth_along(Axis::cols, h, term, transposed, make_rows<float>(x, dim), along_cols, true, stream);
+        smooth_along(
+            Axis::rows, h, term, transposed, as_input(along_cols), make_rows(smoothed, dim, dim), term == 0, stream);
+    }
 }
 
 int driver_version() {

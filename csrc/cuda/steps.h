@@ -36,6 +36,28 @@ struct Groups {
     int* group_size;     // [batch] its samples, 0 where unused
 };
 
+// Where in the groups a BMU is: those of a column are sorted by their row. Of a unit that is none it is another's place, where its
+// column has any.
+__device__ inline std::int64_t group_of(const Groups& groups, std::int64_t unit, std::int64_t cols) {
+    const std::int64_t start = groups.column_start[unit % cols], row = unit / cols;
+    std::int64_t low = 0, high = groups.column_groups[unit % cols] - 1;
+    while (low < high) {
+        const std::int64_t middle = (low + high) / 2;
+        if (groups.group_row[start + middle] < row) low = middle + 1;
+        else high = middle;
+    }
+    return start + low;
+}
+
+// Sums of all units and the numbers of their rows, in fp32 or fp64.
+template <class Sum>
+struct Sums {
+    Sum* data;            // [num_prototypes, pitch], the first dim of each row
+    std::int64_t pitch;
+    Sum* counts;          // [num_prototypes], counts_apart from one another
+    std::int64_t counts_apart;
+};
+
 // `best`, where given, is set to none.
 void pack(const Matrix&, std::int64_t rows, std::int64_t dim, const Packed&, Best* best, cudaStream_t);
 void search(const Packed& z, const Packed& prototypes, std::int64_t batch, std::int64_t num_prototypes, Best*, cudaStream_t);
@@ -68,13 +90,22 @@ void attract(
     const Features& centre, const Features& combined, const float* prototype_inverse, double scale, float* attraction,
     double* losses, float* loss, cudaStream_t);
 
-// Backward: the normalised samples of a distinct BMU summed up, spread along rows by one term, then smoothed along columns.
+// Backward: the normalised samples of a distinct BMU summed up, spread along rows by one term, then smoothed along columns as below.
 void sum_samples(const Problem&, const Groups&, const float* inverse, const Features& sums, cudaStream_t);
 void spread_rows(
     const Problem&, const Neighborhood&, std::int64_t term, const Features& sums, const Groups&, const Features& spread,
     cudaStream_t);
-void smooth_spread(
-    const Problem&, const Neighborhood&, std::int64_t term, const Features& spread, const Features& pull, cudaStream_t);
+
+// The primitives: rows of any kind summed up for every unit of a grid of so many columns, set in fp32 or added to in fp64; and one
+// term applied to rows of any kind along one axis, by its factor or the transpose of that, set or added to.
+template <class Sum>
+void sum_units(
+    const Matrix& x, std::int64_t dim, const Groups&, std::int64_t num_prototypes, std::int64_t cols, const Sums<Sum>&,
+    cudaStream_t);
+enum class Axis { rows, cols };
+void smooth_along(
+    Axis, const Neighborhood&, std::int64_t term, bool transposed, const Rows<const float>& x, const Features& smoothed,
+    bool is_first, cudaStream_t);
 
 // out = -scale * grad_loss[0] * (pull - x^ (x^ . pull)) / max(|x|, eps)
 void project(

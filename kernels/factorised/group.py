@@ -37,7 +37,7 @@ def group_kernel(
 ):
     program = tl.program_id(0)
     if program < cols:
-        _group(program, row_keys, bmu, order, starts, batch, cols, BLOCK)
+        group_column(program, row_keys, bmu, order, starts, batch, cols, True, BLOCK)
     else:
         surveys.survey(
             program - cols,
@@ -57,23 +57,30 @@ def group_kernel(
 
 
 @triton.jit
-def _group(column, row_keys, bmu, order, starts, batch, cols, BLOCK: tl.constexpr):
+def group_column(column, row_keys, bmu, order, starts, batch, cols, KEYS: tl.constexpr, BLOCK: tl.constexpr):
+    """``row_keys`` are keys, from which the BMUs are stored, or else the BMUs themselves."""
     before = tl.zeros([BLOCK], tl.int32)
     for first in range(0, batch, BLOCK):
         samples = first + tl.arange(0, BLOCK)
-        key = tl.load(row_keys + samples, mask=samples < batch, other=0)
-        before += ((keys.decode_index(key) % cols < column) & (samples < batch)).to(tl.int32)
+        index = _units(tl.load(row_keys + samples, mask=samples < batch, other=0), KEYS)
+        before += ((index % cols < column) & (samples < batch)).to(tl.int32)
     place = tl.sum(before)
     tl.store(starts + column, place)
     for first in range(0, batch, BLOCK):
         samples = first + tl.arange(0, BLOCK)
-        index = keys.decode_index(tl.load(row_keys + samples, mask=samples < batch, other=0))
+        index = _units(tl.load(row_keys + samples, mask=samples < batch, other=0), KEYS)
         mine = (index % cols == column) & (samples < batch)
-        tl.store(bmu + samples, index.to(tl.int64), mask=mine)
+        if KEYS:
+            tl.store(bmu + samples, index.to(tl.int64), mask=mine)
         tl.store(order + place + tl.cumsum(mine.to(tl.int32)) - 1, samples, mask=mine)
         place += tl.sum(mine.to(tl.int32))
     if column == cols - 1:
         tl.store(starts + cols, place)
+
+
+@triton.jit
+def _units(loaded, KEYS: tl.constexpr):
+    return keys.decode_index(loaded) if KEYS else loaded.to(tl.int32)
 
 
 def group(

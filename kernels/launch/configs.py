@@ -133,6 +133,11 @@ def _few_rows(dim: int) -> Config:
     return Config({"ROWS": 2048 // _row_block(dim), "BLOCK_D": _row_block(dim)})
 
 
+def longest(dim: int) -> Config:
+    """Rows as many as the prototypes that the centre is made of: both are read with the same loads."""
+    return Config({"ROWS": 16, "BLOCK_D": min(128, _row_block(dim))})
+
+
 def distance(dim: int) -> Config:
     return _few_rows(dim)
 
@@ -144,6 +149,16 @@ def gaussian() -> Config:
 def group() -> Config:
     """4096 samples, 32 KB of keys, in one go: 4.5 us on an H200 where 1024 at a time took 10.5."""
     return Config({"BLOCK": 4096}, num_warps=8)
+
+
+def sort_units() -> Config:
+    """Of 4096 samples on 128 columns, 32 are in each: a warp looks at 128 at a time."""
+    return Config({"BLOCK": 128}, num_warps=1)
+
+
+def sum_units(dim: int) -> Config:
+    """Few samples at a time, for most units have few."""
+    return Config({"BLOCK_B": 8, "BLOCK_D": 64 if dim <= 64 else 128})
 
 
 def _side(size: int) -> int:
@@ -206,6 +221,13 @@ def project(family: str) -> Config:
     if family == "hopper":
         return Config({"BLOCK_OUT": 64, "BLOCK_IN": 16, "BLOCK_D": 64}, num_stages=2)
     return Config({"BLOCK_OUT": 64, "BLOCK_IN": 32, "BLOCK_D": 64}, num_stages=3)
+
+
+def smooth_axis(family: str, count: int, dim: int) -> Config:
+    """As the projection, but for short axes and few features; with 128 registers three of them spill 8 bytes on sm_80."""
+    wide = project(family)
+    blocks = {**wide.blocks, "BLOCK_OUT": min(_side(count), wide["BLOCK_OUT"]), "BLOCK_D": _features(dim)}
+    return replace(wide, blocks=blocks, max_registers=_all_registers(family))
 
 
 # Samples or units of a tile of pairs: fewer numbers than there are threads, so that each thread loads those that it needs and

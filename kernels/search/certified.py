@@ -1,9 +1,10 @@
 """The other exact search of fp32 rows: one product of the upper halves, and a certificate for what it may have missed.
 
-A score of the upper halves is off by at most ``|z^ - upper z| + |w^ - upper w|`` (Cauchy and Schwarz, unit vectors). The first
-pass keeps the best such score of every group of 32 prototypes; the second scores, with both halves, the groups that come within
-twice that bound of a sample's best. On random data with 192 features and 16384 prototypes that is 1.1 groups a sample. One
-product and the groups cost about as much as two products, against three of the split search, where few groups come close.
+A score of the upper halves is off by at most ``|z^ - upper z| + |w^ - upper w|`` (Cauchy and Schwarz, of vectors no longer
+than 1). The first pass keeps the best such score of every group of 32 prototypes; the second scores, with both halves, the
+groups that come within twice that bound of a sample's best. On random data with 192 features and 16384 prototypes that is 1.1
+groups a sample. One product and the groups cost about as much as two products, against three of the split search, where few
+groups come close.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from vitsom_fast.kernels.launch import configs
 from vitsom_fast.kernels.launch.device import blocks, family
 from vitsom_fast.kernels.launch.plan import Buffer, Recording
 from vitsom_fast.kernels.search.prepare import UNIT, Operands
+from vitsom_fast.kernels.search.search import add_bias
 
 # Sums of this many features start from zero before they are added up in fp32: tensor cores cut off low bits of long sums.
 FEATURES_A_SUM = tl.constexpr(512)
@@ -28,11 +30,14 @@ HALF_ERROR = tl.constexpr(2.0**-11 + 2.0**-16)
 def group_maxima_kernel(
     z_high,  # [B, padded D] fp16
     prototypes_high,  # [K, padded D] fp16
+    bias_factor,  # [B] fp32, as search.py adds it, None unless BIASED
+    bias,  # [K] fp32
     maxima,  # [B, groups] fp32; -inf where no score is a number
     batch,
     num_prototypes,
     padded_dim,
     groups,
+    BIASED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -51,6 +56,8 @@ def group_maxima_kernel(
             latents = tl.load(z_high + z_offsets + features[None, :])
             part = tl.dot(latents, tl.load(prototypes_high + prototype_offsets + features[:, None]), part)
         score += part
+    if BIASED:
+        score = add_bias(score, bias_factor, bias, rows, columns, batch, num_prototypes)
     score = tl.where(score == score, score, float("-inf"))
     best = tl.max(tl.reshape(score, [BLOCK_B, BLOCK_K // GROUP, GROUP]), axis=2)
     at = tile * (BLOCK_K // GROUP) + tl.arange(0, BLOCK_K // GROUP)
@@ -64,11 +71,14 @@ def rescore_kernel(
     z_low,
     prototypes_high,  # [K, padded D] fp16
     prototypes_low,
+    bias_factor,  # [B] fp32, None unless BIASED
+    bias,  # [K] fp32
     maxima,  # [B, groups] fp32
     row_keys,  # [B] int64
     num_prototypes,
     padded_dim,
     groups,
+    BIASED: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -106,6 +116,8 @@ def rescore_kernel(
                 prototype += tl.load(prototypes_low + prototypes_at, mask=inside, other=0.0).to(tl.float32)
                 products += latent * prototype
             score = tl.sum(products, axis=1)
+            if BIASED:
+                score += tl.load(bias_factor + row) * tl.load(bias + tl.minimum(columns, num_prototypes - 1))
             score = tl.where(score == score, score, float("-inf"))
             key = tl.maximum(key, tl.max(keys.encode(score, tl.minimum(columns, num_prototypes - 1))))
             group = tl.min(tl.where(is_near & (at > group), at, groups))
@@ -117,8 +129,12 @@ def is_affordable(batch: int, count: int, dim: int) -> bool:
     return batch * blocks(count, GROUP.value) <= (batch + count) * dim
 
 
-def search_certified(recording: Recording, operands: Operands, row_keys: Buffer) -> None:
-    """Sets the keys (B,) to those of the BMUs; the operands are split."""
+def search_certified(
+    recording: Recording, operands: Operands, row_keys: Buffer, bias: tuple[Buffer, Buffer] | None = None
+) -> None:
+    """Sets the keys (B,) to those of the BMUs; the operands are split, and ``bias`` is as in ``search``."""
+    biases = {"BIASED": bias is not None}
+    of_both = bias or (None, None)
     (batch, padded_dim), count = operands.z_high.shape, operands.prototypes_high.shape[0]
     groups = blocks(count, GROUP.value)
     maxima = recording.temporary((batch, groups), torch.float32)
@@ -128,12 +144,15 @@ def search_certified(recording: Recording, operands: Operands, row_keys: Buffer)
         blocks(batch, config["BLOCK_B"]) * blocks(count, config["BLOCK_K"]),
         operands.z_high,
         operands.prototypes_high,
+        *of_both,
         maxima,
         batch,
         count,
         padded_dim,
         groups,
+        **biases,
         **config.options(),
     )
     config = configs.rescore()
-    recording.launch(rescore_kernel, batch, *operands[:4], maxima, row_keys, count, padded_dim, groups, **config.options())
+    rest = maxima, row_keys, count, padded_dim, groups
+    recording.launch(rescore_kernel, batch, *operands[:4], *of_both, *rest, **biases, **config.options())

@@ -39,6 +39,8 @@ def search_streaming_kernel(
     prototypes_high,  # [K, padded D]
     prototypes_low,
     prototype_scale,  # [K] fp32
+    bias_factor,  # [B] fp32, None unless BIASED
+    bias,  # [K] fp32, None unless BIASED
     row_keys,  # [B] int64
     tickets,  # [tiles] int32, zeros
     partial,  # [dim_splits, tiles, BLOCK_B, BLOCK_K] fp32; not used where dim_splits is 1
@@ -48,6 +50,7 @@ def search_streaming_kernel(
     dim_splits,
     features_a_split,  # a multiple of FEATURES_A_SPLIT where dim_splits is not 1
     SPLIT: tl.constexpr,
+    BIASED: tl.constexpr,  # whether the latent's number times the prototype's is added to a score
     BLOCK_B: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -88,9 +91,20 @@ def search_streaming_kernel(
             for split in range(dim_splits):
                 stored = partial + tl.cast(split * tiles + tile, tl.int64) * (BLOCK_B * BLOCK_K)
                 score += tl.load(stored + place, cache_modifier=".cg")
+            if BIASED:
+                score = add_bias(score, bias_factor, bias, rows, columns, batch, num_prototypes)
             _keep_best(score, rows, columns, prototype_scale, row_keys, batch, num_prototypes, SPLIT)
     else:
+        if BIASED:
+            score = add_bias(score, bias_factor, bias, rows, columns, batch, num_prototypes)
         _keep_best(score, rows, columns, prototype_scale, row_keys, batch, num_prototypes, SPLIT)
+
+
+@triton.jit
+def add_bias(score, bias_factor, bias, rows, columns, batch, num_prototypes):
+    """Scores [M, N] of these rows and columns, those beyond the last as the last."""
+    factor = tl.load(bias_factor + tl.minimum(rows, batch - 1))
+    return score + factor[:, None] * tl.load(bias + tl.minimum(columns, num_prototypes - 1))[None, :]
 
 
 @triton.jit
@@ -111,12 +125,15 @@ def search_resident_kernel(
     prototypes_high,  # [K, padded D]
     prototypes_low,
     prototype_scale,  # [K] fp32
+    bias_factor,  # [B] fp32, None unless BIASED
+    bias,  # [K] fp32, None unless BIASED
     row_keys,  # [B] int64
     batch,
     num_prototypes,
     padded_dim,  # BLOCKS * BLOCK_D
     tiles_a_split,
     SPLIT: tl.constexpr,
+    BIASED: tl.constexpr,  # whether the latent's number times the prototype's is added to a score
     BLOCK_B: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -138,6 +155,9 @@ def search_resident_kernel(
     z_low_2 = tl.load(z_low + z_at + 2 * BLOCK_D) if SPLIT and BLOCKS > 2 else z_high_0
     z_low_3 = tl.load(z_low + z_at + 3 * BLOCK_D) if SPLIT and BLOCKS > 3 else z_high_0
 
+    factor = tl.zeros([BLOCK_B], tl.float32)
+    if BIASED:
+        factor = tl.load(bias_factor + tl.minimum(rows, batch - 1))
     best = tl.full([BLOCK_B, BLOCK_K], float("-inf"), tl.float32)
     best_tile = tl.zeros([BLOCK_B, BLOCK_K], tl.int32) + first_tile
     for tile in range(first_tile, last_tile):
@@ -156,6 +176,8 @@ def search_resident_kernel(
             score = _multiply(score, z_high_3, z_low_3, prototypes_high + at, prototypes_low + at, SPLIT)
         if not SPLIT:
             score *= tl.load(prototype_scale + columns)[None, :]
+        if BIASED:
+            score += factor[:, None] * tl.load(bias + columns)[None, :]
         better = score > best  # never true of what is no number
         best = tl.where(better, score, best)
         best_tile = tl.where(better, tile, best_tile)
@@ -213,8 +235,16 @@ def _even_splits(batch_tiles: int, tiles: int, multiprocessors: int) -> int:
     return min(range(1, most + 1), key=lambda splits: (blocks(batch_tiles * splits, multiprocessors) / splits, splits))
 
 
-def search(recording: Recording, plan: Plan, operands: Operands, row_keys: Buffer, tickets: Buffer) -> None:
-    """Raises the keys (B,) to those of the BMUs. The tickets are zeros and are used up."""
+def search(
+    recording: Recording,
+    plan: Plan,
+    operands: Operands,
+    row_keys: Buffer,
+    tickets: Buffer,
+    bias: tuple[Buffer, Buffer] | None = None,
+) -> None:
+    """Raises the keys (B,) to those of the BMUs. The tickets are zeros and are used up. To each score is added the product of
+    both its rows' numbers in ``bias``, of the latents (B,) and of the prototypes (K,)."""
     batch, padded_dim = operands.z_high.shape
     count, split, config = operands.prototypes_high.shape[0], operands.is_split, plan.config
     if config.is_resident:
@@ -222,12 +252,14 @@ def search(recording: Recording, plan: Plan, operands: Operands, row_keys: Buffe
             search_resident_kernel,
             plan.batch_tiles * blocks(plan.tiles, plan.tiles_a_split),
             *operands[:5],
+            *(bias or (None, None)),
             row_keys,
             batch,
             count,
             padded_dim,
             plan.tiles_a_split,
             SPLIT=split,
+            BIASED=bias is not None,
             **config.options(),
         )
         return
@@ -237,6 +269,7 @@ def search(recording: Recording, plan: Plan, operands: Operands, row_keys: Buffe
         search_streaming_kernel,
         plan.batch_tiles * plan.tiles * plan.dim_splits,
         *operands[:5],
+        *(bias or (None, None)),
         row_keys,
         tickets,
         partial,
@@ -246,5 +279,6 @@ def search(recording: Recording, plan: Plan, operands: Operands, row_keys: Buffe
         plan.dim_splits,
         plan.features_a_split,
         SPLIT=split,
+        BIASED=bias is not None,
         **config.options(),
     )

@@ -21,9 +21,11 @@ EVERYTHING = ("",)
 PASSES = ("test_sizes.py", "test_gradients.py")
 
 
-@pytest.mark.parametrize(("name", "files"), [("cpu", EVERYTHING), ("torch", PASSES)], ids=["cpu", "torch"])
+@pytest.mark.parametrize(
+    ("name", "files"), [("cpu", EVERYTHING), ("torch", PASSES), ("triton", PASSES)], ids=["cpu", "torch", "triton"]
+)
 def test_contract(name: str, files: tuple[str, ...]) -> None:
-    """The primitives of the GPU backends that are not their search are those of "torch"."""
+    """The CUDA kernels have theirs where they are compiled for the host (tests/gpu/test_cuda_host.py)."""
     skip_unless_supported(name, torch.float32)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", name, "--composed", "--cases=2"]
     here = [f"--ignore={CONTRACT / 'test_composed.py'}", *(str(CONTRACT / file) for file in files)]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from helpers import BACKENDS, check, is_emulated, run, skip_unless_supported
+from helpers import BACKENDS, check, run, skip_unless_supported
 from torch import Tensor
 
 from vitsom_fast import FusedSOMLoss, Grid, backends, batch_update, find_bmu, reference, som_loss
@@ -36,11 +36,12 @@ def dense(grid: Grid, temperature: float) -> Tensor:
     return reference.neighborhood_weights(torch.arange(grid.num_prototypes), grid, temperature, torch.float64)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("dim", [1, 17, 127])
 @pytest.mark.parametrize(("batch", "count"), [(1, 1), (3, 17), (1000, 5), (127, 1000)])
-def test_sums(primitives: tuple[backends.Backend, str], batch: int, count: int, dim: int) -> None:
+def test_sums(primitives: tuple[backends.Backend, str], batch: int, count: int, dim: int, dtype: torch.dtype) -> None:
     own, device = primitives
-    x, bmu = torch.randn(batch, dim), torch.randint(0, count, (batch,))
+    x, bmu = torch.randn(batch, dim).to(dtype), torch.randint(0, count, (batch,))
     sums, counts = (each.cpu() for each in own.sum_by_bmu(x.to(device), bmu.to(device), count))
     expected = torch.zeros(count, dim, dtype=torch.float64).index_add_(0, bmu, x.double())
     assert (sums.double() - expected).norm() <= 1e-6 * expected.norm()
@@ -84,11 +85,58 @@ def test_sums_that_are_added_in_place(
         assert torch.equal(again, sums)
 
 
+def test_sums_of_rows_that_cancel(primitives: tuple[backends.Backend, str]) -> None:
+    """What is left of them is below the last bit that fp32 has of the largest."""
+    own, device = primitives
+    x = torch.tensor([[1e9, 0.0], [1.25, 3.0], [-1e9, 1e-9], [0.5, -3.0]], device=device)
+    sums, _ = own.sum_by_bmu(x, torch.tensor([1, 1, 1, 0], device=device), 2)
+    torch.testing.assert_close(sums.cpu(), torch.tensor([[0.5, -3.0], [1.25, 3.0 + 1e-9]]), rtol=1e-7, atol=0)
+
+
 def test_sums_of_no_rows(primitives: tuple[backends.Backend, str]) -> None:
     own, device = primitives
     sums, counts = own.sum_by_bmu(torch.empty(0, 5, device=device), torch.empty(0, dtype=torch.int64, device=device), 3)
     assert torch.equal(sums.cpu(), torch.zeros(3, 5))
     assert torch.equal(counts.cpu(), torch.zeros(3))
+
+
+def test_sums_of_rows_in_strides(primitives: tuple[backends.Backend, str]) -> None:
+    own, device = primitives
+    x, bmu = torch.randn(20, 45, device=device), torch.randint(0, 30, (90,), device=device)
+    for rows in (x.T, x.T[:, ::2], x.T[:, :1], x[:1, :9].expand(45, 9)):
+        sums, counts = own.sum_by_bmu(rows, bmu[::2], 30)
+        expected = torch.zeros(30, rows.shape[1], dtype=torch.float64, device=device).index_add_(0, bmu[::2], rows.double())
+        torch.testing.assert_close(sums.double(), expected, rtol=1e-6, atol=1e-6)
+        assert torch.equal(counts.long(), torch.bincount(bmu[::2], minlength=30))
+
+
+def test_a_row_that_is_not_finite_counts_for_its_own_unit_alone(primitives: tuple[backends.Backend, str]) -> None:
+    own, device = primitives
+    x, bmu = torch.randn(40, 5, device=device), torch.arange(40, device=device) % 13
+    x[3], x[17] = torch.nan, torch.inf
+    sums, counts = own.sum_by_bmu(x, bmu, 17)
+    assert (~sums.isfinite()).any(dim=1).nonzero()[:, 0].tolist() == [3, 4]
+    assert not sums[13:].any()
+    assert not counts[13:].any()
+
+
+def test_autograd_and_compilers_see_operations(any_backend: str, primitives: tuple[backends.Backend, str]) -> None:
+    """Of backends whose kernels do no more than a GPU does: on a CPU, PyTorch's are no alternative."""
+    own, device = primitives
+    if any_backend == "cpu":
+        pytest.skip("its primitives are not differentiable")
+    x, bmu = torch.randn(7, 3, device=device, requires_grad=True), torch.tensor([0, 2, 2, 1, 0, 5, 5], device=device)
+    factors = neighborhood(Grid(2, 3), 1.0, device=device)
+
+    def update(x: Tensor) -> Tensor:
+        return own.smooth(own.sum_by_bmu(x, bmu, 6)[0], factors.rows, factors.cols)
+
+    update(x).sum().backward()
+    expected = dense(Grid(2, 3), 1.0).sum(dim=0)[bmu.cpu(), None].expand(7, 3).float()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad.cpu(), expected)
+    compiled = torch.compile(update, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x.detach()), update(x.detach()))
 
 
 def test_sums_repeat_bit_for_bit(primitives: tuple[backends.Backend, str]) -> None:
@@ -114,6 +162,18 @@ def test_smoothing(primitives: tuple[backends.Backend, str], grid: Grid, tempera
         expected = weights @ x.double()
         seen = expected > 1e-30  # in fp32 less than that has lost bits
         assert ((found - expected).abs() <= 1e-5 * expected)[seen].all()
+
+
+def test_smoothing_of_rows_in_strides(primitives: tuple[backends.Backend, str]) -> None:
+    """And by factors of any kind: those of a Gaussian are their own transposes."""
+    own, device = primitives
+    rows, cols = torch.rand(2, 5, 5, device=device), torch.rand(2, 4, 4, device=device)
+    x = torch.randn(18, 20, device=device)
+    for each in (x.T, x.T[:, ::2], x.T[:, 3:4], x[0, :1].expand(20, 3)):
+        for terms in ((rows, cols), (rows.mT, cols.mT), (rows.mT, cols)):
+            pairs = zip(*([each.double().contiguous() for each in axis] for axis in terms), strict=True)
+            weights = sum(torch.kron(row, col) for row, col in pairs)
+            torch.testing.assert_close(own.smooth(each, *terms).double(), weights @ each.double(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -210,8 +270,6 @@ def test_a_grid_of_other_prototypes_is_refused() -> None:
 def test_a_batch_update_is_the_textbook_s(any_backend: str, grid: Grid, dtype: torch.dtype) -> None:
     """At a small radius, where most units are out of reach of most latents: each follows the nearest of them."""
     skip_unless_supported(any_backend, dtype)
-    if is_emulated(any_backend) and dtype != torch.float32:
-        pytest.skip("the search alone is its own, which other tests run in every dtype")
     device, temperature = BACKENDS[any_backend], 0.6
     z, prototypes = (
         torch.randn(5, 9, dtype=dtype, device=device),

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from helpers import check, check_bmu, run, search
 
-from vitsom_fast import Grid, reference
+from vitsom_fast import Grid, backends, reference
+from vitsom_fast.neighborhoods import neighborhood
 
 SHAPES = [  # B, rows, cols, D
     (37, 9, 11, 70),
@@ -38,7 +39,10 @@ def results(dtype: torch.dtype, shape: tuple[int, ...], topology: str, order: st
         check(result, z, prototypes, grid, 2.5, cancels=True)
     else:
         check_bmu(result.bmu, z, prototypes)
-    return [*result, *search("cuda", z, prototypes)]
+    own, factors = backends.get("cuda"), neighborhood(grid, 2.5)
+    sums, counts = own.sum_by_bmu(z, result.bmu, grid.num_prototypes)
+    smoothed = [own.smooth(sums, *terms) for terms in (factors[:2], (factors.rows.mT, factors.cols.mT))]
+    return [*result, *search("cuda", z, prototypes), sums, counts, *smoothed]
 
 
 def check_that_truncation_does_not_add_up(dim: int) -> None:

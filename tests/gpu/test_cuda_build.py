@@ -105,7 +105,7 @@ def test_what_nvcc_makes_of_the_kernels(rows: list[Row]) -> None:
             assert row.shared_loads_16 > 0, row
 
 
-_WIDE = ("search.search_tiles", "smooth.combine", "smooth.spread", "smooth.smooth_tr")  # whatever the dtype of the inputs
+_WIDE = ("search.search_tiles", "smooth.combine", "smooth.spread", "smooth.smooth_lines")  # whatever the dtype of the inputs
 
 
 def _table_of_the_compiled(

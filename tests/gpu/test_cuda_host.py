@@ -62,6 +62,15 @@ def test_contract() -> None:
     assert " passed" in done.stdout
 
 
+def test_contract_of_what_is_composed_of_primitives() -> None:
+    files = [str(TESTS / "contract" / name) for name in ("test_sizes.py", "test_gradients.py")]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "cuda", "-m", "not slow", "--composed", "--cases=2"]
+    deselected = [f"--deselect={name}" for name in TOO_LARGE]
+    done = run_with(build(), "-m", "pytest", *options, *deselected, *files)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert " passed" in done.stdout
+
+
 def test_the_order_of_the_threads_does_not_matter() -> None:
     done = run_with(build(), CHECK)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -83,7 +92,7 @@ def test_contract_under_the_address_sanitizer() -> None:
     [
         ("search.cu", "__pipeline_wait_prior(STAGES - 2);"),
         ("group.cu", "if (lane == WARP - 1) partial[warp] = sum;"),
-        ("gradient.cu", "partial[warp][lane][j] = sum[j];"),
+        ("sums.cu", "partial[warp][lane][j] = sum[j];"),
     ],
 )
 def test_a_missing_barrier_is_seen(tmp_path: Path, file: str, after: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from helpers import BACKENDS, GPU, check, check_bmu, run
 from torch import Tensor
 
-from vitsom_fast import Grid, available_backends, find_bmu
+from vitsom_fast import Grid, available_backends, backends, find_bmu
 from vitsom_fast.neighborhoods import neighborhood
 
 REASON = available_backends()["triton"]
@@ -94,6 +94,31 @@ def test_repeated_launches_see_new_addresses(
         z, prototypes = torch.randn(batch % 100 + 20, 17), torch.randn(grid.num_prototypes, 17)
         step(z, prototypes, grid, 1.0 + call)
         kept += [z, prototypes]
+        assert (repeated.count > 0) == (call > 0)
+
+
+def test_primitives_see_new_addresses(repeated: Repeated) -> None:
+    own, factors = backends.get("triton"), neighborhood(Grid(3, 4), 1.3, device=GPU)
+    rows, cols = factors.rows.mT, factors.cols.mT
+    kept = []  # so that no call gets the memory of the last
+    for call in range(3):
+        x, bmu = torch.randn(29, 5, device=GPU), torch.randint(0, 12, (29,), device=GPU)
+        sums = torch.ones(12, 6, dtype=torch.float64, device=GPU)
+        own.add_by_bmu(sums, x, bmu)  # type: ignore[attr-defined]
+        added, counts = own.sum_by_bmu(x, bmu, 12)
+        smoothed = own.smooth(added, rows, cols)
+        units = torch.randn(12, 5, device=GPU)
+        nearest, distance = own.squared_search(x, units)  # type: ignore[attr-defined]
+        kept += [x, bmu, sums, added, counts, smoothed, units, nearest, distance]
+        squared = (x[:, None] - units).double().square().sum(dim=2)  # [29, 12]
+        torch.testing.assert_close(distance.double(), squared.amin(dim=1), rtol=1e-5, atol=1e-6)
+        assert torch.equal(nearest, squared.argmin(dim=1))
+        expected = torch.zeros(12, 5, dtype=torch.float64, device=GPU).index_add_(0, bmu, x.double())
+        torch.testing.assert_close(sums[:, :5] - 1, expected)
+        torch.testing.assert_close(sums[:, 5] - 1, counts.double())
+        torch.testing.assert_close(added.double(), expected, rtol=1e-6, atol=1e-6)
+        weights = torch.kron(rows[0].double().contiguous(), cols[0].double().contiguous())
+        torch.testing.assert_close(smoothed.double(), weights @ added.double(), rtol=1e-5, atol=1e-5)
         assert (repeated.count > 0) == (call > 0)
 
 

@@ -13,7 +13,7 @@ import torch
 from helpers import BACKENDS, GPU, check, check_bmu, relative_error, run, truth
 from torch import Tensor
 
-from vitsom_fast import Grid, available_backends, find_bmu
+from vitsom_fast import Grid, available_backends, backends, batch_update, find_bmu
 from vitsom_fast.neighborhoods import NEIGHBORHOODS, neighborhood
 
 REASON = available_backends()["triton"]
@@ -117,10 +117,10 @@ def test_kept_weights_are_bounded(count: int) -> None:
 LAUNCHES = {"dense": 7, "factorised": 8}
 
 
-@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
-@pytest.mark.parametrize("temperature", [2.5, torch.tensor(2.5)], ids=["float", "tensor"])
-def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch, form: str, temperature: float | Tensor, topology: str) -> None:
-    launched = []
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that are launched, by way of their arguments: no plan is there yet."""
+    launched: list[str] = []
     kernel_type = type(kernels("search.search").search_streaming_kernel)
     original = kernel_type.run
 
@@ -130,8 +130,63 @@ def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch, form: str, temperat
 
     monkeypatch.setattr(kernel_type, "run", counting)
     kernels("launch.plan").forget()
+    return launched
+
+
+@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
+@pytest.mark.parametrize("temperature", [2.5, torch.tensor(2.5)], ids=["float", "tensor"])
+def test_launches_of_a_step(form: str, launched: list[str], temperature: float | Tensor, topology: str) -> None:
     run("triton", torch.randn(9, 8), torch.randn(12, 8), Grid(3, 4, topology), temperature)
     assert len(launched) == LAUNCHES[form], launched
+
+
+@pytest.mark.parametrize("topology", ["rectangular", "hexagonal"])
+def test_launches_of_the_primitives(launched: list[str], topology: str) -> None:
+    """However many terms a neighborhood has, and also where its factors are transposed."""
+    own, grid = backends.get("triton"), Grid(3, 4, topology)
+    x, bmu = torch.randn(9, 8, device=GPU), torch.randint(0, 12, (9,), device=GPU)
+    factors = neighborhood(grid, 1.0, device=GPU)
+    sums, _ = own.sum_by_bmu(x, bmu, 12)
+    assert launched == ["sort_columns_kernel", "sort_units_kernel", "sum_units_kernel"]
+    launched.clear()
+    own.smooth(sums, factors.rows.mT, factors.cols.mT)
+    assert launched == ["smooth_axis_kernel"] * 2
+    launched.clear()
+    own.add_by_bmu(torch.zeros(12, 9, dtype=torch.float64, device=GPU), x, bmu)  # type: ignore[attr-defined]
+    assert len(launched) == 3
+
+
+def test_a_batch_update_is_made_of_kernels(launched: list[str]) -> None:
+    batch_update(torch.randn(9, 8, device=GPU), torch.randn(12, 8, device=GPU), Grid(3, 4), 1.0, backend="triton")
+    assert [name for name in launched if not name.startswith(("prepare", "search", "distance", "gaussian"))] == [
+        "sort_columns_kernel",
+        "sort_units_kernel",
+        "sum_units_kernel",
+        "smooth_axis_kernel",
+        "smooth_axis_kernel",
+    ]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_smoothing_leaves_out_blocks_of_zeros_only(monkeypatch: pytest.MonkeyPatch, transposed: bool) -> None:
+    """On an axis so long that blocks of a factor are looked for that matter: weights of 1e-30 do."""
+    configs = kernels("launch.configs")
+    blocks = configs.Config({"BLOCK_OUT": 16, "BLOCK_IN": 16, "BLOCK_D": 32})
+    monkeypatch.setattr(configs, "smooth_axis", lambda *_: blocks)
+    kernels("launch.plan").forget()
+    grid = Grid(1, 150)
+    rows, cols = neighborhood(grid, 2.7, device=GPU)[:2]
+    cols = cols + torch.arange(150, device=GPU) * 1e-3 * cols  # no longer its own transpose
+    assert (cols == 0).any()
+    x = torch.rand(150, 3, device=GPU)
+    x[40:] = 0
+    factors = (rows.mT, cols.mT) if transposed else (rows, cols)
+    found = backends.get("triton").smooth(x, *factors).double()
+    expected = factors[1][0].double() @ x.double()
+    seen = expected > 1e-30
+    assert (expected[60:][seen[60:]] < 1e-10).any()
+    assert ((found - expected).abs() <= 1e-5 * expected)[seen].all()
+    kernels("launch.plan").forget()
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,18 @@ def checked(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) ->
     return in_memory(name, x).contiguous()
 
 
+def in_place(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """x itself, to be written to.
+
+    Raises:
+        TypeError: it is not in memory.
+        ValueError: it has another shape or dtype, or is not in one piece of memory in the order of its elements.
+    """
+    if checked(name, x, shape, dtype).data_ptr() != x.data_ptr():
+        raise ValueError(f"{name} must be in one piece of memory, got strides {x.stride()}")
+    return x
+
+
 def matrix(name: str, x: Tensor) -> Tensor:
     """x (rows, columns) in memory, each row in one piece."""
     x = in_memory(name, x)

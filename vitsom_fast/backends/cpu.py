@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitsom_fast.backends.compiled import DTYPES, Kept, checked, matrix, neighborhood_of, problem_of, unserved
+from vitsom_fast.backends.compiled import DTYPES, Kept, checked, in_place, matrix, neighborhood_of, problem_of, unserved
 from vitsom_fast.backends.spec import Spec, reduction_scale
 
 _cpu: Any = None
@@ -108,8 +108,7 @@ def add_by_bmu(sums: Tensor, x: Tensor, bmu: Tensor) -> None:
     of threads."""
     x, bmu = matrix("x", x), checked("bmu", bmu, (x.shape[0],), torch.int64)
     batch, dim = x.shape
-    if checked("sums", sums, (sums.shape[0], dim + 1), torch.float64).data_ptr() != sums.data_ptr():
-        raise ValueError(f"sums must be in one piece of memory, got strides {sums.stride()}")
+    in_place("sums", sums, (sums.shape[0], dim + 1), torch.float64)
     rows = x.data_ptr(), x.stride(0), DTYPES[x.dtype], batch, dim
     _cpu.add_by_bmu(*rows, bmu.data_ptr(), sums.shape[0], torch.get_num_threads(), sums.data_ptr())
 

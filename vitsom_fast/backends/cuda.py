@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 
 from vitsom_fast import settings
-from vitsom_fast.backends.compiled import checked, neighborhood_of, problem_of, unserved
+from vitsom_fast.backends import torch_ops, transforms
+from vitsom_fast.backends.compiled import DTYPES, checked, in_place, matrix, neighborhood_of, problem_of, unserved
 from vitsom_fast.backends.memory import in_memory
 from vitsom_fast.backends.spec import Spec, reduction_scale
-from vitsom_fast.backends.torch_ops import smooth, sum_by_bmu
-
-# The primitives that no kernel of its own serves.
-__all__ = ["search", "smooth", "som_backward", "som_forward", "sum_by_bmu", "unavailable", "unsupported"]
 
 _MODULE = settings.cuda_module()
 
@@ -95,6 +92,50 @@ def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple
     execution, _workspace = _execution(z.device, _cuda.find_bmu_workspace(problem))
     _cuda.find_bmu(execution, problem, bmu.data_ptr(), distance.data_ptr())
     return bmu, distance
+
+
+def sum_by_bmu(x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Tensor]:
+    """Sums (K, D) and counts (K,) fp32 of the rows x (B, D) of every BMU (B,), in two launches."""
+    if transforms.asks_for_operations(x):
+        return torch_ops.sum_by_bmu(x, bmu, num_prototypes)
+    sums = torch.empty(num_prototypes, x.shape[1], dtype=torch.float32, device=x.device)
+    counts = torch.empty(num_prototypes, dtype=torch.float32, device=x.device)
+    _sum(_cuda.sum_by_bmu, x, bmu, num_prototypes, sums.data_ptr(), counts.data_ptr())
+    return sums, counts
+
+
+def add_by_bmu(sums: Tensor, x: Tensor, bmu: Tensor) -> None:
+    """Adds the rows x (B, D) of every BMU (B,), and their number, to ``sums`` (K, D + 1) fp64, in place and in two launches."""
+    if transforms.asks_for_operations(sums, x):
+        torch_ops.add_sums(sums, x, bmu)
+        return
+    in_place("sums", sums, (sums.shape[0], x.shape[1] + 1), torch.float64)
+    _sum(_cuda.add_by_bmu, x, bmu, sums.shape[0], sums.data_ptr())
+
+
+def _sum(function: Any, x: Tensor, bmu: Tensor, num_prototypes: int, *sums: int) -> None:
+    x, bmu = matrix("x", x), checked("bmu", bmu, (x.shape[0],), torch.int64)
+    batch, dim = x.shape
+    execution, _workspace = _execution(x.device, _cuda.sums_workspace(batch, num_prototypes))
+    rows = x.data_ptr(), x.stride(0), DTYPES[x.dtype], batch, dim
+    function(execution, *rows, bmu.data_ptr(), num_prototypes, *sums)
+
+
+def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
+    """G x (K, D) for x (K, D), fp32, in two launches a term."""
+    if transforms.asks_for_operations(x, row_factors, col_factors):
+        return torch_ops.smooth(x, row_factors, col_factors)
+    if x.dtype != torch.float32:
+        raise ValueError(f"x must be torch.float32, got {x.dtype}")
+    transposed = row_factors.mT.is_contiguous() and col_factors.mT.is_contiguous()  # as they are stored, not copied
+    if transposed:
+        row_factors, col_factors = row_factors.mT, col_factors.mT
+    x = matrix("x", x)
+    neighborhood, _keep_factors = neighborhood_of(_cuda, x, row_factors, col_factors)
+    smoothed = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    execution, _workspace = _execution(x.device, _cuda.smooth_workspace(neighborhood, x.shape[1]))
+    _cuda.smooth(execution, neighborhood, transposed, x.data_ptr(), x.stride(0), x.shape[1], smoothed.data_ptr())
+    return smoothed
 
 
 def som_forward(

@@ -98,14 +98,23 @@ def sum_by_bmu(x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Ten
     batch, dtype = x.shape[0], accumulation_dtype(x.dtype)
     x = x.to(widest(x))
     index = torch.arange(batch, device=bmu.device)
-    # The samples of a BMU are summed up at the place of its first one: (B, D) is the smaller table where fp64 matters.
-    first = torch.full((num_prototypes,), batch, device=bmu.device).scatter_reduce_(0, bmu, index, "amin")[bmu]  # [B]
-    sums = torch.zeros_like(x)
+    # The samples of a BMU are summed up at the place of its first one: (B, D) is the smaller table where fp64 matters. Units
+    # without samples have their place behind the last.
+    places = torch.full((num_prototypes,), batch, device=bmu.device).scatter_reduce_(0, bmu, index, "amin")  # [K]
+    first = places[bmu]  # [B]
+    sums = x.new_zeros(batch + 1, x.shape[1])
     if x.device.type == "cpu":
         sums.index_add_(0, first, x)
     else:  # on a GPU index_add_ adds with atomics; index_put_ sorts the indices first
         sums.index_put_((first,), x, accumulate=True)
-    pulled = torch.zeros(num_prototypes, x.shape[1], dtype=dtype, device=x.device)
-    pulled[bmu] = sums[first].to(dtype)  # the same row for all samples of a BMU
+    pulled = sums.to(dtype)[places]
     counts = pulled.new_zeros(num_prototypes).index_add_(0, bmu, pulled.new_ones(batch))  # whole numbers, in any order
     return pulled, counts
+
+
+def add_sums(sums: Tensor, x: Tensor, bmu: Tensor) -> None:
+    """Adds both to ``sums`` (K, D + 1) in the widest dtype, the counts in its last column: ``add_by_bmu`` of a backend, where
+    its kernels cannot do it."""
+    added, counts = sum_by_bmu(x.to(sums.dtype), bmu, sums.shape[0])
+    sums[:, :-1] += added
+    sums[:, -1] += counts

@@ -15,6 +15,13 @@ def is_at_work() -> bool:
     return torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def asks_for_operations(*tensors: Tensor) -> bool:
+    """Whether somebody looks through what is done to these: a compiler, a transform, or autograd."""
+    if torch.compiler.is_compiling() or is_at_work():
+        return True
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
 def gradients_again(
     function: Callable[[Tensor, Tensor], Tensor], z: Tensor, prototypes: Tensor, wanted: tuple[bool, bool], grad: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:

@@ -15,26 +15,11 @@ import torch
 from torch import Tensor
 
 from vitsom_fast import settings
-from vitsom_fast.backends.compiled import checked
+from vitsom_fast.backends import torch_ops, transforms
+from vitsom_fast.backends.compiled import checked, in_place
 from vitsom_fast.backends.memory import in_memory
 from vitsom_fast.backends.spec import Spec, reduction_scale
-from vitsom_fast.backends.torch_ops import smooth, sum_by_bmu
 from vitsom_fast.kernels.context import size as context_size
-
-# The primitives that no kernel of its own serves.
-__all__ = [
-    "pair_gradients",
-    "pair_losses",
-    "pair_search",
-    "search",
-    "searches_pairs",
-    "smooth",
-    "som_backward",
-    "som_forward",
-    "sum_by_bmu",
-    "unavailable",
-    "unsupported",
-]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OLDEST = (3, 6)
@@ -89,6 +74,37 @@ def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple
     return _run(_modules().passes.find_bmu, (z, prototypes), _choice(z, prototypes))
 
 
+def sum_by_bmu(x: Tensor, bmu: Tensor, num_prototypes: int) -> tuple[Tensor, Tensor]:
+    """Sums (K, D) and counts (K,) fp32 of the rows x (B, D) of every BMU (B,), in three launches."""
+    if transforms.asks_for_operations(x):
+        return torch_ops.sum_by_bmu(x, bmu, num_prototypes)
+    if x.shape[0] == 0:
+        sums = torch.zeros(num_prototypes, x.shape[1], dtype=torch.float32, device=x.device)
+        return sums, sums.new_zeros(num_prototypes)
+    inputs = in_memory("x", x), checked("bmu", bmu, (x.shape[0],), torch.int64)
+    return _run(_modules().sums.sum_by_bmu, inputs, num_prototypes)
+
+
+def add_by_bmu(sums: Tensor, x: Tensor, bmu: Tensor) -> None:
+    """Adds the rows x (B, D) of every BMU (B,), and their number, to ``sums`` (K, D + 1) fp64, in place, in three launches."""
+    if transforms.asks_for_operations(sums, x):
+        torch_ops.add_sums(sums, x, bmu)
+        return
+    if x.shape[0] > 0:
+        in_place("sums", sums, (sums.shape[0], x.shape[1] + 1), torch.float64)
+        inputs = sums, in_memory("x", x), checked("bmu", bmu, (x.shape[0],), torch.int64)
+        _run(_modules().sums.add_by_bmu, inputs)
+
+
+def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
+    """G x (K, D) for x (K, D), fp32, in two launches; x and the factors in any strides."""
+    if transforms.asks_for_operations(x, row_factors, col_factors):
+        return torch_ops.smooth(x, row_factors, col_factors)
+    inputs = in_memory("x", x), in_memory("row_factors", row_factors), in_memory("col_factors", col_factors)
+    (smoothed,) = _run(_modules().axes.smooth, inputs)
+    return smoothed
+
+
 def som_forward(
     z: Tensor, prototypes: Tensor, row_factors: Tensor, col_factors: Tensor, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -134,7 +150,17 @@ def som_backward(
     return _run(_modules().passes.backward, inputs, scale, for_z, for_prototypes)
 
 
-# Pairs of a search under the squared Euclidean distance up to which its one launch ends before the many of a lifted search.
+def squared_search(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    """BMU (B,) int64 and squared Euclidean distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D), in four
+    launches."""
+    z, prototypes = in_memory("z", z), in_memory("prototypes", prototypes)
+    if z.shape[0] == 0:
+        return torch.empty(0, dtype=torch.int64, device=z.device), torch.empty(0, dtype=torch.float32, device=z.device)
+    return _run(_modules().passes.find_nearest, (z, prototypes), _modules().passes.Choice(_certifies(z, prototypes)))
+
+
+# Pairs of a search under the squared Euclidean distance up to which one that goes through all of them, in four launches, is
+# taken: it is exact to fp32 however far from each other the rows are.
 _FEW_PAIRS = 1 << 24
 
 
@@ -196,11 +222,16 @@ def _run(recipe: Any, inputs: tuple[Tensor | float, ...], *options: Any) -> Any:
     return _modules().plan.planned(recipe, inputs, *options)(*inputs)
 
 
+def _certifies(z: Tensor, prototypes: Tensor) -> bool:
+    """Whether the environment asks for the certified search, and it takes no more memory than the inputs."""
+    return settings.searches_certified() and _modules().certified.is_affordable(z.shape[0], *prototypes.shape)
+
+
 def _choice(z: Tensor, prototypes: Tensor) -> Any:
     """The search that the environment asks for."""
     modules = _modules()
     (batch, dim), count = z.shape, prototypes.shape[0]
-    certified = settings.searches_certified() and modules.certified.is_affordable(batch, count, dim)
+    certified = _certifies(z, prototypes)
     if not modules.autotune.is_on():
         return modules.passes.Choice(certified)
     device, split = z.device, z.dtype == torch.float32
@@ -228,6 +259,8 @@ class _Modules(NamedTuple):
     pair_losses: ModuleType
     pair_gradients: ModuleType
     pair_search: ModuleType
+    sums: ModuleType
+    axes: ModuleType
 
 
 @functools.cache
@@ -243,5 +276,7 @@ def _modules() -> _Modules:
         "pairs.losses",
         "pairs.gradients",
         "pairs.search",
+        "factorised.sums",
+        "factorised.axes",
     )
     return _Modules(*(importlib.import_module(f"vitsom_fast.kernels.{name}") for name in names))
