@@ -9,7 +9,7 @@
 #include "cpu/runtime/arena.h"
 #include "cpu/search/lanes/box.h"
 #include "cpu/search/lanes/sample_block.h"
-#include "cpu/search/pruned/map_shape.h"
+#include "cpu/search/map_shape.h"
 #include "cpu/simd/sixteen.h"
 
 namespace vitsom {

@@ -10,7 +10,7 @@
 #include "cpu/runtime/interruption.h"
 #include "cpu/search/lanes/group.h"
 #include "cpu/search/nearest.h"
-#include "cpu/search/quantized/worthwhile.h"
+#include "cpu/search/worthwhile.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {

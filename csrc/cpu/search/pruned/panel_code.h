@@ -4,7 +4,7 @@
 #include "cpu/simd/sixteen.h"
 
 #if defined(__AVX512VNNI__)
-#include "cpu/search/quantized/codec.h"
+#include "cpu/search/codec.h"
 #endif
 
 namespace vitsom {

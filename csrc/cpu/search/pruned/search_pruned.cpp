@@ -7,7 +7,7 @@
 #include "cpu/search/pruned/descent.h"
 #include "cpu/search/pruned/tile_build.h"
 #include "cpu/search/pruned/tile_walk.h"
-#include "cpu/search/quantized/worthwhile.h"
+#include "cpu/search/worthwhile.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "cpu/search/pruned/ball.h"
-#include "cpu/search/pruned/map_shape.h"
+#include "cpu/search/map_shape.h"
 #include "cpu/runtime/arena.h"
 #include "cpu/search/pruned/panel.h"
 

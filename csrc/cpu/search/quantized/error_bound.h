@@ -6,7 +6,7 @@
 // prototype. On a trained map of photo patches that makes the bound a seventh, and the candidates a fourth (int8) or a sixth (bf16).
 #pragma once
 
-#include "cpu/search/quantized/codec.h"
+#include "cpu/search/codec.h"
 #include "cpu/simd/packing.h"
 
 namespace vitsom {

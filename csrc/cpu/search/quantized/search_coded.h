@@ -8,7 +8,7 @@
 
 #include "cpu/module/kernel_table.h"
 #include "cpu/search/quantized/coded_part.h"
-#include "cpu/search/quantized/worthwhile.h"
+#include "cpu/search/worthwhile.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {

@@ -1,4 +1,4 @@
-// What it takes for codes to pay.
+// The sizes from which codes, and what is made of them, pay.
 #pragma once
 
 #include <cstdint>
