@@ -2,9 +2,12 @@
 # Builds the CPU module for aarch64 on another machine: that its sources are portable, and not only where they are written.
 #
 #   apt-get install g++-aarch64-linux-gnu   or   pip install ziglang
+#   scripts/cross-compile-aarch64.sh [FOLDER]
 #
-# Without one of these it says so and succeeds. The module is built in a folder of its own and thrown away.
+# Without one of these it says so and succeeds. The module is built in FOLDER, or in one that is thrown away;
+# scripts/test-aarch64.sh runs what is built.
 set -euo pipefail
+[ $# = 0 ] || build="$(mkdir -p "$1" && cd "$1" && pwd)"
 cd "$(dirname "$0")/.."
 
 if command -v aarch64-linux-gnu-g++ > /dev/null; then
@@ -17,14 +20,18 @@ else
 fi
 export CXX
 
-build="$(mktemp -d -t vitsom-aarch64.XXXXXX)"
-trap 'rm -rf "$build"' EXIT
-trap 'exit 1' HUP INT TERM # which a shell would otherwise end on without cleaning up
+if [ $# = 0 ]; then
+  build="$(mktemp -d -t vitsom-aarch64.XXXXXX)"
+  trap 'rm -rf "$build"' EXIT
+  trap 'exit 1' HUP INT TERM # which a shell would otherwise end on without cleaning up
+fi
 
-# The headers of this machine's Python serve: their layout is that of any 64-bit Linux. pybind11 need not try link-time
-# optimisation, which the module does without and zig takes minutes to answer.
+# The headers of this machine's Python serve: their layout is that of any 64-bit Linux. CMake has to be told where they are, since
+# g++ has it look for another processor's. pybind11 need not try link-time optimisation, which the module does without and zig takes
+# minutes to answer.
 cmake -G Ninja -S csrc -B "$build" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
   -DPython_EXECUTABLE="$(command -v python)" -Dpybind11_DIR="$(python -m pybind11 --cmakedir)" \
+  -DPython_INCLUDE_DIR="$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')" \
   -DHAS_FLTO=OFF -DHAS_FLTO_THIN=OFF --no-warn-unused-cli
 cmake --build "$build" --target _cpu
 
