@@ -1,4 +1,6 @@
-"""What the inner loops of the searches are made of on aarch64: products four at a time, `fmla` on `.4s`, and none by itself.
+"""What the inner loops of the searches are made of on aarch64: fp32 products four at a time, `fmla` on `.4s`, and none by itself.
+
+Dot products of bytes (`sdot`, `udot`) are counted and not asked for: no search on aarch64 is of codes.
 
 python scripts/aarch64_loops.py FOLDER    # of objects that scripts/cross-compile-aarch64.sh FOLDER has left there
 """
@@ -27,9 +29,13 @@ def inner_loops(code: str) -> list[list[tuple[str, str]]]:
             target = re.search(r"\b([0-9a-f]+) <", rest)
             if JUMP.match(name) and target and lines[0][0] <= int(target[1], 16) <= at:
                 spans.append((int(target[1], 16), at))
-        innermost = [one for one in spans if not any(one != other and one[0] <= other[0] and other[1] <= one[1] for other in spans)]
+        innermost = [one for one in spans if not any(one != other and _lies_in(other, one) for other in spans)]
         loops += [[(name, rest) for at, name, rest in lines if first <= at <= last] for first, last in innermost]
     return loops
+
+
+def _lies_in(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
 def _parts(line: str) -> tuple[str, str, str]:
@@ -47,9 +53,9 @@ def check(search: str, code: str) -> str | None:
             continue
         loops += 1
         most = max(most, vector / len(loop))
-        scalar += sum(name in ("fmadd", "fmsub", "fnmadd", "fnmsub") for name, _ in loop)
+        scalar += sum(name in ("fmadd", "fmsub", "fnmadd", "fnmsub") and rest.startswith("s") for name, rest in loop)
     dots = len(re.findall(r"\s[su]dot\s", code))
-    print(f"{search}: {loops} inner loops of products, at most {most:.0%} fmla .4s, {scalar} scalar products; {dots} sdot or udot")
+    print(f"{search}: {loops} inner loops of products, up to {most:.0%} fmla .4s; {scalar} scalar ones, {dots} sdot or udot")
     if not loops:
         return f"{search} has no inner loop with {LEAST_PRODUCTS} fmla on .4s"
     return f"{search} has {scalar} scalar products in its inner loops" if scalar else None

@@ -74,3 +74,11 @@ if [ ! -d "$packages" ]; then
     numpy "scikit-learn>=1.6" "safetensors>=0.4" pillow "matplotlib>=3.7" tqdm "pytest>=8" "hypothesis>=6"
   mv "$packages.part" "$packages"
 fi
+
+tree="$(mktemp -d -t vitsom-aarch64.XXXXXX)"
+trap 'rm -rf "$tree"' EXIT
+trap 'exit 1' HUP INT TERM # which a shell would otherwise end on without cleaning up
+
+CXX_BUILD="$tree/build"
+scripts/cross-compile-aarch64.sh "$CXX_BUILD"
+python scripts/aarch64_loops.py "$CXX_BUILD"
