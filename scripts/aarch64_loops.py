@@ -1,4 +1,4 @@
-"""What the inner loops of the searches are made of on aarch64: fp32 products four at a time, `fmla` on `.4s`, and none by itself.
+"""What the inner loops of the searches hold on aarch64: fp32 products four at a time, `fmla` on `.4s`, and none by itself.
 
 Dot products of bytes (`sdot`, `udot`) are counted and not asked for: no search on aarch64 is of codes.
 
