@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
-PICTURES = {".png", ".svg"}
 
 
 def pages_only(text: str, folder: Path, docs: Path) -> str:
@@ -19,25 +18,22 @@ def pages_only(text: str, folder: Path, docs: Path) -> str:
     it, the path from the root of the repository."""
 
     def written(link: re.Match[str]) -> str:
-        words, target = link[1], Path(os.path.normpath(folder / link[2]))
-        if target.is_relative_to(docs) and target.suffix in {".md", *PICTURES}:
-            return link[0]
+        words, target, place = link[1], Path(os.path.normpath(folder / link[2])), link[3] or ""
         if not target.exists() or not target.is_relative_to(docs.parent):
             return link[0]  # a dead link is for the builder to complain about
-        if target.is_relative_to(docs.parent) and target.suffix == ".md" and page_of(target, docs):
-            return f"[{words}](/{page_of(target, docs)}{link[3] or ''})"
+        page = _INCLUDED.get(target.relative_to(docs.parent).as_posix())
+        if page is None and target.is_relative_to(docs) and target.suffix == ".md":
+            page = target.relative_to(docs).as_posix()
+        if page is not None:
+            return f"[{words}](/{page}{place})"
         path = target.relative_to(docs.parent).as_posix()
         return f"`{path}`" if words.strip("`") in path else f"{words} (`{path}`)"
 
     return LINK.sub(written, text)
 
 
-# Pages that are files of the root.
+# Files of the root that are pages.
 _INCLUDED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-
-
-def page_of(target: Path, docs: Path) -> str | None:
-    return _INCLUDED.get(target.name) if target.parent == docs.parent else None
 
 
 def _read(app: Any, docname: str, source: list[str]) -> None:

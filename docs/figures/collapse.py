@@ -40,10 +40,11 @@ def units_of(images: Tensor, *, keeps_the_images: bool) -> Tensor:
 def draw() -> Figure:
     images = load_dataset("digits").images
     figure = Figure(figsize=(10.0, 4.6), layout="constrained")
-    for axes, keeps, title in zip(figure.subplots(1, 2), (False, True), ("the map's loss alone", "with a decoder"), strict=True):
+    cases = {"the map's loss alone": False, "with a decoder": True}
+    for axes, (title, keeps) in zip(figure.subplots(1, 2), cases.items(), strict=True):
         unit = units_of(images, keeps_the_images=keeps)
         hits = torch.bincount(unit, minlength=SIDE * SIDE).reshape(SIDE, SIDE)
-        shown = axes.imshow(hits.double().where(hits > 0, torch.nan), norm=LogNorm(1, 1000), cmap="viridis")
+        shown = axes.imshow(hits.double().where(hits > 0, torch.nan).numpy(), norm=LogNorm(1, 1000), cmap="viridis")
         axes.set_title(f"{title}: {(hits > 0).sum()} of {SIDE * SIDE} units win a digit", fontsize=11)
         axes.set(xticks=[], yticks=[])
     figure.colorbar(shown, ax=figure.axes, label="digits that the unit wins")
