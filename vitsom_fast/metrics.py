@@ -11,7 +11,6 @@ import itertools
 import math
 
 import torch
-from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
 from vitsom_fast.functional import DISTANCES, DTYPES, check_choice, find_bmu
@@ -55,6 +54,8 @@ def nmi(bmu: Tensor, labels: Tensor) -> float:
 
     Arguments and errors are those of ``purity``; a number in [0, 1], or NaN if no sample has a label.
     """
+    from sklearn.metrics import normalized_mutual_info_score  # a second to import, and nothing else here needs it
+
     unit, label = _numbered(bmu, labels)
     return float(normalized_mutual_info_score(label.numpy(), unit.numpy())) if len(unit) else math.nan
 
