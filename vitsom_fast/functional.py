@@ -67,6 +67,12 @@ def som_loss(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
+
+    Example:
+        >>> z, prototypes = torch.eye(3), torch.eye(3)
+        >>> loss, bmu = som_loss(z, prototypes, Grid(1, 3), 0.1)
+        >>> round(loss.item(), 6), bmu.tolist()
+        (0.0, [0, 1, 2])
     """
     z, prototypes = _checked_inputs(z, prototypes, distance)
     _check_grid(grid, prototypes)
@@ -132,6 +138,11 @@ def find_bmu(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
+
+    Example:
+        >>> rows = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+        >>> find_bmu(torch.tensor([[3.0, 3.0]]), rows, distance="euclidean")
+        (tensor([1]), tensor([1.]))
     """
     z, prototypes = _checked_inputs(z, prototypes, distance)
     if grid is not None:
@@ -183,6 +194,12 @@ def batch_update(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
+
+    Example:
+        >>> rows = torch.tensor([[0.0], [1.0], [10.0]])
+        >>> prototypes, bmu = batch_update(rows, torch.tensor([[0.0], [9.0]]), Grid(1, 2), 0.1, distance="euclidean")
+        >>> prototypes.tolist(), bmu.tolist()
+        ([[0.5], [10.0]], [0, 0, 1])
     """
     dtype_of_prototypes = prototypes.dtype if isinstance(prototypes, Tensor) else None
     z, prototypes = _checked_inputs(z, prototypes, distance)

@@ -35,6 +35,10 @@ class Grid:
         TypeError: ``rows`` or ``cols`` is not an integer, or ``periodic`` not a bool.
         ValueError: a size below 1, more than 2^31 - 1 units, an unknown topology, or a hexagonal torus with an odd number of
             rows.
+
+    Example:
+        >>> Grid(2, 3, topology="hexagonal").positions[3].tolist()  # the first unit of the second row
+        [0.8660254037844386, 0.5]
     """
 
     rows: int

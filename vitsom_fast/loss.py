@@ -48,6 +48,16 @@ class FusedSOMLoss(nn.Module):
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value; the message names it.
+
+    Example:
+        >>> som = FusedSOMLoss((3, 4), dim=8)
+        >>> loss = som(torch.randn(5, 8, requires_grad=True), 1.5)
+        >>> loss.backward()
+        >>> som.prototypes.grad.shape
+        torch.Size([12, 8])
+        >>> bmu, distance = som.find_bmu(som.prototypes[7:9])
+        >>> bmu.tolist()
+        [7, 8]
     """
 
     def __init__(

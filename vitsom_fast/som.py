@@ -87,6 +87,14 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     Raises (``fit``):
         TypeError, ValueError: an argument of the wrong type, shape or value; the message names it.
+
+    Example:
+        >>> rows = np.array([[0.0, 0.0], [0.1, 0.0], [5.0, 5.0], [5.1, 5.0]])
+        >>> som = SOM(1, 2, sigma_final=0.1).fit(rows)
+        >>> (som.labels_ == som.labels_[0]).tolist()
+        [True, True, False, False]
+        >>> som.prototypes_.round(2).tolist() in ([[0.05, 0.0], [5.05, 5.0]], [[5.05, 5.0], [0.05, 0.0]])
+        True
     """
 
     def __init__(
