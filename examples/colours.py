@@ -33,4 +33,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/colours"))
     parser.add_argument("--side", type=int, default=8, help="units a side of the palette")
     options = parser.parse_args()
-    print(f"{options.side**2} colours, a pixel is off by {main(options.out, options.side):.1f} of 255 on average: {options.out}")
+    print(
+        f"{options.side**2} colours, a pixel is off by {main(options.out, options.side):.1f} of 255 on average: {options.out}"
+    )

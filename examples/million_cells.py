@@ -2,8 +2,8 @@
 
 python examples/million_cells.py [--cells 1000000] [--side UNITS]
 
-The cells are made: twelve populations of unequal size, on a scale as markers have after asinh. As FlowSOM does, the map is fitted
-to all cells, and its few prototypes are clustered then.
+The cells are made: twelve populations of unequal size, on a scale as markers have after asinh. As in FlowSOM, the map is
+fitted to all cells, and its few prototypes are clustered then.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def cells(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(count: int = 1_000_000, side: int = 10) -> tuple[float, float]:
-    """How well populations of units agree with those of the cells (adjusted Rand index, 1 at best), and the seconds of the fit."""
+    """How well populations of units agree with those of the cells, as adjusted Rand index; and the seconds of the fit."""
     rows, population = cells(count)
     begin = time.perf_counter()
     som = SOM(side, side, n_epochs=10).fit(rows)

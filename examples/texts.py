@@ -2,8 +2,8 @@
 
 python examples/texts.py [--out FOLDER]
 
-The texts are made, of words of six subjects, and their embeddings are what scikit-learn makes of words alone: counts, weighted and
-cut down to 32 directions. With those of a language model in their place, rows of (texts, features), all else stays.
+The texts are made, of words of six subjects, and their embeddings are what scikit-learn makes of words alone: counts, weighted
+and cut down to 32 directions. With those of a language model in their place, rows of (texts, features), all else stays.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SUBJECTS = {
     "law": "court judge clause contract appeal verdict witness statute plaintiff evidence treaty oath",
     "machine": "gear piston valve torque bearing shaft lever engine bolt pump turbine gauge",
 }
-COMMON = "the small old new first great other many good long".split()
+COMMON = ["the", "small", "old", "new", "first", "great", "other", "many", "good", "long"]
 
 
 def texts(count: int) -> tuple[list[str], np.ndarray]:
@@ -59,4 +59,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/texts"))
     options = parser.parse_args()
-    print(f"{main(options.out):.3f} of the texts are where most are of their subject; a picture: {options.out / 'subjects.png'}")
+    print(
+        f"{main(options.out):.3f} of the texts are where most are of their subject; a picture: {options.out / 'subjects.png'}"
+    )

@@ -24,6 +24,7 @@ FLOORS = [
     (
         "version",
         "messages",
+        "choices",
         "arguments",
         "settings",
         "backends.memory",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -14,12 +15,13 @@ from vitsom_fast.backends import compose
 from vitsom_fast.backends.distances.losses import sample_losses
 from vitsom_fast.backends.spec import Spec, accumulation_dtype
 from vitsom_fast.backends.unit_rows import unit_rows
+from vitsom_fast.choices import Distance, Missing, Neighborhood, Reduction
 from vitsom_fast.grid import Grid
 from vitsom_fast.pair_ops import backend_of_pairs
 
-DISTANCES = ("cosine", "sqeuclidean", "euclidean", "manhattan")
-MISSING = ("error", "ignore")
-REDUCTIONS = ("mean", "batchmean", "sum", "none")
+DISTANCES: tuple[Distance, ...] = get_args(Distance)
+MISSING: tuple[Missing, ...] = get_args(Missing)
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -29,9 +31,9 @@ def som_loss(
     grid: Grid,
     temperature: float | Tensor,
     *,
-    distance: str = "cosine",
-    neighborhood: str = "gaussian",
-    reduction: str = "mean",
+    distance: Distance = "cosine",
+    neighborhood: Neighborhood = "gaussian",
+    reduction: Reduction = "mean",
     sample_weight: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -112,10 +114,10 @@ def find_bmu(
     z: Tensor,
     prototypes: Tensor,
     *,
-    distance: str = "cosine",
+    distance: Distance = "cosine",
     grid: Grid | None = None,
     k: int = 1,
-    missing: str = "error",
+    missing: Missing = "error",
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The best-matching unit of every latent and its distance, or the nearest two; not differentiable.
@@ -170,10 +172,10 @@ def batch_update(
     grid: Grid,
     temperature: float | Tensor,
     *,
-    distance: str = "cosine",
-    neighborhood: str = "gaussian",
+    distance: Distance = "cosine",
+    neighborhood: Neighborhood = "gaussian",
     sample_weight: Tensor | None = None,
-    missing: str = "error",
+    missing: Missing = "error",
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One step of a batch SOM (Kohonen 2001, section 3.6): each prototype becomes the mean of all latents, weighted with the

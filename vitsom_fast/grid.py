@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from vitsom_fast.arguments import whole_number
+from vitsom_fast.choices import Topology
 
-TOPOLOGIES = ("rectangular", "hexagonal")
+TOPOLOGIES: tuple[Topology, ...] = get_args(Topology)
 
 # Distance between two rows of a hexagonal grid whose units are 1 apart.
 HEXAGONAL_ROW_PITCH = math.sqrt(3) / 2
@@ -43,7 +45,7 @@ class Grid:
 
     rows: int
     cols: int
-    topology: str = "rectangular"
+    topology: Topology = "rectangular"
     periodic: bool = False
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from vitsom_fast.choices import Distance, Missing
 from vitsom_fast.functional import DISTANCES, DTYPES, check_choice, find_bmu
 from vitsom_fast.grid import Grid, wrap
 
@@ -101,7 +102,7 @@ def class_counts(bmu: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
 
 
 def quantization_error(
-    z: Tensor, prototypes: Tensor, *, distance: str = "cosine", missing: str = "error", backend: str = "auto"
+    z: Tensor, prototypes: Tensor, *, distance: Distance = "cosine", missing: Missing = "error", backend: str = "auto"
 ) -> float:
     """The mean distance of the latents to their best-matching units (Kohonen 2001, section 2.9).
 
@@ -126,8 +127,8 @@ def topographic_error(
     prototypes: Tensor,
     grid: Grid,
     *,
-    distance: str = "cosine",
-    missing: str = "error",
+    distance: Distance = "cosine",
+    missing: Missing = "error",
     backend: str = "auto",
 ) -> float:
     """The share of latents whose best and second-best units are not neighbours on the grid (Kiviluoto 1996).
@@ -164,7 +165,7 @@ def are_apart(grid: Grid, units: Tensor) -> Tensor:
     return _grid_distance(grid, best, second) > ADJACENT
 
 
-def u_matrix(prototypes: Tensor, grid: Grid, *, distance: str = "cosine") -> Tensor:
+def u_matrix(prototypes: Tensor, grid: Grid, *, distance: Distance = "cosine") -> Tensor:
     """The mean distance of each prototype to those of its neighbours on the grid (Ultsch & Siemon 1990).
 
     Ridges of large values separate clusters. Neighbours as in ``topographic_error``; a map of one unit is 0.
