@@ -91,14 +91,16 @@ def places() -> dict[str, Any]:
     own = find_packages(include=["vitsom_fast", "vitsom_fast.*"])
     if "editable_wheel" in sys.argv:
         return {"packages": own, "package_dir": {"": "."}}
-    rooms = [f"vitsom_fast.kernels.{room}" for room in find_packages(str(ROOT / "kernels"))]
-    return {"packages": [*own, *rooms], "package_dir": {"vitsom_fast": "vitsom_fast", "vitsom_fast.kernels": "kernels"}}
+    kernels = ["vitsom_fast.kernels", *(f"vitsom_fast.kernels.{room}" for room in find_packages(str(ROOT / "kernels")))]
+    package_dir = {"vitsom_fast": "vitsom_fast", "vitsom_fast.kernels": "kernels"}
+    return {"packages": sorted({*own, *kernels}), "package_dir": package_dir}
 
 
 setup(
     **places(),
     py_modules=["vitsom_fast_command"],
     package_data={"vitsom_fast": ["py.typed", "*.pyi"]},
+    exclude_package_data={"vitsom_fast": ["kernels/*"]},  # what leads to kernels/ in a checkout
     ext_modules=[Extension("vitsom_fast._cpu", sources=[]), Extension("vitsom_fast._cuda", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )
