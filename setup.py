@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -84,13 +85,22 @@ def find_nvcc() -> str | None:
     return shutil.which(named) or shutil.which("nvcc")
 
 
-KERNELS = ["vitsom_fast.kernels", *(f"vitsom_fast.kernels.{room}" for room in find_packages(str(ROOT / "kernels")))]
+def places() -> dict[str, Any]:
+    """Which packages there are, and where. An editable installation is the root of the checkout on Python's path, which type
+    checkers follow, too, as they do no hook; ``vitsom_fast/kernels/__init__.py`` then leads to ``kernels/``."""
+    own = find_packages(include=["vitsom_fast", "vitsom_fast.*"])
+    if "editable_wheel" in sys.argv:
+        return {"packages": own, "package_dir": {"": "."}}
+    kernels = ["vitsom_fast.kernels", *(f"vitsom_fast.kernels.{room}" for room in find_packages(str(ROOT / "kernels")))]
+    package_dir = {"vitsom_fast": "vitsom_fast", "vitsom_fast.kernels": "kernels"}
+    return {"packages": sorted({*own, *kernels}), "package_dir": package_dir}
+
 
 setup(
-    packages=[*find_packages(include=["vitsom_fast", "vitsom_fast.*"]), *KERNELS],
+    **places(),
     py_modules=["vitsom_fast_command"],
-    package_dir={"vitsom_fast": "vitsom_fast", "vitsom_fast.kernels": "kernels"},
     package_data={"vitsom_fast": ["py.typed", "*.pyi"]},
+    exclude_package_data={"vitsom_fast": ["kernels/*"]},  # what leads to kernels/ in a checkout
     ext_modules=[Extension("vitsom_fast._cpu", sources=[]), Extension("vitsom_fast._cuda", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -33,6 +33,17 @@ def test_a_module_of_an_earlier_build_is_not_packaged(tmp_path: Path, name: str,
     assert not module.exists()
 
 
+def test_kernels_are_packaged_as_they_are_imported(tmp_path: Path) -> None:
+    """From ``kernels/``, and not what leads there in a checkout."""
+    pytest.importorskip("setuptools")
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    packaged = {path.relative_to(tmp_path / "vitsom_fast" / "kernels") for path in tmp_path.rglob("kernels/**/*.py")}
+    assert packaged == {path.relative_to(ROOT / "kernels") for path in (ROOT / "kernels").rglob("*.py")}
+    assert (tmp_path / "vitsom_fast" / "kernels" / "__init__.py").read_bytes() == (ROOT / "kernels/__init__.py").read_bytes()
+    assert (tmp_path / "vitsom_fast_command.py").exists()
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [({}, None), ({"CUDA_HOME": ""}, None), ({"CUDA_HOME": "toolkit"}, "toolkit"), ({"CUDACXX": "bin/nvcc"}, ".")],

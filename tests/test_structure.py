@@ -24,6 +24,7 @@ FLOORS = [
     (
         "version",
         "messages",
+        "choices",
         "arguments",
         "settings",
         "backends.memory",
@@ -143,7 +144,7 @@ def benchmark_rooms_in(path: Path) -> set[str]:
 
 def test_commands_of_the_documents_are_there() -> None:
     """``python -m MODULE`` and ``python FILE``, wherever a document or a module of ours names them."""
-    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "results" / "README.md"]
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "results" / "README.md"]
     sources = [path for room in ("benchmarks", "tools", "tests/soak") for path in (ROOT / room).rglob("*.py")]
     texts = {path: path.read_text() for path in [*documents, *sources]}
     modules = {name for text in texts.values() for name in re.findall(r"python -m ((?:benchmarks|tools)[\w.]*\w)", text)}

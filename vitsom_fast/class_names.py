@@ -51,10 +51,15 @@ def _label(value: Any) -> Any:
     return value
 
 
+def letters(names: Sequence[str], size: float) -> float:
+    """How large the letters of the longest name are, in points, where those of one of two letters have ``size``."""
+    return min(size / max(1, 0.55 * max(map(len, names), default=0)), _LARGEST)
+
+
 def write_names(axes: Axes, cells: NDArray[np.float64], names: Sequence[str], size: float) -> None:
     """Write each name into its cell, an outline (corners, 2), in letters of ``size`` points, smaller the longer it is."""
     for cell, name in zip(cells, map(drawable, names), strict=True):
-        fontsize = min(size / max(1, 0.55 * len(name)), _LARGEST)
+        fontsize = letters([name], size)
         x, y = cell.mean(axis=0)
         text = axes.text(
             x,

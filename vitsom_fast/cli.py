@@ -24,7 +24,6 @@ from vitsom_fast.training import TrainConfig, fit, recipes
 from vitsom_fast.training.checkpoint import load_checkpoint
 from vitsom_fast.training.files import CHECKPOINT, newest_run_folder
 from vitsom_fast.training.recipes import recipe
-from vitsom_fast.training.report import METRIC_NAMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,6 +160,8 @@ _NAMES = {"compact": "ViT-SOM", "vit-som": "ViT-SOM", "vit": "ViT", "desom": "DE
 
 
 def _summary(report: dict[str, Any], config: TrainConfig, out: Path) -> str:
+    from vitsom_fast.training.report import METRIC_NAMES
+
     plain = report["plain_som"] or {}
     rows, cols = config.grid
     seconds = sum(report["seconds_per_epoch"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -14,12 +15,13 @@ from vitsom_fast.backends import compose
 from vitsom_fast.backends.distances.losses import sample_losses
 from vitsom_fast.backends.spec import Spec, accumulation_dtype
 from vitsom_fast.backends.unit_rows import unit_rows
+from vitsom_fast.choices import Distance, Missing, Neighborhood, Reduction
 from vitsom_fast.grid import Grid
 from vitsom_fast.pair_ops import backend_of_pairs
 
-DISTANCES = ("cosine", "sqeuclidean", "euclidean", "manhattan")
-MISSING = ("error", "ignore")
-REDUCTIONS = ("mean", "batchmean", "sum", "none")
+DISTANCES: tuple[Distance, ...] = get_args(Distance)
+MISSING: tuple[Missing, ...] = get_args(Missing)
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -29,9 +31,9 @@ def som_loss(
     grid: Grid,
     temperature: float | Tensor,
     *,
-    distance: str = "cosine",
-    neighborhood: str = "gaussian",
-    reduction: str = "mean",
+    distance: Distance = "cosine",
+    neighborhood: Neighborhood = "gaussian",
+    reduction: Reduction = "mean",
     sample_weight: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -67,6 +69,12 @@ def som_loss(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
+
+    Example:
+        >>> z, prototypes = torch.eye(3), torch.eye(3)
+        >>> loss, bmu = som_loss(z, prototypes, Grid(1, 3), 0.1)
+        >>> round(loss.item(), 6), bmu.tolist()
+        (0.0, [0, 1, 2])
     """
     z, prototypes = _checked_inputs(z, prototypes, distance)
     _check_grid(grid, prototypes)
@@ -106,10 +114,10 @@ def find_bmu(
     z: Tensor,
     prototypes: Tensor,
     *,
-    distance: str = "cosine",
+    distance: Distance = "cosine",
     grid: Grid | None = None,
     k: int = 1,
-    missing: str = "error",
+    missing: Missing = "error",
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """The best-matching unit of every latent and its distance, or the nearest two; not differentiable.
@@ -132,6 +140,11 @@ def find_bmu(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
+
+    Example:
+        >>> rows = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+        >>> find_bmu(torch.tensor([[3.0, 3.0]]), rows, distance="euclidean")
+        (tensor([1]), tensor([1.]))
     """
     z, prototypes = _checked_inputs(z, prototypes, distance)
     if grid is not None:
@@ -159,10 +172,10 @@ def batch_update(
     grid: Grid,
     temperature: float | Tensor,
     *,
-    distance: str = "cosine",
-    neighborhood: str = "gaussian",
+    distance: Distance = "cosine",
+    neighborhood: Neighborhood = "gaussian",
     sample_weight: Tensor | None = None,
-    missing: str = "error",
+    missing: Missing = "error",
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One step of a batch SOM (Kohonen 2001, section 3.6): each prototype becomes the mean of all latents, weighted with the
@@ -183,6 +196,12 @@ def batch_update(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, dtype, device or value; the message names it.
+
+    Example:
+        >>> rows = torch.tensor([[0.0], [1.0], [10.0]])
+        >>> prototypes, bmu = batch_update(rows, torch.tensor([[0.0], [9.0]]), Grid(1, 2), 0.1, distance="euclidean")
+        >>> prototypes.tolist(), bmu.tolist()
+        ([[0.5], [10.0]], [0, 0, 1])
     """
     dtype_of_prototypes = prototypes.dtype if isinstance(prototypes, Tensor) else None
     z, prototypes = _checked_inputs(z, prototypes, distance)

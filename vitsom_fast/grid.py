@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from vitsom_fast.arguments import whole_number
+from vitsom_fast.choices import Topology
 
-TOPOLOGIES = ("rectangular", "hexagonal")
+TOPOLOGIES: tuple[Topology, ...] = get_args(Topology)
 
 # Distance between two rows of a hexagonal grid whose units are 1 apart.
 HEXAGONAL_ROW_PITCH = math.sqrt(3) / 2
@@ -35,11 +37,15 @@ class Grid:
         TypeError: ``rows`` or ``cols`` is not an integer, or ``periodic`` not a bool.
         ValueError: a size below 1, more than 2^31 - 1 units, an unknown topology, or a hexagonal torus with an odd number of
             rows.
+
+    Example:
+        >>> Grid(2, 3, topology="hexagonal").positions[3].tolist()  # the first unit of the second row
+        [0.8660254037844386, 0.5]
     """
 
     rows: int
     cols: int
-    topology: str = "rectangular"
+    topology: Topology = "rectangular"
     periodic: bool = False
 
     def __post_init__(self) -> None:

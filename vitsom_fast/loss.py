@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vitsom_fast import backends, neighborhoods
 from vitsom_fast.arguments import device_of, whole_number
 from vitsom_fast.backends.memory import is_plain
+from vitsom_fast.choices import Distance, Initialization, Neighborhood, Reduction, Topology
 from vitsom_fast.functional import DISTANCES, DTYPES, REDUCTIONS, check_choice, find_bmu, som_loss
 from vitsom_fast.grid import TOPOLOGIES, Grid
 from vitsom_fast.initialization import METHODS, initial_prototypes
@@ -48,6 +49,16 @@ class FusedSOMLoss(nn.Module):
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value; the message names it.
+
+    Example:
+        >>> som = FusedSOMLoss((3, 4), dim=8)
+        >>> loss = som(torch.randn(5, 8, requires_grad=True), 1.5)
+        >>> loss.backward()
+        >>> som.prototypes.grad.shape
+        torch.Size([12, 8])
+        >>> bmu, distance = som.find_bmu(som.prototypes[7:9])
+        >>> bmu.tolist()
+        [7, 8]
     """
 
     def __init__(
@@ -55,11 +66,11 @@ class FusedSOMLoss(nn.Module):
         grid_size: tuple[int, int],
         dim: int,
         *,
-        topology: str = "rectangular",
+        topology: Topology = "rectangular",
         periodic: bool = False,
-        distance: str = "cosine",
-        neighborhood: str = "gaussian",
-        reduction: str = "mean",
+        distance: Distance = "cosine",
+        neighborhood: Neighborhood = "gaussian",
+        reduction: Reduction = "mean",
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -108,7 +119,9 @@ class FusedSOMLoss(nn.Module):
         return loss
 
     @torch.no_grad()
-    def initialize_(self, z: Tensor, *, method: str = "pca", generator: torch.Generator | None = None) -> FusedSOMLoss:
+    def initialize_(
+        self, z: Tensor, *, method: Initialization = "pca", generator: torch.Generator | None = None
+    ) -> FusedSOMLoss:
         """Prototypes that begin where the data are; returns the module.
 
         Args:
@@ -135,6 +148,21 @@ class FusedSOMLoss(nn.Module):
         self.prototypes.copy_(initial_prototypes(wide, self.grid, method, generator))
         return self
 
+    @overload
+    def forward(
+        self,
+        z: Tensor,
+        temperature: float | Tensor,
+        *,
+        return_bmu: Literal[False] = False,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, z: Tensor, temperature: float | Tensor, *, return_bmu: Literal[True], sample_weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+
     def forward(
         self,
         z: Tensor,
@@ -159,6 +187,9 @@ class FusedSOMLoss(nn.Module):
             backend=self.backend,
         )
         return (loss, bmu) if return_bmu else loss
+
+    if TYPE_CHECKING:
+        __call__ = forward  # of nn.Module it is of any type
 
     def find_bmu(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """BMU (B,) int64 and distance (B,) of every latent; not differentiable.

@@ -11,9 +11,9 @@ import itertools
 import math
 
 import torch
-from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
+from vitsom_fast.choices import Distance, Missing
 from vitsom_fast.functional import DISTANCES, DTYPES, check_choice, find_bmu
 from vitsom_fast.grid import Grid, wrap
 
@@ -40,6 +40,10 @@ def purity(bmu: Tensor, labels: Tensor) -> float:
     Raises:
         TypeError: bmu or labels is no tensor, or bmu not of integers.
         ValueError: the shapes differ or are not (N,), or N is 0.
+
+    Example:
+        >>> purity(torch.tensor([0, 0, 0, 5]), torch.tensor([1, 1, 2, 2]))
+        0.75
     """
     unit, label = _numbered(bmu, labels)
     if len(unit) == 0:
@@ -54,7 +58,13 @@ def nmi(bmu: Tensor, labels: Tensor) -> float:
     """Normalized mutual information of units and classes, normalised by the mean of the entropies.
 
     Arguments and errors are those of ``purity``; a number in [0, 1], or NaN if no sample has a label.
+
+    Example:
+        >>> round(nmi(torch.tensor([0, 0, 3, 3]), torch.tensor([7, 7, 9, 9])), 6)
+        1.0
     """
+    from sklearn.metrics import normalized_mutual_info_score  # a second to import, and nothing else here needs it
+
     unit, label = _numbered(bmu, labels)
     return float(normalized_mutual_info_score(label.numpy(), unit.numpy())) if len(unit) else math.nan
 
@@ -92,7 +102,7 @@ def class_counts(bmu: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
 
 
 def quantization_error(
-    z: Tensor, prototypes: Tensor, *, distance: str = "cosine", missing: str = "error", backend: str = "auto"
+    z: Tensor, prototypes: Tensor, *, distance: Distance = "cosine", missing: Missing = "error", backend: str = "auto"
 ) -> float:
     """The mean distance of the latents to their best-matching units (Kohonen 2001, section 2.9).
 
@@ -117,8 +127,8 @@ def topographic_error(
     prototypes: Tensor,
     grid: Grid,
     *,
-    distance: str = "cosine",
-    missing: str = "error",
+    distance: Distance = "cosine",
+    missing: Missing = "error",
     backend: str = "auto",
 ) -> float:
     """The share of latents whose best and second-best units are not neighbours on the grid (Kiviluoto 1996).
@@ -155,7 +165,7 @@ def are_apart(grid: Grid, units: Tensor) -> Tensor:
     return _grid_distance(grid, best, second) > ADJACENT
 
 
-def u_matrix(prototypes: Tensor, grid: Grid, *, distance: str = "cosine") -> Tensor:
+def u_matrix(prototypes: Tensor, grid: Grid, *, distance: Distance = "cosine") -> Tensor:
     """The mean distance of each prototype to those of its neighbours on the grid (Ultsch & Siemon 1990).
 
     Ridges of large values separate clusters. Neighbours as in ``topographic_error``; a map of one unit is 0.

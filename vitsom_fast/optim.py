@@ -37,6 +37,11 @@ def param_groups(
 
     Raises:
         TypeError, ValueError: a number that is none, is negative or not finite.
+
+    Example:
+        >>> som = FusedSOMLoss((3, 4), dim=8)
+        >>> [group["lr"] for group in param_groups(nn.Linear(5, 8), som, lr=0.5)]
+        [0.5, 0.5, 5.0]
     """
     lr, weight_decay = finite_number("lr", lr), finite_number("weight_decay", weight_decay)
     prototype_lr_scale = finite_number("prototype_lr_scale", prototype_lr_scale)

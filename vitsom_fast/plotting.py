@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitsom_fast.class_names import add_legend, drawable, numbered, write_names
+from vitsom_fast.class_names import add_legend, drawable, letters, numbered, write_names
 from vitsom_fast.grid import Grid
 from vitsom_fast.metrics import class_counts
 
@@ -33,6 +33,8 @@ _DPI = 160
 _EMPTY = "#ececec"  # a unit that wins nothing
 _UNLABELLED = "#333333"  # a unit that wins nothing with a label
 _LARGEST_WITH_TEXT = 32  # units a side; more would be unreadable
+_SMALLEST_LETTERS = 5.0  # points; names of classes that would be smaller are in a legend
+_MOST_IN_LEGEND = 20
 
 
 def plot_prototypes(images: Tensor, grid: Grid) -> Figure:
@@ -81,8 +83,8 @@ def plot_hit_map(bmu: Tensor | NDArray[Any] | SOM, grid: Any, *, labels: Any = N
         grid: the map; for a ``SOM`` the rows (N, D) that are drawn on it.
         labels: (N,), of any kind but for a tensor, which holds integers. Integers index ``classes``, anything else is one of
             them. -1, NaN and None stand for a sample without a label. With labels a unit has the colour and the
-            name of its most frequent class and a size that grows with its hits, and is black where none has a label; without, a
-            colour for its hits.
+            name of its most frequent class (names too long for a unit are in a legend) and a size that grows with its hits, and
+            is black where none has a label; without, a colour for its hits.
         classes: the names of the classes; if empty, the labels are.
 
     Raises:
@@ -110,11 +112,13 @@ def plot_hit_map(bmu: Tensor | NDArray[Any] | SOM, grid: Any, *, labels: Any = N
     shrunk = centres + (cells - centres) * side[:, None, None]
     axes.add_collection(PolyCollection(list(shrunk[shown]), facecolors=palette[majority[shown]], edgecolors="none"))
     axes.set_title(f"Most frequent class of every unit (size: number of samples), {_describe(grid)}")
-    if max(grid.rows, grid.cols) <= _LARGEST_WITH_TEXT:
+    size = 0.42 * 72 * _WIDTH / max(grid.rows, grid.cols)  # points
+    in_a_legend = len(names) <= _MOST_IN_LEGEND
+    is_legible = letters(names, size) >= _SMALLEST_LETTERS or not in_a_legend
+    if max(grid.rows, grid.cols) <= _LARGEST_WITH_TEXT and is_legible:
         named = majority >= 0
-        size = 0.42 * 72 * _WIDTH / max(grid.rows, grid.cols)  # points
         write_names(axes, cells[named], [names[index] for index in majority[named]], size)
-    elif len(names) <= 20:
+    elif in_a_legend:
         add_legend(axes, names, palette[:-1])
     return figure
 

@@ -18,6 +18,11 @@ def exponential_decay(start: float, stop: float, total_steps: int) -> Schedule:
     Raises:
         TypeError: ``start`` or ``stop`` is not a number, or ``total_steps`` not an int.
         ValueError: ``start`` or ``stop`` is not positive and finite, or ``total_steps`` below 1.
+
+    Example:
+        >>> temperature = exponential_decay(start=8.0, stop=0.5, total_steps=5)
+        >>> [temperature(step) for step in range(6)]
+        [8.0, 4.0, 2.0, 1.0, 0.5, 0.5]
     """
     return partial(_decayed, *_checked_decay(start, stop, total_steps))
 
@@ -75,6 +80,11 @@ def linear_ramp(stop: float, ramp_steps: int) -> Schedule:
     Raises:
         TypeError: ``stop`` is not a number, or ``ramp_steps`` not an int.
         ValueError: ``stop`` is not finite, or ``ramp_steps`` below 1.
+
+    Example:
+        >>> gamma = linear_ramp(stop=2.0, ramp_steps=4)
+        >>> [gamma(step) for step in range(6)]
+        [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
     """
     return partial(_ramped, finite_number("stop", stop), whole_number("ramp_steps", ramp_steps))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from vitsom_fast import backends, metrics
 from vitsom_fast.arguments import whole_number
 from vitsom_fast.backends.spec import Spec
+from vitsom_fast.choices import Distance, Missing, Neighborhood, Schedule, Topology
 from vitsom_fast.estimator import files, ranks, settings
 from vitsom_fast.estimator.epoch import Epoch, Map
 from vitsom_fast.estimator.frame import Frame
@@ -87,6 +88,14 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     Raises (``fit``):
         TypeError, ValueError: an argument of the wrong type, shape or value; the message names it.
+
+    Example:
+        >>> rows = np.array([[0.0, 0.0], [0.1, 0.0], [5.0, 5.0], [5.1, 5.0]])
+        >>> som = SOM(1, 2, sigma_final=0.1).fit(rows)
+        >>> (som.labels_ == som.labels_[0]).tolist()
+        [True, True, False, False]
+        >>> som.prototypes_.round(2).tolist() in ([[0.05, 0.0], [5.05, 5.0]], [[5.05, 5.0], [0.05, 0.0]])
+        True
     """
 
     def __init__(
@@ -94,16 +103,16 @@ class SOM(Transformer, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         n_rows: int = 10,
         n_cols: int = 10,
         *,
-        metric: str = "euclidean",
-        topology: str = "rectangular",
+        metric: Distance = "euclidean",
+        topology: Topology = "rectangular",
         periodic: bool = False,
-        neighborhood: str = "gaussian",
+        neighborhood: Neighborhood = "gaussian",
         n_epochs: int = 20,
         sigma_initial: float | None = None,
         sigma_final: float | None = None,
-        schedule: str = "exponential",
+        schedule: Schedule = "exponential",
         init: Any = "pca",
-        missing: str = "error",
+        missing: Missing = "error",
         batch_size: int | None = None,
         random_state: Any = None,
         device: torch.device | str | None = None,

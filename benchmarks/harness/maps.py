@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from benchmarks.harness.workloads import photo_patches
 from vitsom_fast import Grid, batch_update, exponential_decay, settings
+from vitsom_fast.choices import Distance
 from vitsom_fast.initialization import initial_prototypes
 
 _VERSION = 1  # to be raised when what is fitted below changes
@@ -38,7 +39,7 @@ class Family:
 
     name: str
     draw: Draw
-    distance: str = "cosine"
+    distance: Distance = "cosine"
     start: str = "pca"
     epochs: int = 12
 

@@ -22,6 +22,7 @@ from benchmarks.harness.memory import peak_beyond_inputs
 from benchmarks.harness.places import ROOT
 from benchmarks.harness.workloads import TINY, WORKLOADS, Inputs, Workload
 from vitsom_fast import Grid, find_bmu, reference, som_loss
+from vitsom_fast.choices import Distance
 
 # Of the first table; and of the second.
 FACTORISED = ("large", "large-organised", "paper-mnist")
@@ -39,22 +40,22 @@ def medians(runs: dict[str, Callable[[], object]], budget: float) -> dict[str, f
     return {name: statistics.median(seconds) for name, seconds in race(runs, HostClock(), budget).items()}
 
 
-def search(inputs: Inputs, distance: str, k: int = 1) -> tuple[Tensor, Tensor]:
+def search(inputs: Inputs, distance: Distance, k: int = 1) -> tuple[Tensor, Tensor]:
     return find_bmu(inputs.z.detach(), inputs.prototypes.detach(), grid=inputs.grid, distance=distance, k=k)
 
 
-def step(inputs: Inputs, distance: str) -> tuple[Tensor, ...]:
+def step(inputs: Inputs, distance: Distance) -> tuple[Tensor, ...]:
     loss, _ = som_loss(*inputs, distance=distance)
     return torch.autograd.grad(loss, (inputs.z, inputs.prototypes))
 
 
-def eager(inputs: Inputs, distance: str) -> tuple[Tensor, ...]:
+def eager(inputs: Inputs, distance: Distance) -> tuple[Tensor, ...]:
     """The formulas with ``torch.cdist`` as it is called: as a product of matrices for the Euclidean distance."""
     z, prototypes, *_ = inputs
     return _formulas(torch.cdist(z, prototypes, p=1.0 if distance == "manhattan" else 2.0), *inputs)
 
 
-def eager_pairs(inputs: Inputs, distance: str) -> tuple[Tensor, ...]:
+def eager_pairs(inputs: Inputs, distance: Distance) -> tuple[Tensor, ...]:
     """The same with the differences themselves, which lose nothing far from the origin."""
     return _formulas(reference.distances(inputs.z, inputs.prototypes, distance), *inputs)
 
@@ -79,7 +80,7 @@ def factorised(workload: Workload, budget: float) -> str:
 RUNS = {run.__name__: run for run in (step, eager, eager_pairs)}
 
 
-def by_pairs(case: str, workload: Workload, distance: str, budget: float) -> str:
+def by_pairs(case: str, workload: Workload, distance: Distance, budget: float) -> str:
     """A row of the second table."""
     inputs = workload.inputs()
     seconds = medians({name: partial(run, inputs, distance) for name, run in RUNS.items()}, budget)
@@ -88,7 +89,7 @@ def by_pairs(case: str, workload: Workload, distance: str, budget: float) -> str
     return f"| {distance} | {case} | {' | '.join(cells)} |"
 
 
-def peak(name: str, distance: str) -> float:
+def peak(name: str, distance: Distance) -> float:
     """MB of a step of the second table beyond its inputs and gradients, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.studies.distances", "--peak", name, distance]
     return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
@@ -101,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peak", nargs=2, metavar=("RUN", "DISTANCE"), help="only the memory of one run, in MB")
     options = parser.parse_args(arguments)
     if options.peak:
-        run, distance = RUNS[options.peak[0]], options.peak[1]
-        contender = Contender(options.peak[0], lambda inputs: partial(run, inputs, distance))
+        run, by = RUNS[options.peak[0]], options.peak[1]
+        contender = Contender(options.peak[0], lambda inputs: partial(run, inputs, by))
         print(peak_beyond_inputs(contender, PAIRS["T = 16"].inputs())[0])
         return 0
     workloads = [TINY] if options.tiny else [WORKLOADS[name] for name in FACTORISED]
@@ -111,12 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(factorised(workload, options.budget), flush=True)
     columns = "step", "", "vitsom_fast", "eager", "eager, pair by pair", "eager / ours", "pair by pair / ours"
     print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    for distance in ("euclidean", "manhattan"):
+    pairwise: tuple[Distance, ...] = ("euclidean", "manhattan")
+    for distance in pairwise:
         for case, workload in {"tiny": TINY}.items() if options.tiny else PAIRS.items():
             print(by_pairs(case, workload, distance, options.budget), flush=True)
     if not options.tiny:
         print("\n| memory beyond inputs and gradients | vitsom_fast | eager |\n|---|---|---|")
-        for distance in ("euclidean", "manhattan"):
+        for distance in pairwise:
             print(f"| {distance} | {peak('step', distance):.0f} MB | {peak('eager', distance):.0f} MB |", flush=True)
     return 0
 

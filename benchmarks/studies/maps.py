@@ -27,6 +27,7 @@ from benchmarks.harness.places import RESULTS
 from benchmarks.harness.table import aligned, in_words, number, write_csv
 from vitsom_fast import Grid, find_bmu
 from vitsom_fast.backends import cpu
+from vitsom_fast.choices import Distance
 
 SIDES = (64, 128, 256)
 _CHECKED = 64  # rows whose BMUs are held against fp64
@@ -39,7 +40,7 @@ class Row:
     """Milliseconds are medians; ``undecided`` is the share of rows that no pass which looks into tiles has decided."""
 
     family: str
-    distance: str
+    distance: Distance
     side: int
     dim: int
     rows: int
@@ -100,7 +101,7 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def check(z: Tensor, prototypes: Tensor, grid: Grid, distance: str) -> None:
+def check(z: Tensor, prototypes: Tensor, grid: Grid, distance: Distance) -> None:
     bmu, _ = find_bmu(z, prototypes, distance=distance, grid=grid, backend="cpu")
     x, w = z.double(), prototypes.double()
     if distance == "cosine":
@@ -112,7 +113,7 @@ def check(z: Tensor, prototypes: Tensor, grid: Grid, distance: str) -> None:
         raise ValueError(f"BMUs must be the nearest prototypes, got a squared distance too large by {regret.max():.3g}")
 
 
-def counted(z: Tensor, prototypes: Tensor, distance: str) -> dict[str, int]:
+def counted(z: Tensor, prototypes: Tensor, distance: Distance) -> dict[str, int]:
     if distance == "cosine":
         return cpu.search_counts(z, prototypes)
     return cpu.search_counts(*cpu.lift(z, prototypes), is_lifted=True)

@@ -51,7 +51,8 @@ def test_prototypes_that_win_nothing_do_not_shrink() -> None:
 def test_the_example_of_the_readme_trains_a_map_that_is_used() -> None:
     """As it stands, for a few steps: with one rate and one decay for all, most units would win nothing in the end."""
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    example = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0]
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (example,) = (block for block in blocks if "param_groups" in block)
     assert example.count("range(1000)") == 1
     names: dict[str, Any] = {}
     exec(example.replace("range(1000)", "range(2)"), names)

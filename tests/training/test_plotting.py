@@ -238,11 +238,25 @@ def test_very_long_names_stay_in_their_unit() -> None:
     grid, bmu = Grid(1, 3), torch.zeros(3, dtype=torch.int64)
     pictures = []
     for name in ("a", "a" * 1000):
-        figure = plotting.plot_hit_map(bmu, grid, labels=bmu, classes=[name])
+        figure = plotting.plot_hit_map(bmu, grid, labels=bmu, classes=[name, *map(str, range(20))])  # too many for a legend
         pixels = drawn(figure)
         left = figure.axes[0].transData.transform((0.55, 0))[0]  # unit 1 begins at 0.5
         pictures.append(pixels[pixels.shape[0] // 2 :, round(left) :])  # without the title
     np.testing.assert_array_equal(*pictures)
+
+
+def test_words_that_would_be_unreadable_are_in_a_legend() -> None:
+    """On 16 x 16 units "automobile" had letters of three points."""
+    bmu = torch.arange(256)
+    for classes, side, is_legend in (
+        (("automobile", "ship"), 16, True),
+        (("automobile", "ship"), 4, False),
+        (("a", "b"), 16, False),
+    ):
+        units = bmu[: side * side]
+        axes = plotting.plot_hit_map(units, Grid(side, side), labels=units % 2, classes=classes).axes[0]
+        assert (axes.get_legend() is not None) == is_legend
+        assert len(axes.texts) == (0 if is_legend else side * side)
 
 
 def test_large_maps_have_a_legend_instead_of_names() -> None:

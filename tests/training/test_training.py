@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import math
 from base64 import b64encode
@@ -17,6 +18,7 @@ from helpers import BACKENDS
 from tiny_run import lasting, small_pictures, tiny_config
 
 from vitsom_fast.models import ViTSOM
+from vitsom_fast.progress import progress_bar
 from vitsom_fast.training import TrainConfig, fit, load_dataset
 from vitsom_fast.training.build import build_model, build_optimizer
 from vitsom_fast.training.checkpoint import load_checkpoint
@@ -322,6 +324,19 @@ def test_training_goes_on_without_its_progress_bar(tmp_path: Path, monkeypatch: 
         report = fit(config, tmp_path / "run", progress=True)
     assert len(report["loss_per_epoch"]) == 2
     assert stream is None or stream.calls
+
+
+def test_a_log_has_lines_and_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carriage returns in a file leave one line of all epochs; a hundred of them leave ten."""
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stderr", log)
+    with progress_bar(100, 15, shown=True) as advance:
+        for epoch in range(15, 100):
+            advance({"loss": 1 / (epoch + 1)})
+    lines = log.getvalue().splitlines()
+    assert "\r" not in log.getvalue()
+    assert [line.split(" ")[0] for line in lines] == [f"{done}/100" for done in range(20, 101, 10)]
+    assert lines[-1].endswith("loss=0.01")
 
 
 @pytest.mark.parametrize(("device", "message"), [("gpu", "'cpu', 'cuda'"), ("meta", "'cpu', 'cuda'"), ("cuda:77", "cuda:77")])

@@ -11,7 +11,6 @@ import torch
 
 from vitsom_fast.commands.say import say
 from vitsom_fast.data import Splits, load_splits
-from vitsom_fast.reproduction import classification, clustering
 from vitsom_fast.training.files import RUNS
 from vitsom_fast.training.machine import usable_device
 
@@ -63,6 +62,8 @@ def run(
         FileNotFoundError, ValueError: a data set that cannot be had or has no test half, a number out of its range, a folder
             that holds results of other settings.
     """
+    from vitsom_fast.reproduction import classification, clustering
+
     for name, number in (("seeds", seeds), ("budget", budget), ("sides", min(sides)), ("images", min(images or [1]))):
         if not number > 0:
             raise ValueError(f"{name} must be above 0, got {number}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 from collections.abc import Callable
@@ -28,45 +27,44 @@ MAP, SCALING, UNITS = "map.safetensors", "scaling.json", "units.csv"
 _SUFFIXES = (".csv", ".parquet", ".npy")
 _MOST_PLANES = 30
 
-# Settings of SOM that are options here, with their choices where they have some; defaults are those of SOM.
-_OPTIONS: dict[str, tuple[str, ...] | None] = {
-    "metric": DISTANCES,
-    "topology": TOPOLOGIES,
-    "neighborhood": NEIGHBORHOODS,
-    "n_epochs": None,
-    "sigma_initial": None,
-    "sigma_final": None,
-    "schedule": tuple(SCHEDULES),
-    "init": METHODS,
-    "missing": MISSING,
-    "batch_size": None,
-    "random_state": None,
-    "device": None,
-    "backend": ("auto", *backends.NAMES),
+# Settings of SOM that are options here: their defaults, which are SOM's, and their choices where they have some. To ask SOM
+# itself takes scikit-learn, which --help can do without.
+OPTIONS: dict[str, tuple[Any, tuple[str, ...] | None]] = {
+    "metric": ("euclidean", DISTANCES),
+    "topology": ("rectangular", TOPOLOGIES),
+    "neighborhood": ("gaussian", NEIGHBORHOODS),
+    "n_epochs": (20, None),
+    "sigma_initial": (None, None),
+    "sigma_final": (None, None),
+    "schedule": ("exponential", tuple(SCHEDULES)),
+    "init": ("pca", METHODS),
+    "missing": ("error", MISSING),
+    "batch_size": (None, None),
+    "random_state": (None, None),
+    "device": (None, None),
+    "backend": ("auto", ("auto", *backends.NAMES)),
 }
+SIDE = 10  # rows and columns of the map
 _TYPES = {"n_epochs": int, "batch_size": int, "random_state": int, "sigma_initial": float, "sigma_final": float}
 
 
 def add_commands(commands: Any, say: Say) -> None:
     """Adds ``fit`` to the subparsers of a command line; ``say`` prints a line. ``predict`` is one for tables and runs."""
-    from vitsom_fast.som import SOM
-
-    defaults = {name: value.default for name, value in inspect.signature(SOM).parameters.items()}
     fitting = commands.add_parser(
         "fit",
         help="fit a map to the rows of a table and draw it",
         description="Fit a SOM to the numbers of a file; the map, the unit of each row and pictures go to a folder.",
     )
     fitting.add_argument("data", type=Path, help="a .csv with names in its first line, a .parquet, or an .npy of any size")
-    fitting.add_argument("--rows", type=int, default=defaults["n_rows"], help="rows of the map (default: %(default)s)")
-    fitting.add_argument("--cols", type=int, default=defaults["n_cols"], help="columns of the map (default: %(default)s)")
-    for name, choices in _OPTIONS.items():
+    fitting.add_argument("--rows", type=int, default=SIDE, help="rows of the map (default: %(default)s)")
+    fitting.add_argument("--cols", type=int, default=SIDE, help="columns of the map (default: %(default)s)")
+    for name, (default, choices) in OPTIONS.items():
         fitting.add_argument(
             f"--{name.removeprefix('n_').replace('_', '-')}",
             dest=name,
             type=_TYPES.get(name, str),
             choices=choices,
-            default=defaults[name],
+            default=default,
             help="default: %(default)s",
         )
     fitting.add_argument("--periodic", action="store_true", help="join opposite edges of the map")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 
 from vitsom_fast.data.dataset import Dataset
@@ -15,6 +14,8 @@ PHOTO_PATCH = 8  # pixels a side
 
 def digits() -> Dataset:
     """1797 handwritten digits, 8 x 8, of 10 classes."""
+    from sklearn.datasets import load_digits
+
     pixels, classes = load_digits(return_X_y=True)
     images = torch.tensor(pixels / 16, dtype=torch.float32, device="cpu").view(-1, 1, 8, 8)
     return Dataset("digits", images, *number_labels(classes, len(images)))
@@ -26,6 +27,8 @@ def photo_patches() -> Dataset:
 
 
 def _patches() -> Tensor:
+    from sklearn.datasets import load_sample_images
+
     photos = torch.from_numpy(np.stack(load_sample_images().images)).float() / 255  # [2, 427, 640, 3]
     tiles = photos.unfold(1, PHOTO_PATCH, PHOTO_PATCH).unfold(2, PHOTO_PATCH, PHOTO_PATCH)  # [2, 53, 80, 3, 8, 8]
     return tiles.reshape(-1, 3, PHOTO_PATCH, PHOTO_PATCH)

@@ -56,7 +56,7 @@ class AveragedSOM(FusedSOMLoss):
         *,
         return_bmu: bool = False,
         sample_weight: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Any:
         loss, bmu = super().forward(z, temperature, return_bmu=True, sample_weight=sample_weight)
         if self.training:
             self._see(z.detach().flatten(1), bmu)

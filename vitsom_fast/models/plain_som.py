@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitsom_fast.choices import Distance
 from vitsom_fast.functional import batch_update
 from vitsom_fast.grid import Grid
 from vitsom_fast.initialization import principal_plane
@@ -18,7 +19,7 @@ def fit_plain_som(
     epochs: int = 50,
     t_max: float | None = None,
     t_min: float = 0.5,
-    distance: str = "sqeuclidean",
+    distance: Distance = "sqeuclidean",
 ) -> Tensor:
     """Prototypes (K, D) of a batch SOM (Kohonen 2001, section 3.6) on x (N, D), N at least 1, in its dtype; no randomness. It
     is ``vitsom_fast.SOM`` as a function of tensors.

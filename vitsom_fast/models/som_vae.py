@@ -18,7 +18,7 @@ class SOMVAE(MapModel):
     """An autoencoder whose latents are drawn to their prototype, and whose prototypes, with those beside them, are drawn to the
     latents (Fortuin et al. 2019, equations 1 to 3, without its Markov model).
 
-    With z_e the latent, z_q its nearest prototype and N(z_q) the prototypes up, down, left and right of that,
+    With z_e the latent, z_q its nearest prototype and N(z_q) the prototypes up, down, left and right of that::
 
         L = |x - x^(z_q)|^2 + |x - x^(z_e)|^2 + alpha |z_e - z_q|^2 + beta mean over {z_q} and N(z_q) of |sg[z_e] - .|^2
 

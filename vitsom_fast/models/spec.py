@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vitsom_fast.choices import Distance, Neighborhood, Reduction, Topology
+
 KINDS = ("compact", "vit-som", "vit", "desom", "som-vae")
 PROTOTYPES = ("gradient", "ema")
 
@@ -28,11 +30,11 @@ class ModelSpec:
     image_shape: tuple[int, int, int] = (1, 28, 28)
     num_classes: int = 0
     grid: tuple[int, int] = (16, 16)
-    topology: str = "rectangular"
+    topology: Topology = "rectangular"
     periodic: bool = False
-    distance: str = "cosine"
-    neighborhood: str = "gaussian"
-    reduction: str = "mean"
+    distance: Distance = "cosine"
+    neighborhood: Neighborhood = "gaussian"
+    reduction: Reduction = "mean"
     prototypes: str = "gradient"
     patch: int = 4
     kernel: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from vitsom_fast.choices import Distance
 from vitsom_fast.training import TrainConfig
 from vitsom_fast.training.recipes import recipe
 
@@ -25,7 +26,7 @@ class Contender:
 
 
 # Batch SOMs on the pixels, by their distance.
-PLAIN = {"SOM, squared Euclidean": "sqeuclidean", "SOM, cosine": "cosine"}
+PLAIN: dict[str, Distance] = {"SOM, squared Euclidean": "sqeuclidean", "SOM, cosine": "cosine"}
 
 _PUBLISHED = recipe("usps", image_size=0)
 _KEEPS_UP = replace(_PUBLISHED, t_max=0.0, t_min=0.2, prototypes="ema", refit=20)

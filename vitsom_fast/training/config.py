@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vitsom_fast import backends
+from vitsom_fast.choices import Distance, Neighborhood, Reduction, Topology
 from vitsom_fast.functional import DISTANCES
 from vitsom_fast.grid import Grid
 from vitsom_fast.models.spec import KINDS, PROTOTYPES
@@ -81,7 +82,7 @@ class TrainConfig:
         changes_result=False,
     )
     grid: tuple[int, int] = _setting((16, 16), "rows and columns of the map")
-    topology: str = _setting("rectangular", "'rectangular' or 'hexagonal'")
+    topology: Topology = _setting("rectangular", "'rectangular' or 'hexagonal'")
     periodic: bool = _setting(False, "join opposite edges of the map (a torus)")
     epochs: int = _setting(100, "passes over the data set")
     batch_size: int = _setting(64, "samples a step, at most")
@@ -107,9 +108,9 @@ class TrainConfig:
     task: str = _setting("cluster", "'cluster' or 'classify'")
     model: str = _setting("compact", "'compact', 'vit-som', 'vit' (classifies without a map), 'desom' or 'som-vae'")
     image_size: int = _setting(0, "pixels a side to resize images to; 0: as they are")
-    distance: str = _setting("cosine", "of the map: 'cosine', 'sqeuclidean', 'euclidean' or 'manhattan'")
-    neighborhood: str = _setting("gaussian", "'gaussian', 'bubble', 'mexican_hat', 'triangle' or 'manhattan_gaussian'")
-    reduction: str = _setting("mean", "of the SOM loss over units: 'mean', 'batchmean' or 'sum'")
+    distance: Distance = _setting("cosine", "of the map: 'cosine', 'sqeuclidean', 'euclidean' or 'manhattan'")
+    neighborhood: Neighborhood = _setting("gaussian", "'gaussian', 'bubble', 'mexican_hat', 'triangle' or 'manhattan_gaussian'")
+    reduction: Reduction = _setting("mean", "of the SOM loss over units: 'mean', 'batchmean' or 'sum'")
     latent: str = _setting("patches", "of a 'vit-som': 'patches', 'cls', 'mean' or 'neck'")
     latent_dim: int = _setting(32, "features of a 'neck' and of the latents of 'desom' and 'som-vae'")
     kernel: int = _setting(0, "side of the square that a 'vit-som' embeds a patch from, in pixels; 0: the patch")

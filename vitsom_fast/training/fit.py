@@ -23,7 +23,6 @@ from vitsom_fast.training.machine import chosen_backend, threads_of, usable_devi
 from vitsom_fast.training.moments import remember
 from vitsom_fast.training.processes import distributed, started_processes
 from vitsom_fast.training.refit import refit
-from vitsom_fast.training.report import write_report
 from vitsom_fast.training.resume import resume_from
 
 
@@ -105,6 +104,8 @@ def fit(
         if not processes.is_first:
             return {}
         refit(model, there, config)
+        from vitsom_fast.training.report import write_report  # and Matplotlib with it, that --help can do without
+
         return write_report(folder, model, splits, config, backend, history)
 
 
