@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from vitsom_fast.kernels import context as contexts
 from vitsom_fast.kernels.dense import attraction as dense_attraction
 from vitsom_fast.kernels.dense import gradients as dense_gradients
 from vitsom_fast.kernels.dense.weights import weigh_units
@@ -25,6 +24,8 @@ from vitsom_fast.kernels.search.distance import distance
 from vitsom_fast.kernels.search.prepare import Operands, prepare
 from vitsom_fast.kernels.search.search import plan_search, search
 from vitsom_fast.kernels.search.squared import prepare_squared, squared_distance
+
+from vitsom_fast.kernels import context as contexts
 
 
 class Choice(NamedTuple):

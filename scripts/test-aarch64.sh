@@ -84,23 +84,16 @@ scripts/cross-compile-aarch64.sh "$tree/build"
 python scripts/aarch64_loops.py "$tree/build"
 
 cp -r vitsom_fast tests benchmarks pyproject.toml "$tree"
+rm -rf "$tree/vitsom_fast/kernels" # which leads to the next
 cp -r kernels "$tree/vitsom_fast/kernels"
 rm -f "$tree"/vitsom_fast/_c*.so
 cp "$tree"/build/_cpu*.so "$tree/vitsom_fast/_cpu.cpython-${version/./}-aarch64-linux-gnu.so" # named for this machine's Python
-
-# Hypothesis gives up where cases take long to draw, as they may where everything does.
-cat > "$tree/emulated.py" << END
-from hypothesis import HealthCheck, settings
-
-settings.register_profile("emulated", suppress_health_check=[HealthCheck.too_slow])
-END
 
 # Tests that start a process of their own are left out, since this machine's kernel would have to know of the emulator; and so is
 # the search of adversarial maps by the hundred, which takes minutes.
 cd "$tree"
 export OMP_NUM_THREADS=2 PYTHONPATH="$tree:$packages" PYTHONPYCACHEPREFIX="$cache/bytecode"
 qemu-aarch64-static -L "$sysroot" "$interpreter" -m pytest -q -k cpu --cases=1 -m "not slow" \
-  -p emulated --hypothesis-profile=emulated \
   tests/contract tests/ops/test_adversarial.py \
   tests/cpu/test_{pruning,grouped_search,add_nearest,small_search}.py \
   --ignore=tests/contract/test_composed.py \
