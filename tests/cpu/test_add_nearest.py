@@ -130,6 +130,22 @@ def test_a_fit_is_that_of_a_search_and_sums(monkeypatch: pytest.MonkeyPatch, met
     np.testing.assert_allclose(at_once.history_, apart.history_, rtol=1e-4)
 
 
+def test_maps_that_are_searched_in_groups_are_not_for_one_pass() -> None:
+    assert cpu.adds_nearest(torch.empty(100, 20))
+    assert not cpu.adds_nearest(torch.empty(1024, 3))
+    assert not cpu.adds_nearest(torch.empty(100, 65))
+    assert not cpu.adds_nearest(torch.empty(600, 60))
+
+
+@pytest.mark.parametrize("x", [torch.randn(5, 65), torch.randn(5, 3).bfloat16(), torch.randn(5, 3).double()], ids=("wide", "bf16", "fp64"))
+def test_rows_that_no_block_has_room_for_are_refused(x: Tensor) -> None:
+    dim = x.shape[1]
+    with pytest.raises(ValueError, match="x must be fp32 of at most 64 features"):
+        cpu.add_nearest(
+            torch.zeros(4, dim + 1, dtype=torch.float64), x, torch.randn(4, dim).to(x.dtype), torch.zeros(dim), 1.0, squared=True
+        )
+
+
 def test_bad_sums_are_refused() -> None:
     x, prototypes = torch.randn(5, 3), torch.randn(4, 3)
     with pytest.raises(ValueError, match="sums must"):
