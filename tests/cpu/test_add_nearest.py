@@ -137,13 +137,12 @@ def test_maps_that_are_searched_in_groups_are_not_for_one_pass() -> None:
     assert not cpu.adds_nearest(torch.empty(600, 60))
 
 
-@pytest.mark.parametrize("x", [torch.randn(5, 65), torch.randn(5, 3).bfloat16(), torch.randn(5, 3).double()], ids=("wide", "bf16", "fp64"))
-def test_rows_that_no_block_has_room_for_are_refused(x: Tensor) -> None:
-    dim = x.shape[1]
+@pytest.mark.parametrize(("dim", "dtype"), [(65, torch.float32), (3, torch.bfloat16), (3, torch.float64)], ids=str)
+def test_rows_that_no_block_has_room_for_are_refused(dim: int, dtype: torch.dtype) -> None:
+    x, prototypes = torch.randn(5, dim, dtype=dtype), torch.randn(4, dim, dtype=dtype)
+    sums = torch.zeros(4, dim + 1, dtype=torch.float64)
     with pytest.raises(ValueError, match="x must be fp32 of at most 64 features"):
-        cpu.add_nearest(
-            torch.zeros(4, dim + 1, dtype=torch.float64), x, torch.randn(4, dim).to(x.dtype), torch.zeros(dim), 1.0, squared=True
-        )
+        cpu.add_nearest(sums, x, prototypes, torch.zeros(dim), 1.0, squared=True)
 
 
 def test_bad_sums_are_refused() -> None:

@@ -113,9 +113,9 @@ def add_by_bmu(sums: Tensor, x: Tensor, bmu: Tensor) -> None:
     _cpu.add_by_bmu(*rows, bmu.data_ptr(), sums.shape[0], torch.get_num_threads(), sums.data_ptr())
 
 
-# Maps that one pass over all units serves faster than a search and sums apart: from 1024 units on the search goes through the map in
-# groups. A fit of 40 x 40 units of 10 features would take 1.07 of the time, and 1.5 on AVX2, of 64 x 64 of 3 features 1.45 and 2.1;
-# of 25 x 25 of 26 features it takes 0.6.
+# Maps that one pass over all units serves faster than a search and sums apart: from 1024 units on the search goes through the
+# map in groups. A fit of 40 x 40 units of 10 features would take 1.07 of the time, and 1.5 on AVX2, of 64 x 64 of 3 features
+# 1.45 and 2.1; of 25 x 25 of 26 features it takes 0.6.
 _MOST_UNITS, _MOST_ELEMENTS, _MOST_FEATURES = 1023, 1 << 14, 64
 
 
