@@ -60,18 +60,15 @@ def _find_bmu(
     is_served = z.dtype != torch.float64
     if is_served and hasattr(own, "searches_pairs") and own.searches_pairs(distance, k, z.shape[0] * prototypes.shape[0]):
         bmu, nearest = own.pair_search(z, prototypes, distance, k)
+    elif is_served and hasattr(own, "euclidean_search") and distance in ("sqeuclidean", "euclidean"):
+        return own.euclidean_search(z, prototypes, rows, cols, distance, k)
     elif is_served and hasattr(own, "squared_search") and distance == "sqeuclidean" and k == 1:
         return own.squared_search(z, prototypes)
-    elif is_served and search is not None and backend != "torch" and len(z) > 0 and _may_lift(z, distance):
-        return lifted.search(search, z, prototypes, rows, cols, distance, own)
+    elif is_served and search is not None and backend != "torch" and len(z) > 0 and distance == "sqeuclidean":
+        return lifted.search(search, z, prototypes, rows, cols)
     else:
         bmu, nearest = search_nearest(z, prototypes, distance, k)
     return (bmu, nearest) if k > 1 else (bmu[:, 0].clone(), nearest[:, 0].clone())
-
-
-def _may_lift(z: Tensor, distance: str) -> bool:
-    """Whether a search by cosine serves. On a GPU it is off by 1e-6 of the squares, of which the root may be 1e-3."""
-    return distance == "sqeuclidean" or (distance == "euclidean" and z.device.type == "cpu")
 
 
 def _gaussian_weights(squared_offsets: Tensor, temperature: Tensor | None, radius: float, backend: str) -> Tensor:

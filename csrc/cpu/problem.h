@@ -21,8 +21,8 @@ struct Problem {
     int threads;                      // at most this many
     Pruning pruning;
     bool (*interrupted)();            // whether to give up, with an Interrupted; only the thread that called asks
-    Distance distance = Distance::cosine;  // of the step; a search knows the cosine alone
-    std::int64_t lifted = 0;  // features at the end that stand for squared lengths: what is searched is the squared Euclidean distance
+    Distance distance = Distance::cosine;
+    std::int64_t lifted = 0;  // features at the end that stand for squared lengths: a cosine, in place of the squared Euclidean distance
 };
 
 struct Interrupted {};

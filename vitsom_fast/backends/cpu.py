@@ -57,25 +57,33 @@ def attraction_rows(batch: int, num_prototypes: int) -> int:
     return torch.sym_min(batch, num_prototypes)
 
 
-def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, *, is_lifted: bool = False) -> tuple[Tensor, Tensor]:
-    """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D); of rows that ``lift``
-    has made, tiles of the map are ruled out by their squared Euclidean distances."""
-    problem, _keep = _problem(z, prototypes, rows, cols, is_lifted)
-    bmu = torch.empty(z.shape[0], dtype=torch.int64, device=_CPU)
-    distance = torch.empty(z.shape[0], dtype=torch.float32, device=_CPU)
-    _cpu.find_bmu(problem, 1, bmu.data_ptr(), distance.data_ptr())
-    return bmu, distance
+def search(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
+    """BMU (B,) int64 and cosine distance (B,) fp32 of each row of z (B, D) among the prototypes (K, D)."""
+    return _find_bmu(z, prototypes, rows, cols, "cosine", 1)[:2]
 
 
-def search_two(
-    z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, *, is_lifted: bool = False
-) -> tuple[Tensor, Tensor]:
+def search_two(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> tuple[Tensor, Tensor]:
     """The nearest two units (B, 2) int64 of each row, the nearest first, and their distances (B, 2) fp32, in one search."""
-    problem, _keep = _problem(z, prototypes, rows, cols, is_lifted)
-    units = torch.empty(z.shape[0], 2, dtype=torch.int64, device=_CPU)
-    distance = torch.empty(z.shape[0], 2, dtype=torch.float32, device=_CPU)
-    _cpu.find_bmu(problem, 2, units.data_ptr(), distance.data_ptr())
-    return units, distance
+    return _find_bmu(z, prototypes, rows, cols, "cosine", 2)[:2]
+
+
+def euclidean_search(
+    z: Tensor, prototypes: Tensor, rows: int, cols: int, distance: str, k: int
+) -> tuple[Tensor, Tensor]:
+    """The same by "sqeuclidean" or "euclidean" distance, for k of 1 or 2."""
+    return _find_bmu(z, prototypes, rows, cols, distance, k)[:2]
+
+
+def _find_bmu(
+    z: Tensor, prototypes: Tensor, rows: int, cols: int, distance: str, k: int
+) -> tuple[Tensor, Tensor, Any]:
+    """Units and distances, (B,) or (B, 2), and how the search went."""
+    problem, _keep = _problem(z, prototypes, rows, cols, distance != "cosine")
+    shape = (z.shape[0],) if k == 1 else (z.shape[0], k)
+    units = torch.empty(shape, dtype=torch.int64, device=_CPU)
+    nearest = torch.empty(shape, dtype=torch.float32, device=_CPU)
+    counts = _cpu.find_bmu(problem, k, distance == "euclidean", units.data_ptr(), nearest.data_ptr())
+    return units, nearest, counts
 
 
 def searches_pairs(distance: str, k: int, pairs: int) -> bool:
@@ -155,16 +163,13 @@ def smooth(x: Tensor, row_factors: Tensor, col_factors: Tensor) -> Tensor:
     return out
 
 
-def search_counts(z: Tensor, prototypes: Tensor, wanted: int = 1, *, is_lifted: bool = False) -> dict[str, int]:
+def search_counts(z: Tensor, prototypes: Tensor, wanted: int = 1, distance: str = "cosine") -> dict[str, int]:
     """How the search of these inputs, for so many units of a row, goes: the rows of z that each of its passes decides, "pruned"
     those that look into a few tiles of the map only, "grouped" those that do so in groups, "small" those of small maps in fp32,
     "narrow" those as seen from the one direction that all rows lie in, the others by the dtype that they multiply in; the
     "candidates", prototypes that were scored anew because bounds could not rule them out; the "tiles" of 16 prototypes that the
     pruned rows, and the groups of the grouped ones, looked into."""
-    problem, _keep = _problem(z, prototypes, is_lifted=is_lifted)
-    bmu = torch.empty(z.shape[0], wanted, dtype=torch.int64, device=_CPU)
-    distance = torch.empty(z.shape[0], wanted, dtype=torch.float32, device=_CPU)
-    counts = _cpu.find_bmu(problem, wanted, bmu.data_ptr(), distance.data_ptr())
+    counts = _find_bmu(z, prototypes, 0, 0, distance, wanted)[2]
     passes = "pruned", "int8", "bf16", "grouped", "small", "fp32", "narrow", "fp64"
     return {name: getattr(counts, name) for name in (*passes, "candidates", "tiles")}
 
@@ -263,22 +268,14 @@ def pair_gradients(
 
 
 def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (B, D + 6) and (K, D + 6) fp32, as ``distances.lifted.lift``: one pass over memory."""
+    """Rows (B, D + 6) and (K, D + 6) fp32, as ``distances.lifted.lift``: what the search by squared distance makes where it has
+    no pass of its own."""
     problem, _keep = _problem(z, prototypes)
     width = z.shape[1] + _cpu.lifted
     stride = -(-width // 16) * 16  # whole vectors, which are written past the cache
     lifted = [torch.empty(x.shape[0], stride, dtype=torch.float32, device=_CPU) for x in (z, prototypes)]
     _cpu.lift(problem, lifted[0].data_ptr(), lifted[1].data_ptr(), stride)
     return lifted[0][:, :width], lifted[1][:, :width]
-
-
-def squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:
-    """(B,) fp64, of z (B, D) to their units (B,) among the prototypes (K, D). NaN for a row of z that is not finite."""
-    problem, _keep = _problem(z, prototypes)
-    units = checked("units", units, (z.shape[0],), torch.int64)
-    squared = torch.empty(z.shape[0], dtype=torch.float64, device=_CPU)
-    _cpu.squared_distances(problem, units.data_ptr(), squared.data_ptr())
-    return squared
 
 
 def squared_losses(
@@ -332,7 +329,7 @@ def squared_gradients(
     return grad_z, grad_prototypes
 
 
-def _problem(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, is_lifted: bool = False) -> tuple[object, Kept]:
+def _problem(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, is_squared: bool = False) -> tuple[object, Kept]:
     if rows > 0 and rows * cols != prototypes.shape[0]:
         raise ValueError(f"rows and cols must be those of {prototypes.shape[0]} prototypes, got {rows} and {cols}")
-    return problem_of(_cpu, z, prototypes, torch.get_num_threads(), rows, cols, _cpu.lifted if is_lifted else 0)
+    return problem_of(_cpu, z, prototypes, torch.get_num_threads(), rows, cols, is_squared)

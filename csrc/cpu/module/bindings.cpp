@@ -64,13 +64,14 @@ auto run(const Call& call) {
 Problem problem(
     std::uintptr_t z, std::int64_t z_stride, std::uintptr_t prototypes, std::int64_t prototype_stride, int dtype,
     std::int64_t batch, std::int64_t num_prototypes, std::int64_t dim, int threads,
-    std::int64_t map_rows, std::int64_t map_cols, std::int64_t lifted) {
+    std::int64_t map_rows, std::int64_t map_cols, bool is_squared) {
 #if !defined(_OPENMP)
     threads = 1;
 #endif
     const auto type = static_cast<DType>(dtype);
+    const auto distance = is_squared ? vitsom::Distance::squared_euclidean : vitsom::Distance::cosine;
     return {{address<void>(z), z_stride, type}, {address<void>(prototypes), prototype_stride, type}, batch, num_prototypes, dim,
-            map_rows, map_cols, threads, vitsom::select_pruning(), SignalWatch::has_seen_one, vitsom::Distance::cosine, lifted};
+            map_rows, map_cols, threads, vitsom::select_pruning(), SignalWatch::has_seen_one, distance};
 }
 
 Neighborhood neighborhood(
@@ -87,9 +88,9 @@ void check_units(const std::int64_t* bmu, std::int64_t batch, std::int64_t num_p
     }
 }
 
-SearchCounts find_bmu(const Problem& p, int wanted, std::uintptr_t bmu, std::uintptr_t distance) {
+SearchCounts find_bmu(const Problem& p, int wanted, bool rooted, std::uintptr_t bmu, std::uintptr_t distance) {
     return run([&, &k = kernels()] {
-        return vitsom::find_bmu(k, p, wanted, address<std::int64_t>(bmu), address<float>(distance));
+        return vitsom::find_bmu(k, p, wanted, rooted, address<std::int64_t>(bmu), address<float>(distance));
     });
 }
 
@@ -116,12 +117,6 @@ void som_backward(
 
 void lift(const Problem& p, std::uintptr_t z, std::uintptr_t prototypes, std::int64_t stride) {
     run([&, &k = kernels()] { k.lift(p, address<float>(z), address<float>(prototypes), stride); });
-}
-
-void squared_distances(const Problem& p, std::uintptr_t bmu, std::uintptr_t squared) {
-    const auto* units = address<const std::int64_t>(bmu);
-    check_units(units, p.batch, p.num_prototypes);
-    run([&, &k = kernels()] { k.squared_distances(p, units, address<double>(squared)); });
 }
 
 // Losses [batch] in fp64; returns whether they are precise.
@@ -241,7 +236,6 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("som_forward", &som_forward);
     m.def("som_backward", &som_backward);
     m.def("lift", &lift);
-    m.def("squared_distances", &squared_distances);
     m.attr("lifted") = vitsom::LIFTED;
     m.def("squared_losses", &squared_losses);
     m.def("squared_gradients", &squared_gradients);

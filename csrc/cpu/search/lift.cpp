@@ -199,26 +199,11 @@ void lift(const Problem& p, float* z, float* prototypes, std::int64_t stride) {
     }
 }
 
-// In fp64, in which nothing is lost of the difference of two fp32 numbers.
-template <class T>
-double squared_distance_in_fp64(const T* x, const T* y, std::int64_t n) {
-    Doubles sums[2] = {};
-    for_each_vector(n, [&](std::int64_t d, auto load, auto) {
-        const DoublePair a = widen(load(x + d)), b = widen(load(y + d));
-        sums[0] += (a.low - b.low) * (a.low - b.low);
-        sums[1] += (a.high - b.high) * (a.high - b.high);
-    });
-    return sum(sums[0] + sums[1]);
-}
-
 void squared_distances(const Problem& p, const std::int64_t* units, double* squared) {
     const int threads = useful_threads(4 * p.batch * p.dim, p.threads);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (std::int64_t i = 0; i < p.batch; ++i) {
-        with_dtype(p.z.dtype, [&](auto t) {
-            using T = decltype(t);
-            squared[i] = squared_distance_in_fp64(typed_row<T>(p.z, i), typed_row<T>(p.prototypes, units[i]), p.dim);
-        });
+        squared[i] = exact_squared_distance(row(p.z, i), row(p.prototypes, units[i]), p.dim);
         if (!is_number(squared[i]) && !is_number(squared_norm(row(p.z, i), p.dim))) squared[i] = __builtin_nan("");
     }
 }

@@ -77,20 +77,18 @@ inline bool find_direction(const Problem& p, double* centre) {
 inline std::int64_t search_narrow(
     const Kernels& kernels, const Problem& p, std::int64_t* rows, std::int64_t batch, const SearchOutput& result,
     SearchCounts& counts) {
-    if (p.lifted > 0 || result.wanted != 1 || batch < LEAST_NARROW_SAMPLES || p.num_prototypes < LEAST_NARROW_PROTOTYPES) return 0;
+    if (p.lifted > 0 || p.distance != Distance::cosine || result.wanted != 1 || batch < LEAST_NARROW_SAMPLES || p.num_prototypes < LEAST_NARROW_PROTOTYPES) return 0;
     if (!may_be_narrow(p)) return 0;
-    const std::int64_t dim = p.dim, stride = ceil_div(dim + LIFTED, 16) * 16;
+    const std::int64_t dim = p.dim;
     Arena arena;
     double* centre = nullptr;
-    float *z = nullptr, *w = nullptr, *lifted_z = nullptr, *lifted_w = nullptr;
+    float *z = nullptr, *w = nullptr;
     std::int64_t* near = nullptr;  // samples in that direction
     SearchOutput found{};
     lay_out(arena, [&](Arena& a) {
         centre = a.take<double>(dim);
         z = a.take<float>(batch * dim);
         w = a.take<float>(p.num_prototypes * dim);
-        lifted_z = a.take<float>(batch * stride);
-        lifted_w = a.take<float>(p.num_prototypes * stride);
         near = a.take<std::int64_t>(batch);
         found.bmu = a.take<std::int64_t>(batch);
         found.inverse_z = a.take<double>(batch);
@@ -117,11 +115,7 @@ inline std::int64_t search_narrow(
     apart.z = {z, dim, DType::float32};
     apart.prototypes = {w, dim, DType::float32};
     apart.batch = count;
-    kernels.lift(apart, lifted_z, lifted_w, stride);
-    apart.z = {lifted_z, stride, DType::float32};
-    apart.prototypes = {lifted_w, stride, DType::float32};
-    apart.dim = dim + LIFTED;
-    apart.lifted = LIFTED;
+    apart.distance = Distance::squared_euclidean;
     const SearchCounts within = count > 0 ? search(kernels, apart, found) : SearchCounts{};
     counts.tiles += within.tiles;
     counts.candidates += within.candidates;

@@ -12,20 +12,25 @@ constexpr float UNDECIDED = __builtin_inff();
 
 // Where the search of one sample stands.
 struct Leader {
-    float& threshold;  // a score that every wanted unit reaches, in units of the cosine less `offset`; inf: nothing does
+    float& threshold;  // what every wanted unit reaches: a score, as `unit` has it, less `offset`; inf: nothing does
     Nearest& nearest;
     int wanted;
     double offset;
-    double slack;  // of a threshold in fp32
+    double slack;    // of a threshold in fp32
+    float unit = 0;  // under the squared Euclidean distance, a power of two that makes differences about 1
 
     void raise(double score) {
         if (score > threshold) threshold = static_cast<float>(score);
     }
 
-    void meet(double cosine, std::int64_t index) {
-        nearest.meet(cosine, index);
-        raise(nearest.score[wanted - 1] - offset - slack);
+    void meet(double score, std::int64_t index) {
+        nearest.meet(score, index);
+        const double least = nearest.score[wanted - 1];
+        raise((unit == 0 ? least : less(least * unit * unit)) - offset - slack);
     }
+
+    // A score below 0, and what fp32 may take off it.
+    static double less(double score) { return score * (1 + 0x1p-22); }
 };
 
 // Features that are fetched ahead of so many rows at a time: half of a page.
@@ -49,11 +54,53 @@ __attribute__((noinline)) void multiply_candidates(
     for (int c = 0; c < MOST; ++c) products[c] = sum(sums[c]);
 }
 
+// scores[c] = -|z - prototypes[c]|^2 / 2, of differences times a power of two.
+template <int MOST, class T>
+__attribute__((noinline)) void measure_candidates(
+    std::int64_t dim, const T* z, float unit, const Row (&prototypes)[MOST], double (&scores)[MOST]) {
+    const T* prototype[MOST];
+    for (int c = 0; c < MOST; ++c) prototype[c] = reinterpret_cast<const T*>(prototypes[c].data);
+    Vec sums[MOST] = {};
+    for_each_vector(dim, [&](std::int64_t d, auto load, auto) {
+        const Vec x = load(z + d) * unit;
+#pragma GCC unroll 16
+        for (int c = 0; c < MOST; ++c) {
+            const Vec difference = load(prototype[c] + d) * unit - x;
+            sums[c] += difference * difference;
+            if (d + FETCHED_AHEAD < dim) __builtin_prefetch(prototype[c] + d + FETCHED_AHEAD, 0, 2);
+        }
+    });
+    for (int c = 0; c < MOST; ++c) scores[c] = -0.5 * static_cast<double>(sum(sums[c]));
+}
+
+// Up to MOST prototypes, of these indices, all different, under the squared Euclidean distance.
+template <int MOST>
+void rescore_by_distance(const Problem& p, Row z, const std::int64_t* candidates, std::int64_t n, Leader leader) {
+    Row prototype[MOST];
+    double close[MOST];
+    for (std::int64_t c = 0; c < MOST; ++c) prototype[c] = row(p.prototypes, candidates[smaller(c, n - 1)]);
+    with_elements(z, [&](const auto* elements) { measure_candidates<MOST>(p.dim, elements, leader.unit, prototype, close); });
+    // The roundings of a difference, twice, of a chain and of the sum over its lanes; and what is below all numbers.
+    const double share = static_cast<double>(p.dim / WIDTH + 12) * 0x1p-24, lost = static_cast<double>(p.dim) * 0x1p-126;
+    double first = -__builtin_inf(), second = first;
+    for (std::int64_t c = 0; c < n; ++c) {
+        if (close[c] > second) second = close[c] > first ? first : close[c];
+        if (close[c] > first) first = close[c];
+    }
+    leader.raise((leader.wanted == 1 ? first : second) * (1 + share) - lost - leader.offset - leader.slack);
+    for (std::int64_t c = 0; c < n; ++c) {
+        const bool is_behind = close[c] * (1 - share) + lost - leader.offset + leader.slack < leader.threshold;
+        if (is_behind || leader.nearest.holds(candidates[c])) continue;
+        leader.meet(-0.5 * exact_squared_distance(z, prototype[c], p.dim), candidates[c]);
+    }
+}
+
 // Up to MOST prototypes, of these indices, all different.
 template <int MOST>
 void rescore(
     const Problem& p, Row z, double inverse_z, const double* inverse, const std::int64_t* candidates, std::int64_t n,
     Leader leader) {
+    if (p.distance == Distance::squared_euclidean) return rescore_by_distance<MOST>(p, z, candidates, n, leader);
     std::int64_t index[MOST];
     Row prototype[MOST];
     double inverse_of[MOST], close[MOST];

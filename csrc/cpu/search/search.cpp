@@ -1,6 +1,7 @@
 #include "cpu/search/search.h"
 
 #include "cpu/runtime/arena.h"
+#include "cpu/search/lifted.h"
 #include "cpu/search/narrow.h"
 
 namespace vitsom {
@@ -21,9 +22,15 @@ SearchCounts search(const Kernels& kernels, const Problem& p, const SearchOutput
     };
     counts.narrow = search_narrow(kernels, p, rows, left, output, counts);
     left -= counts.narrow;
-    pass(kernels.search_pruned, counts.pruned);
-    pass(kernels.search_int8, counts.int8);
-    pass(kernels.search_bf16, counts.bf16);
+    if (p.lifted == 0) {
+        pass(kernels.search_pruned, counts.pruned);
+        pass(kernels.search_int8, counts.int8);
+        pass(kernels.search_bf16, counts.bf16);
+    }
+    if (p.distance == Distance::squared_euclidean) {
+        search_lifted(kernels, p, rows, left, output, counts);
+        return counts;
+    }
     pass(kernels.search_grouped, counts.grouped);
     pass(kernels.search_small, counts.small);
     pass(kernels.search_fp32, counts.fp32);
@@ -31,7 +38,7 @@ SearchCounts search(const Kernels& kernels, const Problem& p, const SearchOutput
     return counts;
 }
 
-SearchCounts find_bmu(const Kernels& kernels, const Problem& p, int wanted, std::int64_t* bmu, float* distance) {
+SearchCounts find_bmu(const Kernels& kernels, const Problem& p, int wanted, bool rooted, std::int64_t* bmu, float* distance) {
     SearchOutput found{bmu, nullptr, nullptr, nullptr, wanted};
     Arena arena;
     lay_out(arena, [&](Arena& a) {
@@ -41,6 +48,11 @@ SearchCounts find_bmu(const Kernels& kernels, const Problem& p, int wanted, std:
     });
     const SearchCounts counts = search(kernels, p, found);
     for (std::int64_t i = 0; i < p.batch * wanted; ++i) {
+        if (p.distance == Distance::squared_euclidean) {
+            const double d = -2 * found.score[i];
+            distance[i] = !(d <= __DBL_MAX__) ? __builtin_nanf("") : static_cast<float>(rooted ? __builtin_sqrt(d) : d);
+            continue;
+        }
         // Of rows that are the same, or opposite, roundings leave 1e-16 below 0, or above 2.
         const double d = 1 - found.score[i];
         distance[i] = !(d <= 3) ? __builtin_nanf("") : d < 0 ? 0 : d > 2 ? 2 : static_cast<float>(d);

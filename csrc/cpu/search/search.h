@@ -7,7 +7,8 @@ namespace vitsom {
 
 SearchCounts search(const Kernels&, const Problem&, const SearchOutput&);
 
-// BMU and distance of each sample, or with 2 wanted those of the nearest two units, the nearest first.
-SearchCounts find_bmu(const Kernels&, const Problem&, int wanted, std::int64_t* bmu, float* distance);  // [batch * wanted] each
+// BMU and distance of each sample, or with 2 wanted those of the nearest two units, the nearest first: [batch * wanted] each. `rooted`
+// takes the root of a squared distance.
+SearchCounts find_bmu(const Kernels&, const Problem&, int wanted, bool rooted, std::int64_t* bmu, float* distance);
 
 }  // namespace vitsom

@@ -90,6 +90,23 @@ inline double dot_with_sum(Row x, const float* y, double factor, const float* z,
     return sum(sums.low + sums.high);
 }
 
+// |x - y|^2: in fp64 nothing is lost of the difference of two fp32 numbers.
+template <class T>
+double exact_squared_distance(const T* x, const T* y, std::int64_t n) {
+    Doubles sums[4] = {};
+    const auto add = [&](DoublePair a, DoublePair b, int first) {
+        sums[first] += (a.low - b.low) * (a.low - b.low);
+        sums[first + 1] += (a.high - b.high) * (a.high - b.high);
+    };
+    std::int64_t i = 0;
+    for (; i + 2 * WIDTH <= n; i += 2 * WIDTH) {
+        add(load_wide(x + i), load_wide(y + i), 0);
+        add(load_wide(x + i + WIDTH), load_wide(y + i + WIDTH), 2);
+    }
+    for_each_vector(n - i, [&](std::int64_t d, auto load, auto) { add(widen(load(x + i + d)), widen(load(y + i + d)), 0); });
+    return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
 template <class T>
 double squared_norm(const T* x, std::int64_t n) {
     Doubles sums[4] = {};
@@ -122,6 +139,12 @@ inline double inverse_norm(Row x, std::int64_t n) { return inverse_norm(squared_
 // The product of two rows of one dtype.
 __attribute__((noinline)) inline double dot(Row x, Row y, std::int64_t n) {
     return with_elements(x, [=](const auto* elements) { return dot(elements, reinterpret_cast<decltype(elements)>(y.data), n); });
+}
+
+// The squared distance of two rows of one dtype.
+__attribute__((noinline)) inline double exact_squared_distance(Row x, Row y, std::int64_t n) {
+    return with_elements(
+        x, [=](const auto* elements) { return exact_squared_distance(elements, reinterpret_cast<decltype(elements)>(y.data), n); });
 }
 
 // A factor in two steps: where it is near the ends of fp32, a row times one number would be beyond them, or lose its bits. And

@@ -31,27 +31,15 @@ _DOWN = 1 - 2.0**-23
 Search = Callable[..., tuple[Tensor, Tensor]]
 
 
-def search(
-    own: Search, z: Tensor, prototypes: Tensor, rows: int, cols: int, distance: str, backend: Any = None
-) -> tuple[Tensor, Tensor]:
-    """BMU (B,) int64 and distance (B,) fp32, "sqeuclidean" or "euclidean", of z (B, D) among the prototypes (K, D), neither in
-    fp64; ``own`` is the search by cosine of a backend, which may have a ``lift`` and ``squared_distances`` of its own. Where it
-    finds two units, both are (B, 2)."""
-    forms: tuple[Any, Any] = getattr(backend, "lift", lift), getattr(backend, "squared_distances", squared_distances)
-    lifted_z, lifted_prototypes = forms[0](z, prototypes)
-    units, nearest = of_lifted(own, backend)(lifted_z, lifted_prototypes, rows, cols)
+def search(own: Search, z: Tensor, prototypes: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor]:
+    """BMU (B,) int64 and squared distance (B,) fp32 of z (B, D) among the prototypes (K, D), neither in fp64; ``own`` is the
+    search by cosine of a backend. Where it finds two units, both are (B, 2)."""
+    units, nearest = own(*lift(z, prototypes), rows, cols)
     if units.dim() == 1:
-        squared = forms[1](z, prototypes, units)
-    else:
-        units, squared = _two_in_order(units, *(forms[1](z, prototypes, unit) for unit in units.unbind(dim=1)))
-        squared[:, 1] += 0 * nearest[:, 1]  # NaN where there is no second unit
-    return units, (squared if distance == "sqeuclidean" else squared.sqrt_()).float()
-
-
-def of_lifted(own: Search, backend: Any) -> Search:
-    """The search of a backend, which is told that rows are lifted if it has a ``lift``: it may then rule out tiles of the map
-    by balls. The angles between lifted rows and near prototypes are nearly as large as those to far ones."""
-    return functools.partial(own, is_lifted=True) if hasattr(backend, "lift") else own
+        return units, squared_distances(z, prototypes, units).float()
+    units, squared = _two_in_order(units, *(squared_distances(z, prototypes, unit) for unit in units.unbind(dim=1)))
+    squared[:, 1] += 0 * nearest[:, 1]  # NaN where there is no second unit
+    return units, squared.float()
 
 
 def squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:

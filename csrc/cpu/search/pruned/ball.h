@@ -7,13 +7,11 @@
 //     z . c - |c|^2 / 2 + r^2 / 2 + t r >= T.
 #pragma once
 
+#include "cpu/search/frame.h"
 #include "cpu/search/pruned/cone.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
-
-// Lengths beyond which a sample is left to others, in units of the map: roundings are in proportion to its square.
-constexpr float FARTHEST = 0x1p12f;
 
 // The mean of the members that are present.
 inline void mean_of_members(const float* members, const Lanes& present, std::int64_t n, float* mean) {
@@ -51,13 +49,18 @@ inline Plane describe_ball(
         store(u + d, load(u + d) - left_out[0] * load(axes + d));
         store(v + d, load(v + d) - left_out[1] * load(axes + d));
     }
-    orthonormalise(nullptr, u, v, n, 0x1p-50f);
-    orthonormalise(nullptr, u, v, n, 0.5f);
-    Plane plane = plane_of(members, present, axes, n, true);
-    plane.half_square = dot_padded(axes, axes, n) / 2;
+    radius = ball_of(axes, radius_from(square_distances(members, axes, n), there, n), n);
+    const float square = dot_padded(axes, axes, n);
+    const bool has_direction = square > 4 * radius.sine * radius.sine && square > 0x1p-40f;
+    const float inverse_square = has_direction ? 1 / square : 0;
+    const float* centre = has_direction ? axes : nullptr;
+    orthonormalise(centre, inverse_square, u, v, n, 0x1p-50f);
+    orthonormalise(centre, inverse_square, u, v, n, 0.5f);
+    Plane plane = plane_of(members, present, axes, n, true, inverse_square);
+    plane.half_square = square / 2;
+    plane.inverse_square = inverse_square;
     plane.across_centre = dot_padded(axes, u, n);
     plane.down_centre = dot_padded(axes, v, n);
-    radius = ball_of(axes, radius_from(square_distances(members, axes, n), there, n), n);
     return plane;
 }
 

@@ -153,6 +153,11 @@ inline Lanes dot_members(const float* members, const float* x, std::int64_t n) {
     return over_members(members, x, n, [](Vec& sum, Vec member, Vec column) { sum += member * column; });
 }
 
+// The squared length of each.
+inline Lanes squares_of_members(const float* members, std::int64_t n) {
+    return over_members(members, members, n, [](Vec& sum, Vec member, Vec) { sum += member * member; });
+}
+
 // How far each member is from x, squared.
 inline Lanes square_distances(const float* members, const float* x, std::int64_t n) {
     return over_members(members, x, n, [](Vec& sum, Vec member, Vec column) {

@@ -15,17 +15,19 @@ struct Plane {
     Lanes along, across, down;  // w . e_j of each lane
     Lanes rest;                 // no less than its length
     Lanes slack;                // of the bound, for its roundings; -inf where there is no prototype
-    // In a ball, e_0 is its centre c and what lies in the plane is w - c: `slack` is -|w - c|^2 / 2 then.
+    // In a ball, e_0 is the direction of its centre c, if that is far enough from the origin, and what lies in the plane is d = w - c:
+    // z . w - |w|^2 / 2 = (1 + a) (z . c - |c|^2 / 2) + ... - a |c|^2 / 2 - |d|^2 / 2, where a is d . c / |c|^2, or 0.
     Lanes slack_of_length;      // what of the slack is in proportion to how long a sample is
     float half_square, across_centre, down_centre;  // |c|^2 / 2, c . e_1, c . e_2
+    float inverse_square;       // 1 / |c|^2, or 0
 };
 
 // To length 1, or to 0 if its squared length is below `least`: then it has no direction but that of its roundings.
 inline float normalising(float squared, float least) { return squared > least ? 1 / __builtin_sqrtf(squared) : 0; }
 
 // Makes centre, if there is one, u and v orthogonal and u and v of length 1, nearly: the roundings are in proportion to what is taken
-// off.
-inline void orthonormalise(const float* centre, float* u, float* v, std::int64_t n, float least) {
+// off. `inverse_square` is that of the centre's length.
+inline void orthonormalise(const float* centre, float inverse_square, float* u, float* v, std::int64_t n, float least) {
     const auto at_centre = [=](std::int64_t d) { return centre ? load(centre + d) : Vec{}; };
     Vec sums[4] = {}, cv{};
     for (std::int64_t d = 0; d < n; d += WIDTH) {
@@ -38,14 +40,14 @@ inline void orthonormalise(const float* centre, float* u, float* v, std::int64_t
     }
     float product[4];
     sum_four(sums, product);
-    const float cx = product[0], uu = product[1] - cx * cx, cy = sum(cv);
+    const float cx = product[0], sx = cx * inverse_square, uu = product[1] - cx * sx, cy = sum(cv), sy = cy * inverse_square;
     const float scale_u = normalising(uu, least);
-    const float uy = (product[2] - cx * cy) * scale_u, vv = product[3] - cy * cy - uy * uy;
+    const float uy = (product[2] - sx * cy) * scale_u, vv = product[3] - cy * sy - uy * uy;
     const float scale_v = normalising(vv, least);
     for (std::int64_t d = 0; d < n; d += WIDTH) {
-        const Vec c = at_centre(d), x = (load(u + d) - cx * c) * scale_u;
+        const Vec c = at_centre(d), x = (load(u + d) - sx * c) * scale_u;
         store(u + d, x);
-        store(v + d, (load(v + d) - cy * c - uy * x) * scale_v);
+        store(v + d, (load(v + d) - sy * c - uy * x) * scale_v);
     }
 }
 
@@ -83,15 +85,16 @@ inline void normalise(float* x, std::int64_t n) {
 
 // Makes the two contrasts axes beside the first.
 inline void complete_axes(float* axes, std::int64_t n) {
-    orthonormalise(axes, axes + n, axes + 2 * n, n, 0x1p-34f);
-    orthonormalise(axes, axes + n, axes + 2 * n, n, 0.5f);  // what the roundings of the first round have left
+    orthonormalise(axes, 1, axes + n, axes + 2 * n, n, 0x1p-34f);
+    orthonormalise(axes, 1, axes + n, axes + 2 * n, n, 0.5f);  // what the roundings of the first round have left
 }
 
 // A member is seen from the centre, w = c + d: z . w = z . c (1 + d . c) + (z . u) (d . u) + (z . v) (d . v) + s . r. Nearly all of it
 // is z . c, so that the roundings of the others, and how far the axes are from orthonormal, matter in proportion to |d| alone. Where
 // the map is finer than its roundings, a bound that is looser by 1e-6 leaves half as many candidates more.
 // Of a ball, what is z . (w - c) and (w - c)^2 is small as a whole.
-inline Plane plane_of(const float* members, const Lanes& present, const float* axes, std::int64_t n, bool is_ball) {
+inline Plane plane_of(
+    const float* members, const Lanes& present, const float* axes, std::int64_t n, bool is_ball, float inverse_square) {
     constexpr int AT_ONCE = WIDTH == 16 ? 4 : 2;  // as there are registers for
     Vec sums[4][LANES];
     for (int first = 0; first < LANES; first += AT_ONCE) {
@@ -115,19 +118,19 @@ inline Plane plane_of(const float* members, const Lanes& present, const float* a
             sums[3][first + lane] = down[lane];
         }
     }
-    const Lanes squared = lanes_of(sums[0]), along = lanes_of(sums[1]);
+    const Lanes squared = lanes_of(sums[0]), along = lanes_of(sums[1]), share = along * inverse_square;
     Plane plane{};
-    plane.along = is_ball ? splat_lanes(1) : 1 + along;
+    plane.along = 1 + share;
     plane.across = lanes_of(sums[2]);
     plane.down = lanes_of(sums[3]);
     // With m the roundings of a chain: the square of the rest is off by (4.5 m + 5) |d|^2, and 3 (m + 2) |d|^2 for axes not
     // orthonormal; the bound by m for z . c, 4 for the unit vectors, 4 of its own sum, and (6.2 m + 9) |d| for all else.
     const float error = chain_error(n);
     const Lanes in_plane = plane.across * plane.across + plane.down * plane.down;
-    const Lanes left = squared - (is_ball ? in_plane : along * along + in_plane);
+    const Lanes left = squared - (along * share + in_plane);
     plane.rest = square_root(larger_of(left, Lanes{}) + squared * (8 * error + 0x1p-20f)) * 1.001f + 0x1p-23f;
-    plane.slack_of_length = square_root(squared) * (7 * error + 0x1p-19f);
-    if (is_ball) plane.slack = present - 0.5f * squared;
+    plane.slack_of_length = square_root(squared) * ((is_ball ? 10 : 7) * error + 0x1p-19f);
+    if (is_ball) plane.slack = present - 0.5f * (inverse_square > 0 ? squared + along : squared);
     else plane.slack = present + (error + 2 * UNIT_ERROR + 0x1p-22f) + plane.slack_of_length;
     return plane;
 }

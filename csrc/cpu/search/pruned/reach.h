@@ -1,4 +1,5 @@
-// What bounds of a sample take: how far it has to look, by cosine or by distance.
+// What bounds of a sample take: how far it has to look, by cosine or by distance. A score is a cosine, or of balls z . w - |w|^2 / 2 as
+// rows are seen.
 #pragma once
 
 #include "cpu/search/pruned/tile_tree.h"
@@ -8,7 +9,7 @@ namespace vitsom {
 namespace VITSOM_ISA {
 
 struct Reach {
-    float found;      // the cosine of every wanted unit, of balls less that at no distance, is no less; UNDECIDED: left to others
+    float found;      // the cosine of every wanted unit, of balls -|z - w|^2 / 2, is no less; UNDECIDED: left to others
     float threshold;  // the same as a score
     float sine;       // of its angle, no less; of balls its distance
     float slack;      // what the roundings of a score, but for codes, come to at most
@@ -17,20 +18,17 @@ struct Reach {
 
 // Of balls, a sample as it is seen from their origin.
 struct Seen {
-    double offset;         // the cosine of lifted rows at no distance
-    double cosine;         // and what a score of 1 is of it
-    float square, length;  // of the sample
+    float square, length;
+    Stretch stretch;  // of what it has found
+    StretchOfPanel in_panel;
 };
 
 // Of balls; false if the sample is too far away.
-inline bool see_from_origin(const TileTree& tree, Row z, double inverse, float* centred, Seen& seen) {
+inline bool see_from_origin(const TileTree& tree, Row z, float* centred, Seen& seen) {
     write_centred(z, tree.seen_from, tree.unit, tree.features, tree.dim, centred);
     seen.square = dot_padded(centred, centred, tree.dim);
     if (!(seen.square < FARTHEST * FARTHEST)) return false;
     seen.length = __builtin_sqrtf(seen.square);
-    const double cosine = inverse * tree.inverse_length;  // of a product of lifted rows
-    seen.offset = squared_norm(z, tree.features) / 2 * cosine;
-    seen.cosine = cosine / (static_cast<double>(tree.unit) * static_cast<double>(tree.unit));
     return true;
 }
 
@@ -39,7 +37,7 @@ inline Reach reach_of(const TileTree& tree, Row z, double inverse, float* unit, 
     bool in_reach = inverse == inverse;
     float slack = tree.slack;
     if (in_reach && tree.is_of_balls) {
-        in_reach = see_from_origin(tree, z, inverse, unit, *seen);
+        in_reach = see_from_origin(tree, z, unit, *seen);
         const float length = seen->length + tree.reach;
         slack *= length * length;
     } else if (in_reach) {
@@ -50,13 +48,16 @@ inline Reach reach_of(const TileTree& tree, Row z, double inverse, float* unit, 
     return {found, found, 0, slack, {}};
 }
 
-inline void raise_reach(const TileTree& tree, const Seen& seen, float found, Reach& reach) {
+// `near` is the shell of prototypes that are about as long as its BMU.
+inline void raise_reach(const TileTree& tree, const Shell* near, float found, Seen& seen, Reach& reach) {
     reach.found = reach.threshold = found;
     if (found == UNDECIDED) return;
     if (tree.is_of_balls) {
-        const double score = static_cast<double>(found) / seen.cosine, square = score < 0 ? -2 * score : 0;
+        const double square = -2 * static_cast<double>(found);
         reach.sine = static_cast<float>(__builtin_sqrt(square)) * (1 + 0x1p-20f);
         reach.threshold = static_cast<float>((static_cast<double>(seen.square) - square) / 2);
+        seen.stretch = Stretch(seen.square, reach.threshold, *near);
+        seen.in_panel = StretchOfPanel(seen.stretch, *near);
     } else {
         const double t = found;
         reach.sine = static_cast<float>(__builtin_sqrt((1 - t) * (1 + t))) * (1 + 0x1p-20f);

@@ -37,6 +37,8 @@ inline double share_of_tiles(
     const Order tiles(tiling.tiles.count()), order(batch);
     float best[TRIED_SAMPLES], square[TRIED_SAMPLES], along[TRIED_SAMPLES][TRIED_TILES];
     Radius radius[TRIED_TILES];
+    Shell shell[TRIED_TILES];
+    int nearest[TRIED_SAMPLES] = {};
     for (std::int64_t i = 0; i < num_samples; ++i) {
         const Row z = row(p.z, rows[order(i)]);
         const double inverse = inverse_norm(z, p.dim);
@@ -51,13 +53,15 @@ inline double share_of_tiles(
         const Members members = tiling.members(tiles(j)), next = tiling.members(tiles(smaller(j + 1, num_tiles - 1)));
         double inverse[LANES];
         const Lanes present = read_members(p, tree, members, next, units, inverse);
-        describe_members(tree, units, present, axes, centre, WIDTH, radius[j]);
+        describe_members(tree, units, present, axes, centre, WIDTH, radius[j], shell + j);
         for (std::int64_t i = 0; i < num_samples; ++i) {
             const float* z = samples + i * tree.dim;
             along[i][j] = dot_padded(z, centre, tree.dim);
             const float score = tree.is_of_balls ? (square[i] + largest(present - square_distances(units, z, tree.dim))) / 2
                                                  : largest(dot_members(units, z, tree.dim) + present);
-            if (score > best[i]) best[i] = score;
+            if (!(score > best[i])) continue;
+            best[i] = score;
+            nearest[i] = static_cast<int>(j);
         }
     }
     std::int64_t kept = 0;
@@ -65,8 +69,11 @@ inline double share_of_tiles(
         const float score = tree.is_of_balls || best[i] < 1 ? best[i] : 1;
         const float apart = tree.is_of_balls ? square[i] - 2 * score : 1 - score * score;
         const float sine = __builtin_sqrtf(apart > 0 ? apart : 0);
+        const Stretch stretch(square[i], score, shell[nearest[i]]);
         for (std::int64_t j = 0; j < num_tiles; ++j) {
-            kept += along[i][j] >= radius[j].cosine * score - radius[j].sine * sine - radius[j].more;
+            bool reaches = along[i][j] >= radius[j].cosine * score - radius[j].sine * sine - radius[j].more;
+            if (tree.is_of_balls) reaches &= along[i][j] >= stretch.needed(score, radius[j], shell[j]);
+            kept += reaches;
         }
     }
     return static_cast<double>(kept) / static_cast<double>(num_samples * num_tiles);
@@ -127,7 +134,7 @@ std::int64_t search_pruned(
         }
     });
     find_origin(p, tree, trial_units);
-    if (!(tree.inverse_length == tree.inverse_length)) return 0;
+    if (tree.is_of_balls && !(tree.unit > 0)) return 0;
     const bool at_any_cost = p.pruning == Pruning::always;
     if (!at_any_cost && share_of_tiles(p, tree, rows, batch, trial_units, trial_axes, trial_samples) > MOST_TILES) return 0;
     Interruption interruption(p);

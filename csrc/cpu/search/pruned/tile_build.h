@@ -19,26 +19,24 @@ struct BuildScratch {
     }
 };
 
-// Of balls: the mean of some prototypes, and a unit of about the longest.
-inline void find_frame(const Problem& p, TileTree& tree, const Order& order, std::int64_t members) {
+// How many times as far from the origin as from their centre prototypes have to be, squared, to be seen from there: roundings are in
+// proportion to the square of what is seen. From the origin, those of one length are in one shell.
+constexpr double FAR_FROM_ORIGIN = 64;
+
+// Of balls: what they are seen from, in a unit of about the longest.
+inline void find_frame_of_balls(const Problem& p, TileTree& tree) {
+    const Frame frame = find_frame(p, tree.origin);
+    tree.unit = frame.unit;
     fill(tree.seen_from, tree.dim, 0.0f);
-    tree.inverse_length = __builtin_nan("");
-    float count = 0;
-    for (std::int64_t i = 0; i < members; ++i) {
-        const Row x = row(p.prototypes, order(i));
-        const double inverse = inverse_norm(x, p.dim);
-        if (!(inverse == inverse)) continue;
-        tree.inverse_length = inverse;
-        count += 1;
-        with_elements(x, [&](const auto* elements) {
-            for_each_vector(tree.features, [&](std::int64_t d, auto load, auto store) {
-                store(tree.seen_from + d, load(tree.seen_from + d) + load(elements + d));
-            });
-        });
+    if (!(frame.unit > 0)) return;
+    if (frame.far_square > FAR_FROM_ORIGIN * frame.square) {
+        std::memcpy(tree.seen_from, tree.origin, static_cast<std::size_t>(p.dim) * sizeof(float));
+        fill(tree.origin, tree.dim, 0.0f);
+        return;
     }
-    const float share = count > 0 ? 1 / count : 0;
-    for (std::int64_t d = 0; d < tree.dim; d += WIDTH) store(tree.seen_from + d, load(tree.seen_from + d) * share);
-    tree.unit = tree.inverse_length == tree.inverse_length ? static_cast<float>(power_of_two_below(tree.inverse_length)) : 0;
+    const double length = __builtin_sqrt(frame.far_square + frame.square);
+    tree.unit = length >= SHORTEST_SEEN && length <= LONGEST_SEEN ? static_cast<float>(1 / power_of_two_below(length)) : 0;
+    for (std::int64_t d = 0; d < tree.dim; d += WIDTH) store(tree.origin + d, load(tree.origin + d) * tree.unit);
 }
 
 // The mean of 64 prototypes.
@@ -46,10 +44,7 @@ inline void find_origin(const Problem& p, TileTree& tree, float* unit) {
     const std::int64_t members = smaller(64, p.num_prototypes);
     const Order order(p.num_prototypes);
     fill(tree.origin, tree.dim, 0.0f);
-    if (tree.is_of_balls) {
-        find_frame(p, tree, order, members);
-        return;
-    }
+    if (tree.is_of_balls) return find_frame_of_balls(p, tree);
     for (std::int64_t i = 0; i < members; ++i) {
         const Row x = row(p.prototypes, order(i));
         const double inverse = inverse_norm(x, p.dim);
@@ -104,8 +99,9 @@ inline Lanes read_cones(const TileLevel& level, const Members& tiles, Panel& pan
 // The plane and the cone of a tile of prototypes. The axis of the cone is written in vectors `stride` apart.
 inline Plane describe_members(
     const TileTree& tree, const float* members, const Lanes& present, float* axes, float* axis, std::int64_t stride,
-    Radius& radius) {
+    Radius& radius, Shell* shell) {
     if (tree.is_of_balls) {
+        *shell = shell_of(squares_of_members(members, tree.dim), present, tree.dim);
         const Plane plane = describe_ball(members, present, tree.contrast, tree.dim, axes, radius);
         for (std::int64_t d = 0; d < tree.dim; d += WIDTH) store(axis + d / WIDTH * stride, load(axes + d));
         return plane;
@@ -113,7 +109,7 @@ inline Plane describe_members(
     contrast_members(members, tree.contrast, tree.dim, axes);
     normalise(axes, tree.dim);
     complete_axes(axes, tree.dim);
-    const Plane plane = plane_of(members, present, axes, tree.dim, false);
+    const Plane plane = plane_of(members, present, axes, tree.dim, false, 1);
     radius = radius_of(static_cast<double>(find_axis(plane, present, axes, tree.dim, axis, stride)) - tree.slack);
     return plane;
 }
@@ -129,16 +125,25 @@ inline void build_tile(
         if (members[lane] < 0) continue;
         result.inverse_prototype[members[lane]] = inverse[lane];
     }
-    level.plane[tile] =
-        describe_members(tree, prototypes, present, level.axes + 3 * tile * tree.dim, axis, stride, level.radius[tile]);
+    level.plane[tile] = describe_members(
+        tree, prototypes, present, level.axes + 3 * tile * tree.dim, axis, stride, level.radius[tile], level.shell + tile);
     level.exists[tile] = largest(present) == 0;
 }
 
-// Of balls: a score is less by half of the square of a centre, which what is needed of the ball then knows.
-inline void count_squares(const float* members, std::int64_t n, Panel& panel) {
-    const Lanes half_square = 0.5f * over_members(members, members, n, [](Vec& sum, Vec member, Vec) { sum += member * member; });
+// Of balls: a score is less by half of the square of a centre, which what is needed of the ball then knows, and of the shells.
+inline void count_squares(
+    const TileLevel& below, const Members& tiles, const float* members, std::int64_t n, Panel& panel, ShellPanel& shells) {
+    const Lanes half_square = 0.5f * squares_of_members(members, n);
     panel.bias = panel.bias - half_square;
     panel.more = panel.more + half_square;
+    Lanes most{}, least{};
+    for (int lane = 0; lane < LANES; ++lane) {
+        if (tiles[lane] < 0 || !below.exists[tiles[lane]]) continue;
+        set_lane(most, lane, below.shell[tiles[lane]].most);
+        set_lane(least, lane, below.shell[tiles[lane]].least);
+    }
+    shells.longer = {0.5f * most - half_square, panel.sine * most};
+    shells.shorter = {0.5f * least - half_square, panel.sine * least};
 }
 
 // A tile of these tiles of the level below, the axes of whose cones are its members.
@@ -153,6 +158,10 @@ inline void build_tile_of_tiles(const TileTree& tree, int l, std::int64_t tile, 
         const Lanes reach = apart * (1 + chain_error(tree.dim) + 0x1p-20f) + panel.sine;
         const float radius = largest(reach + present);
         level.radius[tile] = ball_of(centre, radius > 0 ? radius : 0, tree.dim);
+        level.shell[tile] = Shell::none();
+        for (int lane = 0; lane < LANES; ++lane) {
+            if (tiles[lane] >= 0 && below.exists[tiles[lane]]) level.shell[tile].widen_to(below.shell[tiles[lane]]);
+        }
     } else {
         sum_members(members, tree.dim, centre);
         normalise(centre, tree.dim);
@@ -160,7 +169,7 @@ inline void build_tile_of_tiles(const TileTree& tree, int l, std::int64_t tile, 
         level.radius[tile] = radius_of(static_cast<double>(least) - 2 * tree.slack);
     }
     encode_members(members, present, centre, tree.origin, tree.dim, panel, level.codes + tile * tree.words * LANES);
-    if (tree.is_of_balls) count_squares(members, tree.dim, panel);
+    if (tree.is_of_balls) count_squares(below, tiles, members, tree.dim, panel, level.shells[tile]);
     level.exists[tile] = largest(present) == 0;
 }
 
@@ -228,7 +237,7 @@ inline void build_root(const TileTree& tree, std::int64_t root, float* scratch) 
     const Lanes present = read_cones(top, tiles, panel);
     encode_members(
         scratch, present, tree.origin, tree.origin, tree.dim, panel, tree.root_codes + root * tree.words * LANES);
-    if (tree.is_of_balls) count_squares(scratch, tree.dim, panel);
+    if (tree.is_of_balls) count_squares(top, tiles, scratch, tree.dim, panel, tree.root_shells[root]);
 }
 
 }  // namespace VITSOM_ISA

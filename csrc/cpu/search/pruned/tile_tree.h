@@ -5,7 +5,7 @@
 // sin t. This holds for vectors shorter than 1, too, each the shadow of one of length 1 in a space of one more dimension.
 #pragma once
 
-#include "cpu/search/pruned/ball.h"
+#include "cpu/search/pruned/shell.h"
 #include "cpu/search/map_shape.h"
 #include "cpu/runtime/arena.h"
 #include "cpu/search/pruned/panel.h"
@@ -17,12 +17,14 @@ namespace VITSOM_ISA {
 struct TileLevel {
     Tiling tiling;
     Radius* radius;        // [tiles]
+    Shell* shell;          // [tiles] of balls
     bool* exists;          // [tiles] whether any member may be a BMU
     float* centre;         // [tiles][dim] of the cone, of length 1; 0 where the members have no direction in common. Of tiles of
                            // prototypes only where these are the top level: below it, the codes of the level above are enough
     Plane* plane;          // [tiles] of prototypes
     float* axes;           // [tiles][3][dim] of its plane
     Panel* panel;          // [tiles] of tiles
+    ShellPanel* shells;    // [tiles] of tiles, of balls
     std::uint32_t* codes;  // [tiles][words][LANES]
     std::int64_t count() const { return tiling.tiles.count(); }
 };
@@ -36,9 +38,8 @@ struct TileTree {
     std::int64_t features;    // of a row
     std::int64_t dim, words;  // of a row, padded
     float slack;              // what the roundings of a score, but for its codes, come to at most; of balls in squared lengths
-    float unit;               // of balls: what rows are multiplied with
+    float unit;               // of balls: what rows are multiplied with; 0 where there is no frame
     float reach;              // of balls: no prototype is longer
-    double inverse_length;    // of balls: 1 / the length that all lifted prototypes have; NaN where none is finite
     float* seen_from;         // [dim] of balls: what rows are seen from
     int num_levels;
     TileLevel level[MOST_LEVELS];
@@ -46,12 +47,13 @@ struct TileTree {
     float* origin;            // [dim] what codes are seen from
     std::int64_t num_roots;   // panels of LANES tiles of the top level
     Panel* root;              // [num_roots] around the origin
+    ShellPanel* root_shells;  // [num_roots] of balls
     std::uint32_t* root_codes;
 
     TileTree(const Problem& p, Cells map)
-        : is_of_balls(p.lifted > 0), features(p.dim - p.lifted), dim(padded(features)), words(dim / PanelCode::PER_WORD), unit(1),
-          reach(1), inverse_length(1), num_levels(1) {
-        slack = (is_of_balls ? 2 : 4) * dot_error(dim);
+        : is_of_balls(p.distance == Distance::squared_euclidean), features(p.dim), dim(padded(features)),
+          words(dim / PanelCode::PER_WORD), unit(1), reach(1), num_levels(1) {
+        slack = 4 * dot_error(dim);
         level[0].tiling = Tiling(map);
         while (top().count() > MOST_AT_TOP && num_levels < MOST_LEVELS) {
             level[num_levels].tiling = Tiling(top().tiling.tiles);
@@ -84,16 +86,19 @@ struct TileTree {
         for (int l = 0; l < num_levels; ++l) {
             TileLevel& tiles = level[l];
             tiles.radius = arena.take<Radius>(tiles.count());
+            tiles.shell = arena.take<Shell>(is_of_balls ? tiles.count() : 0);
             tiles.exists = arena.take<bool>(tiles.count());
             tiles.plane = arena.take<Plane>(l == 0 ? tiles.count() : 0);
             tiles.centre = arena.take<float>(l > 0 || num_levels == 1 ? tiles.count() * dim : 0);
             tiles.axes = arena.take<float>(l == 0 ? tiles.count() * 3 * dim : 0);
             tiles.panel = arena.take<Panel>(l == 0 ? 0 : tiles.count());
+            tiles.shells = arena.take<ShellPanel>(l > 0 && is_of_balls ? tiles.count() : 0);
             tiles.codes = arena.take<std::uint32_t>(l == 0 ? 0 : tiles.count() * words * LANES);
         }
         origin = arena.take<float>(dim);
         seen_from = arena.take<float>(is_of_balls ? dim : 0);
         root = arena.take<Panel>(num_roots);
+        root_shells = arena.take<ShellPanel>(is_of_balls ? num_roots : 0);
         root_codes = arena.take<std::uint32_t>(num_roots * words * LANES);
     }
 };

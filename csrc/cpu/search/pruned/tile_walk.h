@@ -29,7 +29,8 @@ public:
         }
         for (std::int64_t root = 0; root < tree_.num_roots; ++root) {
             const std::uint32_t* codes = tree_.root_codes + root * tree_.words * LANES;
-            go_below(tree_.num_levels, tree_.root[root], codes, kept, along, n, tree_.tiles_of_root(root));
+            const ShellPanel* shells = tree_.is_of_balls ? tree_.root_shells + root : nullptr;
+            go_below(tree_.num_levels, tree_.root[root], shells, codes, kept, along, n, tree_.tiles_of_root(root));
         }
         for (std::int64_t i = 0; i < count; ++i) {
             all_.progress[samples[i]] = s_.progress[i];
@@ -40,8 +41,8 @@ public:
 private:
     // Takes `n` samples to those tiles of a panel, of the level below, that may hold their BMU.
     void go_below(
-        int level, const Panel& panel, const std::uint32_t* codes, const std::int32_t* kept, const float* along, std::int64_t n,
-        const Members& tiles) {
+        int level, const Panel& panel, const ShellPanel* shells, const std::uint32_t* codes, const std::int32_t* kept,
+        const float* along, std::int64_t n, const Members& tiles) {
         std::int32_t* list[LANES];
         std::int64_t count[LANES] = {};
         for (int lane = 0; lane < LANES; ++lane) list[lane] = s_.list + (level * LANES + lane) * (s_.block + LANES);
@@ -49,7 +50,7 @@ private:
             with_constant<WALK_ROWS>(smaller(WALK_ROWS, n - first), [&](auto constant) {
                 constexpr int ROWS = decltype(constant)::value;
                 alignas(64) std::uint32_t samples[LANES];  // that reach each lane, a bit each
-                mark_reaching<ROWS>(panel, codes, kept + first, along + first, samples);
+                mark_reaching<ROWS>(panel, shells, codes, kept + first, along + first, samples);
                 const Places places = places_of(kept + first, ROWS);
                 for (int lane = 0; lane < LANES; ++lane) {
                     count[lane] += append(list[lane] + count[lane], samples[lane], places);
@@ -66,7 +67,7 @@ private:
     // Which of some samples have bounds for a lane that reach what they need: a bit each in samples[lane].
     template <int ROWS>
     void mark_reaching(
-        const Panel& panel, const std::uint32_t* codes, const std::int32_t* place, const float* along,
+        const Panel& panel, const ShellPanel* shells, const std::uint32_t* codes, const std::int32_t* place, const float* along,
         std::uint32_t* samples) const {
         const std::uint32_t* z[ROWS];
         for (int r = 0; r < ROWS; ++r) z[r] = s_.codes + place[r] * tree_.words;
@@ -79,7 +80,10 @@ private:
             const Lanes score =
                 PanelCode::value(product[r]) * (panel.scale * sample.code.scale) + (panel.bias + panel.along * along[r]);
             const Lanes bound = sample.code.residual * panel.norm + sample.code.norm * panel.residual + sample.slack;
-            const Lanes needed = sample.threshold * panel.cosine - sample.sine * panel.sine - panel.more;
+            Lanes needed = sample.threshold * panel.cosine - sample.sine * panel.sine - panel.more;
+            if (shells) {
+                needed = larger_of(needed, s_.seen[place[r]].in_panel.needed(sample.threshold, panel.sine, panel.more, *shells));
+            }
             mark_lanes_reaching(reaching, score + bound, needed, 1u << r);
         }
         std::memcpy(samples, &reaching, sizeof reaching);
@@ -109,11 +113,17 @@ private:
                 const Reach& sample = s_.reach[place[r]];
                 kept[n] = place[r];
                 along[n] = score[0][r];
-                n += score[0][r] + sample.slack >= radius.cosine * sample.threshold - radius.sine * sample.sine - radius.more;
+                const float most = score[0][r] + sample.slack;
+                bool reaches = most >= radius.cosine * sample.threshold - radius.sine * sample.sine - radius.more;
+                if (tree_.is_of_balls) {
+                    reaches &= most >= s_.seen[place[r]].stretch.needed(sample.threshold, radius, tiles.shell[tile]);
+                }
+                n += reaches;
             }
         });
         const std::uint32_t* codes = tiles.codes + tile * tree_.words * LANES;
-        go_below(level, tiles.panel[tile], codes, kept, along, n, tiles.tiling.members(tile));
+        const ShellPanel* shells = tree_.is_of_balls ? tiles.shells + tile : nullptr;
+        go_below(level, tiles.panel[tile], shells, codes, kept, along, n, tiles.tiling.members(tile));
     }
 
     // Scores the prototypes of a tile that its plane does not rule out.
@@ -138,7 +148,9 @@ private:
             }
             const Quad x = load_as<Quad>(along[0]) - plane.half_square;
             const Quad y = load_as<Quad>(along[1]) - plane.across_centre, w = load_as<Quad>(along[2]) - plane.down_centre;
-            const Quad left = above - (tree_.is_of_balls ? x + x : x * x) - y * y - w * w;
+            const Quad along_centre = x - plane.half_square;
+            const Quad in_plane = (tree_.is_of_balls ? x + x + along_centre * along_centre * plane.inverse_square : x * x) + y * y;
+            const Quad left = above - in_plane - w * w;
             const Quad rest = square_root_of_four((left > 0 ? left : Quad{}) + 4 * slack);
             for (int r = 0; r < rows; ++r) {
                 const Reach& sample = s_.reach[place[r]];

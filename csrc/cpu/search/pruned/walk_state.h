@@ -25,15 +25,18 @@ protected:
         s_.row[i] = row_of_z;
     }
 
-    void set_threshold(std::int64_t i, float found) { raise_reach(tree_, s_.seen[i], found, s_.reach[i]); }
+    void set_threshold(std::int64_t i, float found) {
+        const Shell* near = tree_.is_of_balls ? tree_.level[0].shell + s_.progress[i].first_tile : nullptr;
+        raise_reach(tree_, near, found, s_.seen[i], s_.reach[i]);
+    }
 
     void score(std::int64_t i, const std::int64_t* index, std::int64_t n) {
         const Row z = row(p_.z, s_.row[i]);
         const double inverse = result_.inverse_z[s_.row[i]];
         Progress& progress = s_.progress[i];
         float found = s_.reach[i].found;
-        const double offset = tree_.is_of_balls ? s_.seen[i].offset : 0;  // of a sample far from the map, a cosine less it is large
-        const Leader leader{found, progress.nearest, result_.wanted, offset, 0x1p-22 * (1 + offset)};
+        const bool is_cosine = !tree_.is_of_balls;
+        const Leader leader{found, progress.nearest, result_.wanted, 0, is_cosine ? 0x1p-22 : 0, is_cosine ? 0 : tree_.unit};
         if (n > 8) rescore<LANES>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
         else if (n > 4) rescore<8>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
         else rescore<4>(p_, z, inverse, result_.inverse_prototype, index, n, leader);

@@ -33,22 +33,23 @@ struct CodedSearch : Split {
     Order order;  // in which the panels are visited
     std::int64_t batch, words, block_words, group_panels, block_tiles;
     float* centre;  // [dim]
-    double centre_squared;
+    View view;
 
     std::uint32_t* z;    // [tiles][words][TILE_ROWS]
     float* z_scale;      // [tiles * TILE_ROWS + WIDTH] and so are the next two
     float* z_norm;       // of the code
     float* z_residual;
-    double* z_centre;    // [batch] what its scores lack of the cosine similarity
+    double* z_offset;    // [batch] what its scores lack of the cosine, or of -|z - w|^2 / 2
 
     std::uint32_t* prototypes;    // [panels, or most_panels of each part][words][TILE_COLS]
     float* scale;                 // [panels * TILE_COLS]
-    float* bias;                  // [panels * TILE_COLS] c . w^; -inf where there is no prototype
+    float* bias;                  // [panels * TILE_COLS] c . w^, or -|w - c|^2 / 2; -inf where there is no prototype
     typename Code::Sum* start;    // [panels * 2]
     float* norm;                  // [panels * TILE_COLS] and so is the next
     float* residual;
     float* panel_norm;            // [panels] the largest in it, and so is the next
     float* panel_residual;
+    float* panel_slack;           // [panels] of the rest of a score
 
     float* threshold;     // [prototype_parts][tiles * TILE_ROWS + WIDTH] a score that every wanted unit reaches, or UNDECIDED
     LargestTwo* seen;     // [prototype_parts][batch] what scores are no less than, where two units are wanted
@@ -88,7 +89,7 @@ struct CodedSearch : Split {
         z_scale = arena.take<float>(padded_batch());
         z_norm = arena.take<float>(padded_batch());
         z_residual = arena.take<float>(padded_batch());
-        z_centre = arena.take<double>(batch);
+        z_offset = arena.take<double>(batch);
         prototypes = arena.take<std::uint32_t>((codes_in_turn() ? prototype_parts * most_panels() : panels) * words * TILE_COLS);
         scale = arena.take<float>(panels * TILE_COLS);
         bias = arena.take<float>(panels * TILE_COLS);
@@ -97,6 +98,7 @@ struct CodedSearch : Split {
         residual = arena.take<float>(panels * TILE_COLS);
         panel_norm = arena.take<float>(panels);
         panel_residual = arena.take<float>(panels);
+        panel_slack = arena.take<float>(panels);
         threshold = arena.take<float>(prototype_parts * padded_batch());
         seen = arena.take<LargestTwo>(prototype_parts * batch);
         nearest = arena.take<Nearest>(prototype_parts * batch);
@@ -108,9 +110,11 @@ struct CodedSearch : Split {
     }
 };
 
+// By all threads; what `s.view` has of the centre is left to one.
 template <class Code>
 void find_centre(const Problem& p, const SearchOutput& result, CodedSearch<Code>& s) {
     constexpr std::int64_t SLICE = 16 * WIDTH;
+    if (p.distance != Distance::cosine) return;
     const CentreMembers members(p);
 #pragma omp for schedule(static)
     for (std::int64_t i = 0; i < members.count; ++i) {
@@ -120,6 +124,19 @@ void find_centre(const Problem& p, const SearchOutput& result, CodedSearch<Code>
     for (std::int64_t begin = 0; begin < p.dim; begin += SLICE) {
         write_centre(p, result.inverse_prototype, begin, smaller(SLICE, p.dim - begin), s.centre + begin);
     }
+}
+
+// Returns whether there is a view.
+template <class Code>
+bool complete_view(const Problem& p, CodedSearch<Code>& s) {
+    s.view = {s.centre, 0, 0};
+    if (p.distance == Distance::cosine) {
+        s.view.centre_squared = squared_norm(s.centre, p.dim);
+        return true;
+    }
+    s.view.unit = find_frame(p, s.centre).unit;
+    for (std::int64_t d = 0; d < p.dim; ++d) s.centre[d] *= s.view.unit;
+    return s.view.unit > 0;
 }
 
 template <class Code, class T>
@@ -134,7 +151,7 @@ void encode_panel_of(
         const std::int64_t last = p.num_prototypes - 1;
         for (int i = 0; i < WIDTH; ++i) {
             const std::int64_t k = smaller(first + i, last);
-            x[i] = centred(typed_row<T>(p.prototypes, k), s.centre, s.centre_squared, p.dim);
+            x[i] = centred(typed_row<T>(p.prototypes, k), s.view, p.dim);
             coded[i].scale = Code::scale(x[i].largest);
             result.inverse_prototype[k] = x[i].inverse;
         }
@@ -152,6 +169,7 @@ void encode_panel_of(
     }
     s.panel_norm[panel] = norm;
     s.panel_residual[panel] = residual;
+    s.panel_slack[panel] = s.view.unit == 0 ? SLACK : SLACK_OF_SQUARE * norm * norm;
 }
 
 template <class Code>
@@ -168,11 +186,12 @@ void encode_samples_of(
     Coded<Code> coded[TILE_ROWS];
     for (std::int64_t r = 0; r < TILE_ROWS; ++r) {
         const std::int64_t i = smaller(first + r, s.batch - 1);
-        x[r] = centred(typed_row<T>(p.z, rows[i]), s.centre, s.centre_squared, p.dim);
+        x[r] = centred(typed_row<T>(p.z, rows[i]), s.view, p.dim);
         coded[r].scale = Code::scale(x[r].largest);
-        result.inverse_z[rows[i]] = x[r].inverse;
-        s.z_centre[i] = x[r].along - s.centre_squared;
-        const bool exists = first + r < s.batch && x[r].inverse == x[r].inverse;
+        const bool is_seen = x[r].inverse == x[r].inverse && (s.view.unit == 0 || x[r].norm < FARTHEST);
+        result.inverse_z[rows[i]] = is_seen || s.view.unit == 0 ? x[r].inverse : inverse_norm(row(p.z, rows[i]), p.dim);
+        s.z_offset[i] = x[r].along - s.view.centre_squared;
+        const bool exists = first + r < s.batch && is_seen;
         for (int part = 0; part < s.prototype_parts; ++part) {
             s.threshold[part * s.padded_batch() + first + r] = exists ? -__FLT_MAX__ : UNDECIDED;
         }

@@ -192,7 +192,7 @@ private:
                 }
                 continue;
             }
-            const Vec bound = z_residual * s.panel_norm[panel] + z_norm * s.panel_residual[panel] + SLACK;
+            const Vec bound = z_residual * s.panel_norm[panel] + z_norm * s.panel_residual[panel] + s.panel_slack[panel];
             const Vec needed = load(threshold + first) - bound;
             const Vec low_scale = load(s.scale + panel * TILE_COLS), high_scale = load(s.scale + panel * TILE_COLS + WIDTH);
             const Vec low_bias = load(s.bias + panel * TILE_COLS), high_bias = load(s.bias + panel * TILE_COLS + WIDTH);
@@ -226,7 +226,7 @@ private:
     void note(std::int64_t tile, std::int64_t r, std::int64_t panel, std::int64_t visit, const float* scores) {
         const std::int64_t i = tile * TILE_ROWS + r, first = panel * TILE_COLS;
         const auto bound = [&](std::int64_t column) {
-            return s.z_residual[i] * load(s.norm + column) + s.z_norm[i] * load(s.residual + column) + SLACK;
+            return s.z_residual[i] * load(s.norm + column) + s.z_norm[i] * load(s.residual + column) + s.panel_slack[panel];
         };
         const Vec low = load(scores), low_bound = bound(first), low_most = low + low_bound;
         const Vec high = load(scores + WIDTH), high_bound = bound(first + WIDTH), high_most = high + high_bound;
@@ -298,7 +298,8 @@ private:
 
     template <int MOST>
     void score(std::int64_t i, const std::int64_t* positions, std::int64_t n) {
-        const Leader leader{threshold[i], nearest[i], result.wanted, s.z_centre[i], SLACK};
+        const double offset = s.z_offset[i], slack = s.view.unit == 0 ? SLACK : static_cast<double>(-SLACK_OF_SQUARE) * offset;
+        const Leader leader{threshold[i], nearest[i], result.wanted, offset, slack, s.view.unit};
         rescore<MOST>(p, row(p.z, rows[i]), result.inverse_z[rows[i]], result.inverse_prototype, positions, n, leader);
         count[i] += n;
     }

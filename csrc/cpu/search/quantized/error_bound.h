@@ -3,27 +3,37 @@
 // x . y - a . b = (x - a) . y + a . (y - b), so by Cauchy-Schwarz it is at most |x - a| |y| + |a| |y - b|. The residuals
 // |x - a| are measured, not assumed. Both sides are made short first: a common centre c is taken off the unit vectors, which
 // changes the score z^ . w^ = (z^ - c) . (w^ - c) + c . w^ + (z^ . c - c . c) by a constant of the row and a number of the
-// prototype. On a trained map of photo patches that makes the bound a seventh, and the candidates a fourth (int8) or a sixth (bf16).
+// prototype. Under the squared Euclidean distance rows are seen from c as they are, times a power of two, and what is added to a
+// product is -|w - c|^2 / 2. On a trained map of photo patches that makes the bound a seventh, and the candidates a fourth (int8) or a sixth (bf16).
 #pragma once
 
 #include "cpu/search/codec.h"
+#include "cpu/search/frame.h"
 #include "cpu/simd/packing.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
 
-// Scores are rounded in fp32 a few times outside the products of codes; each is at most 2 in size.
-constexpr float SLACK = 0x1p-19f;
+// Scores are rounded in fp32 a few times outside the products of codes; each cosine is at most 2 in size. Of a squared length, with
+// those of the chain that added it up.
+constexpr float SLACK = 0x1p-19f, SLACK_OF_SQUARE = 0x1p-19f;
 
-// A row x as seen from the centre: x^ - c.
+// How rows are seen: from a centre [dim], and as long as they are times `unit`, or of length 1 where that is 0.
+struct View {
+    const float* centre;
+    double centre_squared;
+    float unit;
+};
+
+// A row x as seen from the centre: x^ - c, with x^ = x / max(|x|, eps), or x times the unit.
 template <class T>
 struct Centred {
     const T* x;
     const float* centre;
-    float factor;    // 1 / max(|x|, eps)
-    float rounding;  // of the elements of x^ - c, as a vector, no less
-    double inverse;  // 1 / max(|x|, eps); NaN if the row is not finite, and nothing else counts then
-    double along;    // c . x^
+    float factor;    // of x
+    float rounding;  // of the elements of x^ - c, as a vector, no less, and of products with them
+    double inverse;  // 1 / max(|x|, eps), or any number; NaN if the row is not finite, or too far, and nothing else counts then
+    double along;    // c . x^, or -|x^ - c|^2 / 2
     float norm;      // no less than |x^ - c|
     float largest;   // element of x^ - c, in size
 
@@ -44,11 +54,12 @@ struct Coded {
 // |x^ - c|^2 = |x^|^2 - 2 c . x^ + |c|^2 gives the product with the centre, too. 256 squares at a time are added up in fp32, in 16
 // lanes: half the time of doing so in fp64, and off by 2^-20 of their sum at most.
 template <class T>
-Centred<T> centred(const T* x, const float* centre, double centre_squared, std::int64_t dim) {
+Centred<T> centred(const T* x, const View& view, std::int64_t dim) {
     constexpr std::int64_t BLOCK = 16 * WIDTH;
-    const double squared = squared_norm(x, dim), inverse = inverse_norm(squared);
+    const bool is_cosine = view.unit == 0;
+    const double squared = is_cosine ? squared_norm(x, dim) : 0, inverse = is_cosine ? inverse_norm(squared) : 1;
     const float rounding = inverse < 0x1p-126 ? 0x1p-13f : 0x1p-21f;  // a factor that small has lost up to 8 of its bits
-    Centred<T> result{x, centre, static_cast<float>(inverse), rounding, inverse, 0, 0, 0};
+    Centred<T> result{x, view.centre, is_cosine ? static_cast<float>(inverse) : view.unit, rounding, inverse, 0, 0, 0};
     Vec sizes{};
     Doubles low{}, high{};
     for (std::int64_t start = 0; start < dim; start += BLOCK) {
@@ -70,8 +81,15 @@ Centred<T> centred(const T* x, const float* centre, double centre_squared, std::
         high += wide.high;
     }
     const double centred_squared = sum(low + high);
-    result.along = (squared * inverse * inverse + centre_squared - centred_squared) / 2;
-    result.norm = static_cast<float>(__builtin_sqrt(centred_squared)) * 1.001f + rounding;
+    result.norm = static_cast<float>(__builtin_sqrt(centred_squared)) * 1.001f;
+    if (is_cosine) {
+        result.along = (squared * inverse * inverse + view.centre_squared - centred_squared) / 2;
+    } else {
+        result.along = -centred_squared / 2;
+        result.rounding *= result.norm;
+        if (!(result.norm < BEYOND)) result.inverse = __builtin_nan("");
+    }
+    result.norm += result.rounding;
     result.largest = largest(sizes);
     return result;
 }

@@ -24,21 +24,21 @@ std::int64_t search_coded(
     Arena arena;
     lay_out(arena, [&](Arena& a) { s.take(a, p); });
     const int threads = s.parts();
-    bool promising = false;
+    bool promising = false, has_view = false;
     Interruption interruption(p);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         find_centre<Code>(p, result, s);
 #pragma omp single
-        s.centre_squared = squared_norm(s.centre, p.dim);
-        const std::int64_t first_panels = s.trial_panels();
+        has_view = complete_view<Code>(p, s);
+        const std::int64_t first_panels = has_view ? s.trial_panels() : -1;
 #pragma omp for schedule(static)
         for (std::int64_t i = 0; i <= first_panels; ++i) {
             if (i < first_panels) encode_panel<Code>(p, result, s, s.order(i), s.codes(0, i, s.order(i)));
             else encode_samples<Code>(p, rows, result, s, 0);
         }
 #pragma omp single
-        promising = CodedPart<Code>(p, s, rows, result, 0, 0).is_promising();
+        promising = has_view && CodedPart<Code>(p, s, rows, result, 0, 0).is_promising();
         if (promising) {
             if (!s.codes_in_turn()) {
 #pragma omp for schedule(static) nowait
