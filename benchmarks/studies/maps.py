@@ -116,7 +116,7 @@ def check(z: Tensor, prototypes: Tensor, grid: Grid, distance: Distance) -> None
 def counted(z: Tensor, prototypes: Tensor, distance: Distance) -> dict[str, int]:
     if distance == "cosine":
         return cpu.search_counts(z, prototypes)
-    return cpu.search_counts(*cpu.lift(z, prototypes), is_lifted=True)
+    return cpu.search_counts(z, prototypes, distance="sqeuclidean")
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def check(z: Tensor, prototypes: Tensor, grid: Grid | None, distance: str) -> No
 def counts(z: Tensor, prototypes: Tensor, distance: str) -> dict[str, int]:
     if distance == "cosine":
         return cpu.search_counts(z, prototypes)
-    return cpu.search_counts(*cpu.lift(z, prototypes), is_lifted=True)
+    return cpu.search_counts(z, prototypes, distance="sqeuclidean")
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

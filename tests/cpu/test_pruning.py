@@ -300,7 +300,7 @@ def test_balls_find_the_nearest(shape: tuple[int, int], dim: int, kind: str, mon
     z[::9] += 50 * (there.mean(dim=0) - z[::9])  # on the other side, and far
     _check_balls(z, w)
     _check_balls(z, w, 2)
-    counts = cpu.search_counts(*cpu.lift(z, w), is_lifted=True)
+    counts = cpu.search_counts(z, w, distance="sqeuclidean")
     assert counts["pruned"] == len(z)
 
 
@@ -319,7 +319,7 @@ def test_balls_rule_out_most_of_a_map_in_order(offset: float) -> None:
     w = map_in_order(64, 64, 192)
     w = w + offset
     z = beside(w, 1030)
-    counts = cpu.search_counts(*cpu.lift(z, w), is_lifted=True)
+    counts = cpu.search_counts(z, w, distance="sqeuclidean")
     assert counts["pruned"] == len(z)
     assert counts["tiles"] <= 0.15 * 256 * len(z)
     assert counts["candidates"] <= 200 * len(z)  # of 4096

@@ -67,16 +67,12 @@ def search_two(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0) -> t
     return _find_bmu(z, prototypes, rows, cols, "cosine", 2)[:2]
 
 
-def euclidean_search(
-    z: Tensor, prototypes: Tensor, rows: int, cols: int, distance: str, k: int
-) -> tuple[Tensor, Tensor]:
+def euclidean_search(z: Tensor, prototypes: Tensor, rows: int, cols: int, distance: str, k: int) -> tuple[Tensor, Tensor]:
     """The same by "sqeuclidean" or "euclidean" distance, for k of 1 or 2."""
     return _find_bmu(z, prototypes, rows, cols, distance, k)[:2]
 
 
-def _find_bmu(
-    z: Tensor, prototypes: Tensor, rows: int, cols: int, distance: str, k: int
-) -> tuple[Tensor, Tensor, Any]:
+def _find_bmu(z: Tensor, prototypes: Tensor, rows: int, cols: int, distance: str, k: int) -> tuple[Tensor, Tensor, Any]:
     """Units and distances, (B,) or (B, 2), and how the search went."""
     problem, _keep = _problem(z, prototypes, rows, cols, distance != "cosine")
     shape = (z.shape[0],) if k == 1 else (z.shape[0], k)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from vitsom_fast import backends
 from vitsom_fast.backends.batch_map import add_rows, means, no_sums
-from vitsom_fast.backends.distances.lifted import lifted_prototypes, lifted_rows, of_lifted
 from vitsom_fast.estimator.frame import Frame
 from vitsom_fast.estimator.means import without_empty
 from vitsom_fast.functional import find_bmu
@@ -36,15 +35,11 @@ class Map:
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """BMU (B,) int64 and distance (B,) in the units of the data, of rows x (B, D) as they are given."""
-        bmu, distance = find_bmu(self._seen(x), self.prototypes, **self._how)
-        return bmu, self.frame.distance(distance.double())
+        return self.searched(self._seen(x))
 
     def units(self, x: Tensor) -> Tensor:
-        """BMU (B,) int64 of rows x (B, D) as they are given, by the search of an epoch, without the distances."""
-        rows = self._seen(x)
-        if not self._is_lifted:
-            return find_bmu(rows, self.prototypes, **self._how)[0]
-        return self._search(lifted_rows(rows, self._lifted[1]))[0]
+        """BMU (B,) int64 of rows x (B, D) as they are given."""
+        return find_bmu(self._seen(x), self.prototypes, **self._how)[0]
 
     def nearest_two(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same, (B, 2) each, the nearest first."""
@@ -52,19 +47,9 @@ class Map:
         return bmu, self.frame.distance(distance.double())
 
     def searched(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``nearest``, of rows (B, D) as they are seen, with distances that are right to about 1e-3 of the prototypes'
-        size: the search of squared distances has them for nothing."""
-        if not self._is_lifted:
-            bmu, distance = find_bmu(rows, self.prototypes, **self._how)
-            return bmu, self.frame.distance(distance.double())
-        _, scale, length = self._lifted
-        lifted = lifted_rows(rows, scale)
-        bmu, distance = self._search(lifted)
-        # With |v| = L for all prototypes, u . v = s^2 (z . w - |w|^2 / 2), and |s z|^2 = |u|^2 - 3.
-        norm = torch.linalg.vector_norm(lifted, dim=1).double()
-        squared = norm.square().sub_(3.0).sub_((1.0 - distance.double()).mul_(norm).mul_(2.0 * length)).clamp_min_(0)
-        squared = squared / scale.double().square()
-        return bmu, self.frame.distance(squared if self.metric == "sqeuclidean" else squared.sqrt_())
+        """As ``nearest``, of rows (B, D) as they are seen."""
+        bmu, distance = find_bmu(rows, self.prototypes, **self._how)
+        return bmu, self.frame.distance(distance.double())
 
     def _seen(self, x: Tensor) -> Tensor:
         """Rows x (B, D) as they are seen.
@@ -77,29 +62,19 @@ class Map:
             raise ValueError(TOO_FAR)
         return rows
 
-    def _search(self, lifted: Tensor) -> tuple[Tensor, Tensor]:
-        own = backends.get(self.backend)
-        return of_lifted(own.search, own)(lifted, self._lifted[0], self.grid.rows, self.grid.cols)
-
     @cached_property
     def is_added_at_once(self) -> bool:
         """Whether the backend finds the units of rows and adds them up in one pass."""
         adds_nearest = getattr(own_primitives(self.backend), "adds_nearest", None)
-        return self._is_lifted and adds_nearest is not None and adds_nearest(self.prototypes)
+        return self._is_euclidean and adds_nearest is not None and adds_nearest(self.prototypes)
 
     @property
     def _how(self) -> dict:
         return {"distance": self.metric, "grid": self.grid, "missing": self.missing, "backend": self.backend}
 
     @property
-    def _is_lifted(self) -> bool:
-        is_squared = self.metric in ("sqeuclidean", "euclidean")
-        return is_squared and self.missing == "error" and self.backend not in ("torch", "reference")
-
-    @cached_property
-    def _lifted(self) -> tuple[Tensor, Tensor, float]:
-        table, scale = lifted_prototypes(self.prototypes)
-        return table, scale, float(torch.linalg.vector_norm(table[0].double()))
+    def _is_euclidean(self) -> bool:
+        return self.metric in ("sqeuclidean", "euclidean") and self.missing == "error"
 
 
 class Epoch:

@@ -11,7 +11,7 @@ namespace vitsom {
 namespace VITSOM_ISA {
 
 // Lengths of the longest prototype for which no square leaves fp32.
-constexpr double SHORTEST_SEEN = 0x1p-40, LONGEST_SEEN = 0x1p40;
+constexpr double SHORTEST_SEEN = 0x1p-100, LONGEST_SEEN = 0x1p100;
 
 // Lengths beyond which a sample is left to others, in units of the map: roundings are in proportion to its square. A prototype as far
 // as BEYOND is no unit of the others.

@@ -8,9 +8,7 @@ were, times a power of two, and as seen from a centre where that costs no digit.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor

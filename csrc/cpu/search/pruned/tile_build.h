@@ -57,6 +57,17 @@ inline void find_origin(const Problem& p, TileTree& tree, float* unit) {
     }
 }
 
+// Of balls, prototypes that are too far away to be anyone's: there are nearer ones.
+inline void leave_out_distant(const TileTree& tree, float* members, double (&inverse)[LANES], Lanes& present) {
+    const Lanes squares = squares_of_members(members, tree.dim);
+    for (int lane = 0; lane < LANES; ++lane) {
+        if (squares[lane] < BEYOND * BEYOND) continue;
+        write_member(nullptr, tree.dim, members + lane * WIDTH);
+        set_lane(present, lane, -__builtin_inff());
+        inverse[lane] = __builtin_nan("");
+    }
+}
+
 // The prototypes of a tile as unit vectors side by side, and the factors that made them so. Returns 0 for each lane whose prototype
 // may be a BMU, -inf for the others. The prototypes of `next` are fetched meanwhile.
 inline Lanes read_members(
@@ -77,6 +88,7 @@ inline Lanes read_members(
         else write_unit(x, exists ? inverse[lane] : 0, count, tree.dim, units + lane * WIDTH, SIDE_BY_SIDE);
         if (exists) set_lane(present, lane, 0.0f);
     }
+    if (tree.is_of_balls) leave_out_distant(tree, units, inverse, present);
     return present;
 }
 
