@@ -21,6 +21,7 @@ public:
             result_.inverse_z[row_of_z] = inverse_norm(row(p_.z, row_of_z), p_.dim);
             read_sample(i, row_of_z);
             s_.progress[i] = {Nearest::none(), 0, 0, dot_padded(s_.unit + i * tree_.dim, tree_.origin, tree_.dim)};
+            if (tree_.is_of_balls) s_.seen[i].in_panel.over_ball = over_ball_at_first(s_.progress[i].along_origin);
         }
         for (std::int64_t first = 0; first < count; first += WALK_ROWS) {
             find_first_candidates(first, smaller(WALK_ROWS, count - first));
@@ -32,6 +33,17 @@ public:
     }
 
 private:
+    float over_ball_at_first(float along_origin) const {
+        const float ratio = tree_.origin_square > 0 ? along_origin / tree_.origin_square : 1;
+        return ratio > 0 ? ratio - 1 : 0;
+    }
+
+    // What the longest prototypes of each tile have beyond its centre, for a sample longer than the map; the shortest for others.
+    Lanes beyond_ball(std::int64_t i, const ShellPanel& shells) const {
+        const float over_ball = s_.seen[i].in_panel.over_ball;
+        return over_ball * (over_ball > 0 ? shells.longer : shells.shorter).beyond;
+    }
+
     void find_first_candidates(std::int64_t first, std::int64_t count) {
         Lanes best[WALK_ROWS];
         LaneInts best_tile[WALK_ROWS];
@@ -51,7 +63,8 @@ private:
             PanelCode::Sum product[WALK_ROWS];
             multiply_gathered<WALK_ROWS>(tree_.words, z, tree_.root_codes + root * tree_.words * LANES, panel.start, product);
             for (int r = 0; r < WALK_ROWS; ++r) {
-                const Lanes score = PanelCode::value(product[r]) * (panel.scale * scale[r]) + (panel.bias + panel.along * along[r]);
+                Lanes score = PanelCode::value(product[r]) * (panel.scale * scale[r]) + (panel.bias + panel.along * along[r]);
+                if (tree_.is_of_balls) score = score + beyond_ball(first + smaller(r, count - 1), tree_.root_shells[root]);
                 keep_larger(score, tile, best[r], best_tile[r]);
             }
         }
@@ -154,7 +167,8 @@ private:
                 for (int f = begin; f < begin + paths.count[r]; ++f, place += LANES) {
                     const Panel& panel = tiles.panel[followed[f]];
                     const Lanes per_code = panel.scale * s_.reach[first + r].code.scale;
-                    const Lanes score = PanelCode::value(product[f]) * per_code + (panel.bias + panel.along * along[f]);
+                    Lanes score = PanelCode::value(product[f]) * per_code + (panel.bias + panel.along * along[f]);
+                    if (tree_.is_of_balls) score = score + beyond_ball(first + r, tiles.shells[followed[f]]);
                     keep_larger(score, place, best, best_place);
                 }
                 std::int64_t taken[FOLLOWED];

@@ -26,7 +26,7 @@ struct Seen {
 // Of balls; false if the sample is too far away.
 inline bool see_from_origin(const TileTree& tree, Row z, float* centred, Seen& seen) {
     write_centred(z, tree.seen_from, tree.unit, tree.features, tree.dim, centred);
-    seen.square = dot_padded(centred, centred, tree.dim);
+    seen.square = static_cast<float>(squared_norm(centred, tree.dim));
     if (!(seen.square < FARTHEST * FARTHEST)) return false;
     seen.length = __builtin_sqrtf(seen.square);
     return true;
@@ -38,8 +38,8 @@ inline Reach reach_of(const TileTree& tree, Row z, double inverse, float* unit, 
     float slack = tree.slack;
     if (in_reach && tree.is_of_balls) {
         in_reach = see_from_origin(tree, z, unit, *seen);
-        const float length = seen->length + tree.reach;
-        slack *= length * length;
+        // Of products with prototypes, and of a score that is known from its distance.
+        slack = slack * tree.reach * (seen->length + tree.reach) + 0x1p-23f * seen->square;
     } else if (in_reach) {
         write_unit(z, inverse, tree.features, tree.dim, unit);
     }

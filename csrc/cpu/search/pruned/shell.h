@@ -53,8 +53,10 @@ struct Stretch {
         ratio = best < 0x1p12f ? best : 1;
         if (!(ratio > 0x1p-6f)) ratio = 1;
         over_ball = ratio - 1;
-        base = square / (ratio * ratio) - 2 * threshold / ratio;
         slope = over_ball / ratio;
+        const float square_seen = square / (ratio * ratio), score_seen = 2 * threshold / ratio;
+        // Nothing may be left of these, whose root is then that of their roundings.
+        base = square_seen - score_seen + 0x1p-20f * (square_seen + __builtin_fabsf(score_seen) + __builtin_fabsf(slope) * near.most);
     }
 
     float of(const Shell& shell) const { return over_ball > 0 ? shell.most : shell.least; }

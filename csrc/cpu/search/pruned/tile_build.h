@@ -37,6 +37,7 @@ inline void find_frame_of_balls(const Problem& p, TileTree& tree) {
     const double length = __builtin_sqrt(frame.far_square + frame.square);
     tree.unit = length >= SHORTEST_SEEN && length <= LONGEST_SEEN ? static_cast<float>(1 / power_of_two_below(length)) : 0;
     for (std::int64_t d = 0; d < tree.dim; d += WIDTH) store(tree.origin + d, load(tree.origin + d) * tree.unit);
+    tree.origin_square = dot_padded(tree.origin, tree.origin, tree.dim);
 }
 
 // The mean of 64 prototypes.

@@ -40,6 +40,7 @@ struct TileTree {
     float slack;              // what the roundings of a score, but for its codes, come to at most; of balls in squared lengths
     float unit;               // of balls: what rows are multiplied with; 0 where there is no frame
     float reach;              // of balls: no prototype is longer
+    float origin_square;      // of balls, of its length
     float* seen_from;         // [dim] of balls: what rows are seen from
     int num_levels;
     TileLevel level[MOST_LEVELS];
@@ -59,6 +60,7 @@ struct TileTree {
             level[num_levels].tiling = Tiling(top().tiling.tiles);
             ++num_levels;
         }
+        origin_square = 0;
         num_roots = ceil_div(top().count(), LANES);
         set_contrasts();
     }

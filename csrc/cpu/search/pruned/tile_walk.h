@@ -143,7 +143,7 @@ private:
             Quad slack, above;
             for (int r = 0; r < 4; ++r) {
                 const std::int32_t i = place[smaller(r, rows - 1)];
-                slack[r] = s_.reach[i].slack;
+                slack[r] = tree_.is_of_balls ? tree_.slack * (s_.seen[i].square + tree_.reach * tree_.reach) : tree_.slack;
                 above[r] = tree_.is_of_balls ? s_.seen[i].square : 1;
             }
             const Quad x = load_as<Quad>(along[0]) - plane.half_square;
