@@ -19,9 +19,8 @@ public:
         for (std::int64_t i = 0; i < count; ++i) {
             const std::int64_t row_of_z = all_.rows[begin + i];
             result_.inverse_z[row_of_z] = inverse_norm(row(p_.z, row_of_z), p_.dim);
+            s_.progress[i] = {Nearest::none(), 0, 0, 0};
             read_sample(i, row_of_z);
-            s_.progress[i] = {Nearest::none(), 0, 0, dot_padded(s_.unit + i * tree_.dim, tree_.origin, tree_.dim)};
-            if (tree_.is_of_balls) s_.seen[i].in_panel.over_ball = over_ball_at_first(s_.progress[i].along_origin);
         }
         for (std::int64_t first = 0; first < count; first += WALK_ROWS) {
             find_first_candidates(first, smaller(WALK_ROWS, count - first));
@@ -33,15 +32,11 @@ public:
     }
 
 private:
-    float over_ball_at_first(float along_origin) const {
-        const float ratio = tree_.origin_square > 0 ? along_origin / tree_.origin_square : 1;
-        return ratio > 0 ? ratio - 1 : 0;
-    }
-
-    // What the longest prototypes of each tile have beyond its centre, for a sample longer than the map; the shortest for others.
+    // What is left out of the code of a sample, and what the longest prototypes of each tile have beyond its centre, for one longer than
+    // the map; the shortest for others.
     Lanes beyond_ball(std::int64_t i, const ShellPanel& shells) const {
-        const float over_ball = s_.seen[i].in_panel.over_ball;
-        return over_ball * (over_ball > 0 ? shells.longer : shells.shorter).beyond;
+        const float over_origin = s_.seen[i].over_origin;
+        return over_origin * (shells.along_origin + shells.side(over_origin).beyond);
     }
 
     void find_first_candidates(std::int64_t first, std::int64_t count) {

@@ -74,15 +74,15 @@ inline void encode_members(
     for (int lane = 0; lane < LANES; ++lane) set_lane(panel.start, lane, PanelCode::start(offset[lane]));
 }
 
-// A sample less the centre, z - g, in codes.
+// A sample less so much of the centre, z - s g, in codes.
 struct CodedSample {
     float scale, residual, norm;  // the norm is that of the code
 };
 
-inline CodedSample encode_sample(const float* z, const float* centre, std::int64_t n, std::uint32_t* codes) {
+inline CodedSample encode_sample(const float* z, const float* centre, float share, std::int64_t n, std::uint32_t* codes) {
     Vec largest_size{}, squares{}, residuals{};
     for (std::int64_t d = 0; d < n; d += WIDTH) {
-        const Vec rest = load(z + d) - load(centre + d);
+        const Vec rest = load(z + d) - share * load(centre + d);
         largest_size = larger_of(as_floats(as_bits(rest) & 0x7fffffff), largest_size);
         squares += rest * rest;
     }
@@ -93,7 +93,7 @@ inline CodedSample encode_sample(const float* z, const float* centre, std::int64
 #pragma GCC unroll 4
         for (int place = 0; place < PanelCode::PER_WORD; ++place) {
             const std::int64_t d = start + place * WIDTH;
-            const Vec rest = load(z + d) - load(centre + d);
+            const Vec rest = load(z + d) - share * load(centre + d);
             const Vec left_out = rest - PanelCode::encode(rest * per_scale, place, words) * scale;
             residuals += left_out * left_out;
         }

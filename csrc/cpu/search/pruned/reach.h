@@ -19,8 +19,8 @@ struct Reach {
 // Of balls, a sample as it is seen from their origin.
 struct Seen {
     float square, length;
-    Stretch stretch;  // of what it has found
-    StretchOfPanel in_panel;
+    float over_origin;  // s - 1, of what is coded: z - s g, for the origin g of the codes
+    Stretch stretch;    // of what it has found
 };
 
 // Of balls; false if the sample is too far away.
@@ -57,7 +57,6 @@ inline void raise_reach(const TileTree& tree, const Shell* near, float found, Se
         reach.sine = static_cast<float>(__builtin_sqrt(square)) * (1 + 0x1p-20f);
         reach.threshold = static_cast<float>((static_cast<double>(seen.square) - square) / 2);
         seen.stretch = Stretch(seen.square, reach.threshold, *near);
-        seen.in_panel = StretchOfPanel(seen.stretch, *near);
     } else {
         const double t = found;
         reach.sine = static_cast<float>(__builtin_sqrt((1 - t) * (1 + t))) * (1 + 0x1p-20f);

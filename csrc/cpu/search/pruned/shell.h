@@ -69,33 +69,22 @@ struct Stretch {
     }
 };
 
-// The shells of the tiles of a panel, for samples with s > 1 and for others.
+// What scores of the tiles of a panel have beside those of codes, for samples with s > 1 and for others.
 struct ShellPanel {
     struct Side {
+        Lanes square;  // E
         Lanes beyond;  // (E - |c|^2) / 2
-        Lanes leaning; // r E
     };
     Side longer, shorter;
-};
+    Lanes along_origin;  // g . rest, of which a bias has one: it is s times as much where z - s g is coded
 
-// A sample as panels ask: a square root is no more than (v + x / v) / 2, whatever v is, so that what is needed of a lane is linear in
-// what it has, and takes no root of its own.
-struct StretchOfPanel {
-    float ratio, over_ball, per_radius, per_leaning;
+    const Side& side(float over_ball) const { return over_ball > 0 ? longer : shorter; }
 
-    StretchOfPanel() = default;
-    StretchOfPanel(const Stretch& stretch, const Shell& near)
-        : ratio(stretch.ratio), over_ball(stretch.over_ball) {
-        const float square = stretch.base + stretch.slope * (near.most + near.least) / 2, floor = 0x1p-10f * near.most;
-        const float about = __builtin_sqrtf(square > floor ? square : floor > 0 ? floor : 1);
-        per_radius = ratio * (about + stretch.base / about) / 2;
-        per_leaning = over_ball / (2 * about);
-    }
-
-    // Of scores z . c - |c|^2 / 2.
-    Lanes needed(float threshold, const Lanes& radius, const Lanes& half_radius_square, const ShellPanel& shells) const {
-        const ShellPanel::Side& side = over_ball > 0 ? shells.longer : shells.shorter;
-        return threshold - per_radius * radius - per_leaning * side.leaning - over_ball * side.beyond - ratio * half_radius_square;
+    // What z . c - |c|^2 / 2 has to be.
+    Lanes needed(const Stretch& stretch, float threshold, const Lanes& radius, const Lanes& half_radius_square) const {
+        const Side& e = side(stretch.over_ball);
+        const Lanes reach = square_root(larger_of(stretch.base + stretch.slope * e.square, Lanes{}));
+        return threshold - stretch.ratio * (reach * radius + half_radius_square) - stretch.over_ball * e.beyond;
     }
 };
 

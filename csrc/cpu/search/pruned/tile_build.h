@@ -147,16 +147,20 @@ inline void build_tile(
 inline void count_squares(
     const TileLevel& below, const Members& tiles, const float* members, std::int64_t n, Panel& panel, ShellPanel& shells) {
     const Lanes half_square = 0.5f * squares_of_members(members, n);
+    shells.along_origin = panel.bias;
     panel.bias = panel.bias - half_square;
     panel.more = panel.more + half_square;
     Lanes most{}, least{};
     for (int lane = 0; lane < LANES; ++lane) {
-        if (tiles[lane] < 0 || !below.exists[tiles[lane]]) continue;
+        if (tiles[lane] < 0 || !below.exists[tiles[lane]]) {
+            set_lane(shells.along_origin, lane, 0.0f);
+            continue;
+        }
         set_lane(most, lane, below.shell[tiles[lane]].most);
         set_lane(least, lane, below.shell[tiles[lane]].least);
     }
-    shells.longer = {0.5f * most - half_square, panel.sine * most};
-    shells.shorter = {0.5f * least - half_square, panel.sine * least};
+    shells.longer = {most, 0.5f * most - half_square};
+    shells.shorter = {least, 0.5f * least - half_square};
 }
 
 // A tile of these tiles of the level below, the axes of whose cones are its members.

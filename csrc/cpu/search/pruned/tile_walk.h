@@ -77,12 +77,13 @@ private:
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; ++r) {
             const Reach& sample = s_.reach[place[r]];
-            const Lanes score =
-                PanelCode::value(product[r]) * (panel.scale * sample.code.scale) + (panel.bias + panel.along * along[r]);
+            Lanes score = PanelCode::value(product[r]) * (panel.scale * sample.code.scale) + (panel.bias + panel.along * along[r]);
             const Lanes bound = sample.code.residual * panel.norm + sample.code.norm * panel.residual + sample.slack;
             Lanes needed = sample.threshold * panel.cosine - sample.sine * panel.sine - panel.more;
             if (shells) {
-                needed = larger_of(needed, s_.seen[place[r]].in_panel.needed(sample.threshold, panel.sine, panel.more, *shells));
+                const Seen& seen = s_.seen[place[r]];
+                score = score + seen.over_origin * shells->along_origin;
+                needed = larger_of(needed, shells->needed(seen.stretch, sample.threshold, panel.sine, panel.more));
             }
             mark_lanes_reaching(reaching, score + bound, needed, 1u << r);
         }
