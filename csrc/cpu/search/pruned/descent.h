@@ -18,9 +18,11 @@ public:
         const std::int64_t count = end - begin;
         for (std::int64_t i = 0; i < count; ++i) {
             const std::int64_t row_of_z = all_.rows[begin + i];
-            result_.inverse_z[row_of_z] = inverse_norm(row(p_.z, row_of_z), p_.dim);
+            double& inverse = result_.inverse_z[row_of_z];
+            inverse = tree_.is_of_balls ? 1 : inverse_norm(row(p_.z, row_of_z), p_.dim);
             s_.progress[i] = {Nearest::none(), 0, 0, 0};
             read_sample(i, row_of_z);
+            if (tree_.is_of_balls && s_.reach[i].found == UNDECIDED) inverse = inverse_norm(row(p_.z, row_of_z), p_.dim);
         }
         for (std::int64_t first = 0; first < count; first += WALK_ROWS) {
             find_first_candidates(first, smaller(WALK_ROWS, count - first));

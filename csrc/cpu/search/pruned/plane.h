@@ -92,9 +92,10 @@ inline void complete_axes(float* axes, std::int64_t n) {
 // A member is seen from the centre, w = c + d: z . w = z . c (1 + d . c) + (z . u) (d . u) + (z . v) (d . v) + s . r. Nearly all of it
 // is z . c, so that the roundings of the others, and how far the axes are from orthonormal, matter in proportion to |d| alone. Where
 // the map is finer than its roundings, a bound that is looser by 1e-6 leaves half as many candidates more.
-// Of a ball, what is z . (w - c) and (w - c)^2 is small as a whole.
+// Of a ball, what is z . (w - c) and (w - c)^2 is small as a whole. `squared` is how far each is from the centre.
 inline Plane plane_of(
-    const float* members, const Lanes& present, const float* axes, std::int64_t n, bool is_ball, float inverse_square) {
+    const float* members, const Lanes& present, const float* axes, std::int64_t n, bool is_ball, float inverse_square,
+    Lanes& squared) {
     constexpr int AT_ONCE = WIDTH == 16 ? 4 : 2;  // as there are registers for
     Vec sums[4][LANES];
     for (int first = 0; first < LANES; first += AT_ONCE) {
@@ -118,7 +119,8 @@ inline Plane plane_of(
             sums[3][first + lane] = down[lane];
         }
     }
-    const Lanes squared = lanes_of(sums[0]), along = lanes_of(sums[1]), share = along * inverse_square;
+    squared = lanes_of(sums[0]);
+    const Lanes along = lanes_of(sums[1]), share = along * inverse_square;
     Plane plane{};
     plane.along = 1 + share;
     plane.across = lanes_of(sums[2]);

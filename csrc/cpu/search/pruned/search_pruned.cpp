@@ -52,8 +52,9 @@ inline double share_of_tiles(
     for (std::int64_t j = 0; j < num_tiles; ++j) {
         const Members members = tiling.members(tiles(j)), next = tiling.members(tiles(smaller(j + 1, num_tiles - 1)));
         double inverse[LANES];
-        const Lanes present = read_members(p, tree, members, next, units, inverse);
-        describe_members(tree, units, present, axes, centre, WIDTH, radius[j], shell + j);
+        Lanes squares{};
+        const Lanes present = read_members(p, tree, members, next, units, inverse, squares);
+        describe_members(tree, units, squares, present, axes, centre, WIDTH, radius[j], shell + j);
         for (std::int64_t i = 0; i < num_samples; ++i) {
             const float* z = samples + i * tree.dim;
             along[i][j] = dot_padded(z, centre, tree.dim);

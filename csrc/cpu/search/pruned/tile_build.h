@@ -59,20 +59,21 @@ inline void find_origin(const Problem& p, TileTree& tree, float* unit) {
 }
 
 // Of balls, prototypes that are too far away to be anyone's: there are nearer ones.
-inline void leave_out_distant(const TileTree& tree, float* members, double (&inverse)[LANES], Lanes& present) {
-    const Lanes squares = squares_of_members(members, tree.dim);
+inline void leave_out_distant(const TileTree& tree, float* members, double (&inverse)[LANES], Lanes& squares, Lanes& present) {
     for (int lane = 0; lane < LANES; ++lane) {
         if (squares[lane] < BEYOND * BEYOND) continue;
         write_member(nullptr, tree.dim, members + lane * WIDTH);
+        set_lane(squares, lane, 0.0f);
         set_lane(present, lane, -__builtin_inff());
         inverse[lane] = __builtin_nan("");
     }
 }
 
 // The prototypes of a tile as unit vectors side by side, and the factors that made them so. Returns 0 for each lane whose prototype
-// may be a BMU, -inf for the others. The prototypes of `next` are fetched meanwhile.
+// may be a BMU, -inf for the others. The prototypes of `next` are fetched meanwhile. `squares` are their squared lengths, of balls.
 inline Lanes read_members(
-    const Problem& p, const TileTree& tree, const Members& members, const Members& next, float* units, double (&inverse)[LANES]) {
+    const Problem& p, const TileTree& tree, const Members& members, const Members& next, float* units, double (&inverse)[LANES],
+    Lanes& squares) {
     // Rows of a tile are in several places of memory, more than the processor foresees: without fetching them a search of a map of
     // 256 x 256 takes 4 % longer.
     for (int lane = 0; lane < LANES; ++lane) {  // a loop of its own: no norm waits for another
@@ -89,7 +90,10 @@ inline Lanes read_members(
         else write_unit(x, exists ? inverse[lane] : 0, count, tree.dim, units + lane * WIDTH, SIDE_BY_SIDE);
         if (exists) set_lane(present, lane, 0.0f);
     }
-    if (tree.is_of_balls) leave_out_distant(tree, units, inverse, present);
+    if (tree.is_of_balls) {
+        squares = squares_of_members(units, tree.dim);
+        leave_out_distant(tree, units, inverse, squares, present);
+    }
     return present;
 }
 
@@ -111,18 +115,17 @@ inline Lanes read_cones(const TileLevel& level, const Members& tiles, Panel& pan
 
 // The plane and the cone of a tile of prototypes. The axis of the cone is written in vectors `stride` apart.
 inline Plane describe_members(
-    const TileTree& tree, const float* members, const Lanes& present, float* axes, float* axis, std::int64_t stride,
-    Radius& radius, Shell* shell) {
+    const TileTree& tree, const float* members, const Lanes& squares, const Lanes& present, float* axes, float* axis,
+    std::int64_t stride, Radius& radius, Shell* shell) {
     if (tree.is_of_balls) {
-        *shell = shell_of(squares_of_members(members, tree.dim), present, tree.dim);
-        const Plane plane = describe_ball(members, present, tree.contrast, tree.dim, axes, radius);
-        for (std::int64_t d = 0; d < tree.dim; d += WIDTH) store(axis + d / WIDTH * stride, load(axes + d));
-        return plane;
+        *shell = shell_of(squares, present, tree.dim);
+        return describe_ball(members, squares, present, tree.contrast, tree.dim, axes, axis, stride, radius);
     }
     contrast_members(members, tree.contrast, tree.dim, axes);
     normalise(axes, tree.dim);
     complete_axes(axes, tree.dim);
-    const Plane plane = plane_of(members, present, axes, tree.dim, false, 1);
+    Lanes squared;
+    const Plane plane = plane_of(members, present, axes, tree.dim, false, 1, squared);
     radius = radius_of(static_cast<double>(find_axis(plane, present, axes, tree.dim, axis, stride)) - tree.slack);
     return plane;
 }
@@ -133,13 +136,14 @@ inline void build_tile(
     const TileLevel& level = tree.level[0];
     const Members members = level.tiling.members(tile);
     double inverse[LANES];
-    const Lanes present = read_members(p, tree, members, level.tiling.members(next), prototypes, inverse);
+    Lanes squares{};
+    const Lanes present = read_members(p, tree, members, level.tiling.members(next), prototypes, inverse, squares);
     for (int lane = 0; lane < LANES; ++lane) {
         if (members[lane] < 0) continue;
         result.inverse_prototype[members[lane]] = inverse[lane];
     }
     level.plane[tile] = describe_members(
-        tree, prototypes, present, level.axes + 3 * tile * tree.dim, axis, stride, level.radius[tile], level.shell + tile);
+        tree, prototypes, squares, present, level.axes + 3 * tile * tree.dim, axis, stride, level.radius[tile], level.shell + tile);
     level.exists[tile] = largest(present) == 0;
 }
 
@@ -171,10 +175,8 @@ inline void build_tile_of_tiles(const TileTree& tree, int l, std::int64_t tile, 
     float* centre = level.centre + tile * tree.dim;
     if (tree.is_of_balls) {
         mean_of_members(members, present, tree.dim, centre);
-        const Lanes apart = square_root(square_distances(members, centre, tree.dim));
-        const Lanes reach = apart * (1 + chain_error(tree.dim) + 0x1p-20f) + panel.sine;
-        const float radius = largest(reach + present);
-        level.radius[tile] = ball_of(centre, radius > 0 ? radius : 0, tree.dim);
+        const float radius = shrink_ball(members, present, panel.sine, tree.dim, centre);
+        level.radius[tile] = ball_of(radius > 0 ? radius : 0, dot_padded(centre, centre, tree.dim));
         level.shell[tile] = Shell::none();
         for (int lane = 0; lane < LANES; ++lane) {
             if (tiles[lane] >= 0 && below.exists[tiles[lane]]) level.shell[tile].widen_to(below.shell[tiles[lane]]);
@@ -230,7 +232,8 @@ inline void build_block(const Problem& p, const TileTree& tree, std::int64_t blo
             const float radius = radius_from(squares, there, tree.dim);
             if (!(radius <= most)) most = radius;
         }
-        level.radius[block] = ball_of(level.centre + block * tree.dim, most, tree.dim);
+        const float* centre = level.centre + block * tree.dim;
+        level.radius[block] = ball_of(most, dot_padded(centre, centre, tree.dim));
         return;
     }
     float least = 1;
