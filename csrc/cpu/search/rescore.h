@@ -83,12 +83,17 @@ void rescore_by_distance(const Problem& p, Row z, const std::int64_t* candidates
     // The roundings of a difference, twice, of a chain and of the sum over its lanes; and what is below all numbers.
     const double share = static_cast<double>(p.dim / WIDTH + 12) * 0x1p-24, lost = static_cast<double>(p.dim) * 0x1p-126;
     double first = -__builtin_inf(), second = first;
+    std::int64_t best = 0;
     for (std::int64_t c = 0; c < n; ++c) {
         if (close[c] > second) second = close[c] > first ? first : close[c];
-        if (close[c] > first) first = close[c];
+        if (close[c] > first) {
+            first = close[c];
+            best = c;
+        }
     }
     leader.raise((leader.wanted == 1 ? first : second) * (1 + share) - lost - leader.offset - leader.slack);
-    for (std::int64_t c = 0; c < n; ++c) {
+    for (std::int64_t i = 0; i < n; ++i) {
+        const std::int64_t c = i == 0 ? best : i <= best ? i - 1 : i;  // the best one first: it rules out others
         const bool is_behind = close[c] * (1 - share) + lost - leader.offset + leader.slack < leader.threshold;
         if (is_behind || leader.nearest.holds(candidates[c])) continue;
         leader.meet(-0.5 * exact_squared_distance(z, prototype[c], p.dim), candidates[c]);

@@ -17,7 +17,7 @@ struct Plane {
     Lanes slack;                // of the bound, for its roundings; -inf where there is no prototype
     // In a ball, e_0 is the direction of its centre c, if that is far enough from the origin, and what lies in the plane is d = w - c:
     // z . w - |w|^2 / 2 = (1 + a) (z . c - |c|^2 / 2) + ... - a |c|^2 / 2 - |d|^2 / 2, where a is d . c / |c|^2, or 0.
-    Lanes slack_of_length;      // what of the slack is in proportion to how long a sample is
+    float slack_of_length;      // what more of slack there is, in proportion to how long a sample is
     float half_square, across_centre, down_centre;  // |c|^2 / 2, c . e_1, c . e_2
     float inverse_square;       // 1 / |c|^2, or 0
 };
@@ -131,9 +131,13 @@ inline Plane plane_of(
     const Lanes in_plane = plane.across * plane.across + plane.down * plane.down;
     const Lanes left = squared - (along * share + in_plane);
     plane.rest = square_root(larger_of(left, Lanes{}) + squared * (8 * error + 0x1p-20f)) * 1.001f + 0x1p-23f;
-    plane.slack_of_length = square_root(squared) * ((is_ball ? 10 : 7) * error + 0x1p-19f);
-    if (is_ball) plane.slack = present - 0.5f * (inverse_square > 0 ? squared + along : squared);
-    else plane.slack = present + (error + 2 * UNIT_ERROR + 0x1p-22f) + plane.slack_of_length;
+    if (is_ball) {
+        const float farthest = largest(squared + present);
+        plane.slack = present - 0.5f * (inverse_square > 0 ? squared + along : squared);
+        plane.slack_of_length = farthest > 0 ? __builtin_sqrtf(farthest) * (10 * error + 0x1p-19f) : 0;
+    } else {
+        plane.slack = present + (error + 2 * UNIT_ERROR + 0x1p-22f) + square_root(squared) * (7 * error + 0x1p-19f);
+    }
     return plane;
 }
 

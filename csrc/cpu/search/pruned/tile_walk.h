@@ -104,6 +104,7 @@ private:
         const TileLevel& tiles = tree_.level[level];
         const float* const centre[1] = {tiles.centre + tile * tree_.dim};
         const Radius radius = tiles.radius[tile];
+        const Shell* shell = tree_.is_of_balls ? tiles.shell + tile : nullptr;
         std::int32_t* kept = s_.kept + level * s_.block;
         float* along = s_.along + level * s_.block;
         std::int64_t n = 0;
@@ -115,11 +116,8 @@ private:
                 kept[n] = place[r];
                 along[n] = score[0][r];
                 const float most = score[0][r] + sample.slack;
-                bool reaches = most >= radius.cosine * sample.threshold - radius.sine * sample.sine - radius.more;
-                if (tree_.is_of_balls) {
-                    reaches &= most >= s_.seen[place[r]].stretch.needed(sample.threshold, radius, tiles.shell[tile]);
-                }
-                n += reaches;
+                if (!(most >= radius.cosine * sample.threshold - radius.sine * sample.sine - radius.more)) continue;
+                n += !shell || most >= s_.seen[place[r]].stretch.needed(sample.threshold, radius, *shell);
             }
         });
         const std::uint32_t* codes = tiles.codes + tile * tree_.words * LANES;
@@ -155,11 +153,10 @@ private:
             const Quad rest = square_root_of_four((left > 0 ? left : Quad{}) + 4 * slack);
             for (int r = 0; r < rows; ++r) {
                 const Reach& sample = s_.reach[place[r]];
-                Lanes most = plane.along * x[r] + plane.across * y[r] + plane.down * w[r] + plane.rest * rest[r] + plane.slack;
-                if (tree_.is_of_balls) {
-                    most = most + (plane.slack_of_length * (s_.seen[place[r]].length + tree_.reach) + sample.slack);
-                }
-                const unsigned lanes = lanes_reaching(most, splat_lanes(sample.threshold));
+                const Lanes most = plane.along * x[r] + plane.across * y[r] + plane.down * w[r] + plane.rest * rest[r] + plane.slack;
+                float needed = sample.threshold;
+                if (tree_.is_of_balls) needed -= plane.slack_of_length * (s_.seen[place[r]].length + tree_.reach) + sample.slack;
+                const unsigned lanes = lanes_reaching(most, splat_lanes(needed));
                 *likely++ = lanes;
                 for (unsigned next = lanes & ~fetched; next != 0; next &= next - 1) {
                     fetch(row(p_.prototypes, members[__builtin_ctz(next)]), p_.dim);
