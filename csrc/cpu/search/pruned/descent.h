@@ -22,6 +22,7 @@ public:
             inverse = tree_.is_of_balls ? 1 : inverse_norm(row(p_.z, row_of_z), p_.dim);
             s_.progress[i] = {Nearest::none(), 0, 0, 0};
             read_sample(i, row_of_z);
+            s_.seen[i].stretch.over_ball = over_ball_at_first(s_.progress[i].along_origin);
             if (tree_.is_of_balls && s_.reach[i].found == UNDECIDED) inverse = inverse_norm(row(p_.z, row_of_z), p_.dim);
         }
         for (std::int64_t first = 0; first < count; first += WALK_ROWS) {
@@ -34,11 +35,19 @@ public:
     }
 
 private:
-    // What is left out of the code of a sample, and what the longest prototypes of each tile have beyond its centre, for one longer than
-    // the map; the shortest for others.
+    // How much longer than the longest prototype a sample is, in the direction of the map, or shorter than the shortest.
+    float over_ball_at_first(float along_origin) const {
+        if (!(tree_.origin_square > 0)) return 0;
+        const float along = along_origin / __builtin_sqrtf(tree_.origin_square);
+        if (along > tree_.longest) return along / tree_.longest - 1;
+        return along > 0 && along < tree_.shortest ? along / tree_.shortest - 1 : 0;
+    }
+
+    // What the code of a sample leaves out, and what the longest prototypes of each tile have beyond its centre, for one longer than the
+    // map; the shortest for others.
     Lanes beyond_ball(std::int64_t i, const ShellPanel& shells) const {
-        const float over_origin = s_.seen[i].over_origin;
-        return over_origin * (shells.along_origin + shells.side(over_origin).beyond);
+        const float over_ball = s_.seen[i].stretch.over_ball;
+        return s_.seen[i].over_origin * shells.along_origin + over_ball * shells.side(over_ball).beyond;
     }
 
     void find_first_candidates(std::int64_t first, std::int64_t count) {

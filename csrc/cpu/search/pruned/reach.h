@@ -18,7 +18,8 @@ struct Reach {
 
 // Of balls, a sample as it is seen from their origin.
 struct Seen {
-    float square, length;
+    double square;
+    float length;
     float over_origin;  // s - 1, of what is coded: z - s g, for the origin g of the codes
     Stretch stretch;    // of what it has found
 };
@@ -26,9 +27,9 @@ struct Seen {
 // Of balls; false if the sample is too far away.
 inline bool see_from_origin(const TileTree& tree, Row z, float* centred, Seen& seen) {
     write_centred(z, tree.seen_from, tree.unit, tree.features, tree.dim, centred);
-    seen.square = static_cast<float>(squared_norm(centred, tree.dim));
+    seen.square = squared_norm(centred, tree.dim);
     if (!(seen.square < FARTHEST * FARTHEST)) return false;
-    seen.length = __builtin_sqrtf(seen.square);
+    seen.length = static_cast<float>(__builtin_sqrt(seen.square));
     return true;
 }
 
@@ -38,8 +39,8 @@ inline Reach reach_of(const TileTree& tree, Row z, double inverse, float* unit, 
     float slack = tree.slack;
     if (in_reach && tree.is_of_balls) {
         in_reach = see_from_origin(tree, z, unit, *seen);
-        // Of products with prototypes, and of a score that is known from its distance.
-        slack = slack * tree.reach * (seen->length + tree.reach) + 0x1p-23f * seen->square;
+        // The chain of a product, 2 for either row as it is seen, and 12 for what is needed of it.
+        slack *= tree.reach * (seen->length + tree.reach);
     } else if (in_reach) {
         write_unit(z, inverse, tree.features, tree.dim, unit);
     }
@@ -55,8 +56,8 @@ inline void raise_reach(const TileTree& tree, const Shell* near, float found, Se
     if (tree.is_of_balls) {
         const double square = -2 * static_cast<double>(found);
         reach.sine = static_cast<float>(__builtin_sqrt(square)) * (1 + 0x1p-20f);
-        reach.threshold = static_cast<float>((static_cast<double>(seen.square) - square) / 2);
-        seen.stretch = Stretch(seen.square, reach.threshold, *near);
+        reach.threshold = static_cast<float>((seen.square - square) / 2);
+        seen.stretch = Stretch(static_cast<float>(seen.square), reach.threshold, *near);
     } else {
         const double t = found;
         reach.sine = static_cast<float>(__builtin_sqrt((1 - t) * (1 + t))) * (1 + 0x1p-20f);

@@ -86,17 +86,16 @@ inline bool may_prune(const Problem& p, std::int64_t batch) {
            batch * p.num_prototypes >= LEAST_PAIRS;
 }
 
-// No prototype is longer.
-inline float longest_of(const TileTree& tree) {
+// How long prototypes are, seen from the origin.
+inline void find_lengths(TileTree& tree) {
     const TileLevel& top = tree.top();
-    float most = 0;
+    Shell all = Shell::none();
     for (std::int64_t tile = 0; tile < top.count(); ++tile) {
-        const float* centre = top.centre + tile * tree.dim;
-        if (!top.exists[tile]) continue;
-        const float reach = __builtin_sqrtf(dot_padded(centre, centre, tree.dim)) * (1 + dot_error(tree.dim)) + top.radius[tile].sine;
-        if (!(reach <= most)) most = reach;
+        if (top.exists[tile]) all.widen_to(top.shell[tile]);
     }
-    return most;
+    tree.shortest = __builtin_sqrtf(all.least > 0 ? all.least : 0);
+    tree.longest = __builtin_sqrtf(all.most > 0 ? all.most : 0);
+    tree.reach = tree.longest * (1 + 0x1p-20f);
 }
 
 // Blocks of equal size, as many for each thread.
@@ -162,7 +161,7 @@ std::int64_t search_pruned(
 #pragma omp for schedule(static)
         for (std::int64_t root = 0; root < tree.num_roots; ++root) build_root(tree, root, build[thread].tiles);
 #pragma omp single
-        if (tree.is_of_balls) tree.reach = longest_of(tree);
+        if (tree.is_of_balls) find_lengths(tree);
         Descent descent(p, tree, result, seekers, scratch[thread]);
 #pragma omp for schedule(static)
         for (std::int64_t b = 0; b < blocks; ++b) descent.set_out(b * block, smaller(batch, (b + 1) * block));

@@ -37,10 +37,11 @@ struct TileTree {
     bool is_of_balls;         // under the squared Euclidean distance, else of cones
     std::int64_t features;    // of a row
     std::int64_t dim, words;  // of a row, padded
-    float slack;              // what the roundings of a score, but for its codes, come to at most; of balls in squared lengths
+    float slack;              // what the roundings of a score, but for its codes, come to at most; of balls in lengths of both rows
     float unit;               // of balls: what rows are multiplied with; 0 where there is no frame
     float reach;              // of balls: no prototype is longer
     float origin_square;      // of balls, of its length
+    float shortest, longest;  // of balls: about as long as prototypes are
     float* seen_from;         // [dim] of balls: what rows are seen from
     int num_levels;
     TileLevel level[MOST_LEVELS];
@@ -54,13 +55,13 @@ struct TileTree {
     TileTree(const Problem& p, Cells map)
         : is_of_balls(p.distance == Distance::squared_euclidean), features(p.dim), dim(padded(features)),
           words(dim / PanelCode::PER_WORD), unit(1), reach(1), num_levels(1) {
-        slack = 4 * dot_error(dim);
+        slack = is_of_balls ? chain_error(dim) + 0x1p-20f : 4 * dot_error(dim);
         level[0].tiling = Tiling(map);
         while (top().count() > MOST_AT_TOP && num_levels < MOST_LEVELS) {
             level[num_levels].tiling = Tiling(top().tiling.tiles);
             ++num_levels;
         }
-        origin_square = 0;
+        origin_square = shortest = longest = 0;
         num_roots = ceil_div(top().count(), LANES);
         set_contrasts();
     }

@@ -142,8 +142,8 @@ private:
             Quad slack, above;
             for (int r = 0; r < 4; ++r) {
                 const std::int32_t i = place[smaller(r, rows - 1)];
-                slack[r] = tree_.is_of_balls ? tree_.slack * (s_.seen[i].square + tree_.reach * tree_.reach) : tree_.slack;
-                above[r] = tree_.is_of_balls ? s_.seen[i].square : 1;
+                above[r] = tree_.is_of_balls ? static_cast<float>(s_.seen[i].square) : 1;
+                slack[r] = tree_.is_of_balls ? 3 * tree_.slack * (above[r] + tree_.reach * tree_.reach) : tree_.slack;
             }
             const Quad x = load_as<Quad>(along[0]) - plane.half_square;
             const Quad y = load_as<Quad>(along[1]) - plane.across_centre, w = load_as<Quad>(along[2]) - plane.down_centre;
