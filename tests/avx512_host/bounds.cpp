@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <random>
 #include <vector>
 
@@ -88,7 +89,7 @@ Row32 sample(const std::vector<Row32>& members, int kind) {
 }
 
 template <class Code>
-void check_codes(const char* what, std::int64_t dim) {
+void check_codes(const char* what, std::int64_t dim, float seen_in) {
     Margin above{what};
     for (const float spread : SPREADS) {
         const Row32 base = random_row(dim);
@@ -97,17 +98,17 @@ void check_codes(const char* what, std::int64_t dim) {
         for (int r = 0; r < TILE_ROWS; ++r) samples.push_back(sample(prototypes, r));
         if (spread == 3) samples[1].assign(static_cast<std::size_t>(dim), 0.01f), samples[1][3] = 1;  // one drowns the others
         const Row32 centre = unit(base, 0.3f, random_row(dim));
-        const double centre_squared = product(centre.data(), centre.data(), dim);
+        const View view{centre.data(), product(centre.data(), centre.data(), dim), seen_in};
         const std::int64_t words = ceil_div(dim, Code::PER_WORD * WIDTH) * WIDTH;
         std::vector<std::uint32_t> z(words * TILE_ROWS), w(words * TILE_COLS);
         Centred<float> x[TILE_ROWS], y[WIDTH];
         Coded<Code> coded_x[TILE_ROWS], coded_y[WIDTH];
         for (int r = 0; r < TILE_ROWS; ++r) {
-            x[r] = centred(samples[r].data(), centre.data(), centre_squared, dim);
+            x[r] = centred(samples[r].data(), view, dim);
             coded_x[r].scale = Code::scale(x[r].largest);
         }
         for (int i = 0; i < WIDTH; ++i) {
-            y[i] = centred(prototypes[i].data(), centre.data(), centre_squared, dim);
+            y[i] = centred(prototypes[i].data(), view, dim);
             coded_y[i].scale = Code::scale(y[i].largest);
         }
         encode<Code, TILE_ROWS, TILE_ROWS, true>(x, dim, coded_x, z.data());
@@ -121,15 +122,20 @@ void check_codes(const char* what, std::int64_t dim) {
             }
             const Vec value = Code::value(sum);
             for (int i = 0; i < WIDTH; ++i) {
-                const double length = std::sqrt(product(samples[r].data(), samples[r].data(), dim));
-                double exact = 0;
+                const double length = seen_in == 0 ? std::sqrt(product(samples[r].data(), samples[r].data(), dim)) : 1 / seen_in;
+                const double per_length = seen_in == 0 ? 1 : seen_in;
+                double exact = 0, square = 0;
                 for (std::int64_t d = 0; d < dim; ++d) {
-                    exact += (samples[r][d] / length - centre[d]) * (static_cast<double>(prototypes[i][d]) - centre[d]);
+                    const double apart = static_cast<double>(prototypes[i][d]) * per_length - centre[d];
+                    exact += (samples[r][d] / length - centre[d]) * apart;
+                    square += apart * apart;
                 }
+                if (seen_in != 0) above.hold(SLACK_OF_SQUARE * square, std::fabs(y[i].along + square / 2));
                 const double found = static_cast<double>(value[i]) * coded_x[r].scale * coded_y[i].scale;
                 const double bound = static_cast<double>(coded_x[r].residual) * y[i].norm +
                                      static_cast<double>(x[r].norm + coded_x[r].residual) *
-                                         (coded_y[i].residual + rounding * y[i].norm) + SLACK;
+                                         (coded_y[i].residual + rounding * y[i].norm) +
+                                     (seen_in == 0 ? SLACK : SLACK_OF_SQUARE * y[i].norm * y[i].norm);
                 above.hold(bound, std::fabs(found - exact));
             }
         }
@@ -188,7 +194,8 @@ void check_tiles(std::int64_t dim, Margin& plane_margin, Margin& panel_margin, M
         }
         Radius radius{};
         const Vec present{};
-        const Plane plane = describe_members(tree, side_by_side.data(), present, axes.data(), axis.data(), WIDTH, radius);
+        const Plane plane =
+            describe_members(tree, side_by_side.data(), present, present, axes.data(), axis.data(), WIDTH, radius, nullptr);
         sum_members(side_by_side.data(), n, pole.data());
         normalise(pole.data(), n);
         for (std::int64_t d = 0; d < dim; ++d) origin[d] = 0.05f * members[0][d];
@@ -206,7 +213,7 @@ void check_tiles(std::int64_t dim, Margin& plane_margin, Margin& panel_margin, M
             const float x = product_with[0][0], y = product_with[1][0], w = product_with[2][0], left = 1 - x * x - y * y - w * w;
             const float rest = std::sqrt((left > 0 ? left : 0) + 4 * tree.slack);
             const Vec most = plane.along * x + plane.across * y + plane.down * w + plane.rest * rest + plane.slack;
-            const CodedSample coded = encode_sample(z.data(), origin.data(), n, sample_codes.data());
+            const CodedSample coded = encode_sample(z.data(), origin.data(), 1, n, sample_codes.data());
             const std::uint32_t* rows[1] = {sample_codes.data()};
             Ints sum[1];
             multiply_gathered<1>(tree.words, rows, codes.data(), panel.start, sum);
@@ -224,6 +231,127 @@ void check_tiles(std::int64_t dim, Margin& plane_margin, Margin& panel_margin, M
                 const float sine = static_cast<float>(std::sqrt((1 - t) * (1 + t))) * (1 + 0x1p-20f);
                 cone_margin.hold(
                     dot_padded(z.data(), axis.data(), n) + tree.slack, radius.cosine * threshold - radius.sine * sine);
+            }
+        }
+    }
+}
+
+// A map of 8 x 8 prototypes in tiles of balls, as the search builds it; the last of each tile is the longest, and the farthest from its
+// middle. `apart` is how far it is from the origin, in spreads.
+struct BallMap {
+    static constexpr std::int64_t SIDE = 8;
+    std::vector<float> prototypes;
+    Problem p{};
+    TileTree tree{p, {1, 1}};
+    Arena arena;
+    std::vector<double> inverse;
+    SearchOutput result{};
+
+    BallMap(std::int64_t dim, float spread, float apart) : prototypes(SIDE * SIDE * dim), inverse(SIDE * SIDE) {
+        const Row32 base = random_row(dim), along = random_row(dim), across = random_row(dim);
+        for (std::int64_t k = 0; k < SIDE * SIDE; ++k) {
+            const Row32 bend = random_row(dim);
+            const auto r = static_cast<float>(k / SIDE), c = static_cast<float>(k % SIDE);
+            const float longer = k % 4 == 3 && k / SIDE % 4 == 3 ? 1 + 3 * spread : 1;
+            for (std::int64_t d = 0; d < dim; ++d) {
+                const float x = apart * base[d] + spread * (r * along[d] + c * across[d] + 0.1f * bend[d]);
+                prototypes[k * dim + d] = longer * x;
+            }
+        }
+        p.prototypes = {prototypes.data(), dim, DType::float32};
+        p.num_prototypes = SIDE * SIDE;
+        p.dim = dim;
+        p.distance = Distance::squared_euclidean;
+        result.inverse_prototype = inverse.data();
+        new (&tree) TileTree(p, {SIDE, SIDE});
+        lay_out(arena, [&](Arena& a) { tree.take(a); });
+        std::vector<float> scratch(LANES * tree.dim);
+        find_origin(p, tree, scratch.data());
+        for (std::int64_t tile = 0; tile < tree.level[0].count(); ++tile) {
+            build_tile(p, tree, tile, tile, result, scratch.data(), tree.level[0].centre + tile * tree.dim, WIDTH);
+        }
+        build_root(tree, 0, scratch.data());
+        tree.reach = 0;
+        for (std::int64_t tile = 0; tile < tree.level[0].count(); ++tile) {
+            tree.reach = std::fmax(tree.reach, std::sqrt(tree.level[0].shell[tile].most));
+        }
+    }
+};
+
+// No tile that holds a prototype whose score is known is ruled out by that score: by its ball and its shell, in a panel of codes and
+// alone, nor the prototype by its plane.
+void check_balls(std::int64_t dim, Margin& plane_margin, Margin& panel_margin, Margin& shell_margin) {
+    for (const float spread : {1.0f, 0.1f, 0.01f}) {
+        for (const float apart : {0.0f, 1.0f, 30.0f}) {
+            BallMap map(dim, spread, apart);
+            const TileTree& tree = map.tree;
+            if (!(tree.unit > 0)) continue;
+            const std::int64_t n = tree.dim;
+            for (int kind = 0; kind < 60; ++kind) {
+                const std::int64_t k = kind % 3 == 0 ? 27 : static_cast<std::int64_t>(generator() % 64);  // 27: a longest one
+                const std::int64_t tile = k / 8 / 4 * 2 + k % 8 / 4;
+                const int lane = static_cast<int>(k / 8 % 4 * 4 + k % 4);
+                const float* w = map.prototypes.data() + k * dim;
+                const float* centre = tree.level[0].centre + tile * n;
+                // From the middle of the tile through the prototype and on, then longer or shorter: where the bound is nearly exact.
+                const float on = 0.01f * static_cast<float>(1 << generator() % 10), longer = kind % 2 == 0 ? 1 : 0.75f * (1 << kind % 5);
+                const Row32 aside = random_row(dim);
+                Row32 z(dim), unit(n), seen_w(n);
+                for (std::int64_t d = 0; d < dim; ++d) {
+                    const float middle = centre[d] / tree.unit + tree.seen_from[d];
+                    const float far = kind % 5 == 4 ? spread * aside[d] : 0;
+                    z[d] = longer * (w[d] + on * (w[d] - middle) + far);
+                }
+                const Row row_z{reinterpret_cast<const char*>(z.data()), DType::float32};
+                const Row row_w{reinterpret_cast<const char*>(w), DType::float32};
+                Seen seen{};
+                Reach reach = reach_of(tree, row_z, 1, unit.data(), &seen);
+                if (reach.found == UNDECIDED) continue;
+                const double scale = static_cast<double>(tree.unit) * tree.unit;
+                const float found = static_cast<float>(Leader::less(-0.5 * exact_squared_distance(row_z, row_w, dim) * scale));
+                // As long as it takes for the sample to be seen at the length where it was put.
+                const float about = static_cast<float>((seen.square / 2 + found) / (longer - 0.5f));
+                const Shell near = kind % 2 == 0 || !(about > 0) ? tree.level[0].shell[kind % 7 == 6 ? 0 : tile] : Shell{about, about};
+                raise_reach(tree, &near, found, seen, reach);
+                // In relation to the lengths that roundings are in proportion to.
+                const double size = 1.0 / (tree.reach * (seen.length + tree.reach));
+                const Radius& ball = tree.level[0].radius[tile];
+                const float along = dot_padded(unit.data(), centre, n);
+                shell_margin.hold(size * (along + reach.slack), size * (reach.threshold - ball.sine * reach.sine - ball.more));
+                shell_margin.hold(
+                    size * (along + reach.slack), size * seen.stretch.needed(reach.threshold, ball, tree.level[0].shell[tile]));
+
+                const float along_origin = dot_padded(unit.data(), tree.origin, n);
+                const float share = along_origin > 0 ? along_origin / tree.origin_square : 1;
+                std::vector<std::uint32_t> codes(tree.words);
+                reach.code = encode_sample(unit.data(), tree.origin, share, n, codes.data());
+                const std::uint32_t* rows[1] = {codes.data()};
+                Ints sum[1];
+                const Panel& panel = tree.root[0];
+                multiply_gathered<1>(tree.words, rows, tree.root_codes, panel.start, sum);
+                const Vec score = Int8::value(sum[0]) * (panel.scale * reach.code.scale) + (panel.bias + panel.along * along_origin) +
+                                  (share - 1) * tree.root_shells[0].along_origin;
+                const Vec bound = reach.code.residual * panel.norm + reach.code.norm * panel.residual + reach.slack;
+                const Vec needed = larger_of(
+                    reach.threshold - reach.sine * panel.sine - panel.more,
+                    tree.root_shells[0].needed(seen.stretch, reach.threshold, panel.sine, panel.more));
+                panel_margin.hold(size * (score[tile] + bound[tile]), size * needed[tile]);
+
+                const Plane& plane = tree.level[0].plane[tile];
+                const float* axes = tree.level[0].axes + 3 * tile * n;
+                const float* axis_rows[3] = {axes, axes + n, axes + 2 * n};
+                const Four four{{unit.data(), unit.data(), unit.data(), unit.data()}};
+                float product_with[3][4];
+                dot_four<3>(four, axis_rows, n, product_with);
+                const float x = product_with[0][0] - plane.half_square, y = product_with[1][0] - plane.across_centre;
+                const float v = product_with[2][0] - plane.down_centre, past = x - plane.half_square;
+                const float square = static_cast<float>(seen.square);
+                const float left = square - (x + x + past * past * plane.inverse_square + y * y) - v * v;
+                const float slack = 3 * tree.slack * (square + tree.reach * tree.reach);
+                const float rest = std::sqrt((left > 0 ? left : 0) + 4 * slack);
+                const Vec most = plane.along * x + plane.across * y + plane.down * v + plane.rest * rest + plane.slack;
+                const float least = reach.threshold - (plane.slack_of_length * (seen.length + tree.reach) + reach.slack);
+                plane_margin.hold(size * most[lane], size * least);
             }
         }
     }
@@ -330,13 +458,15 @@ void check_factors(std::int64_t size, float temperature, bool fold) {
 
 int main() {
     Margin plane{"plane"}, panel{"panel of codes"}, cone{"cone"};
+    Margin plane_of_ball{"plane of a ball"}, panel_of_balls{"panel of balls"}, shell{"shell", 2e-6};
     for (int round = 0; round < 4; ++round) {
         for (const std::int64_t dim : {64, 65, 100, 192}) {
-            check_codes<Int8>("int8 codes", dim);
+            for (const float unit : {0.0f, 1.0f, 4.0f}) check_codes<Int8>("int8 codes", dim, unit);
 #if defined(__AVX512BF16__)
-            check_codes<BFloat16>("bf16 codes", dim);
+            for (const float unit : {0.0f, 1.0f, 4.0f}) check_codes<BFloat16>("bf16 codes", dim, unit);
 #endif
             check_tiles(dim, plane, panel, cone);
+            check_balls(dim, plane_of_ball, panel_of_balls, shell);
         }
     }
     Margin box{"box", BOX_ERROR}, ball{"ball", BALL_ERROR};
@@ -344,6 +474,8 @@ int main() {
         for (const std::int64_t dim : {1, 2, 3, 10, 17, 57}) check_boxes(dim, box, ball);
     }
     plane.be_sharp();
+    shell.be_sharp();
+    std::printf("plane of a ball: least margin %.3g, panel of balls: %.3g\n", plane_of_ball.least, panel_of_balls.least);
     box.be_sharp();
     ball.be_sharp();
     std::printf("panel: least margin %.3g, cone: %.3g\n", panel.least, cone.least);

@@ -109,7 +109,7 @@ def holds(csrc: Path, out: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_bounds_are_no_less_than_what_they_bound(tmp_path: Path) -> None:
-    """Of codes, planes, cones, balls, boxes and thin factors, in fp64."""
+    """Of codes, planes, cones, balls, shells, boxes and thin factors, in fp64."""
     done = holds(SOURCES.parent, tmp_path / "bounds")
     assert done.returncode == 0, done.stdout[-4000:]
 
@@ -120,6 +120,10 @@ def test_bounds_are_no_less_than_what_they_bound(tmp_path: Path) -> None:
         ("pruned/plane.h", "plane.slack = present + (", "plane.slack = present - 0x1.5p-20f + ("),
         ("pruned/plane.h", "* 1.001f + 0x1p-23f", "* 0.9f"),
         ("pruned/panel.h", "residual = 1.001f * __builtin_sqrtf(sum(residuals))", "residual = 0.0f * sum(residuals)"),
+        ("pruned/plane.h", "inverse_square > 0 ? squared + along : squared", "1.01f * squared + along"),
+        ("pruned/ball.h", "* (1 + 0x1p-20f);", "* 0.999f;"),
+        ("pruned/shell.h", "over_ball * (of(shell) / 2", "over_ball * (0.999f * of(shell) / 2"),
+        ("pruned/shell.h", "* (reach * radius + half", "* (0.99f * reach * radius + half"),
         ("lanes/box.h", " - box.aside", " - 0.99f * box.aside"),
         ("lanes/box.h", "largest(square_root(rest))", "0.99f * largest(square_root(rest))"),
         ("lanes/grouped_map.h", "(most > 0 ? most : 0) * (1 + BALL_ERROR)", "0.9999f * most"),
