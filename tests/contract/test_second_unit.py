@@ -96,17 +96,22 @@ def test_to_a_row_of_zeros_all_are_as_near(backend: str) -> None:
 @pytest.mark.skipif(cpu.unavailable() is not None, reason="needs the CPU kernels")
 @pytest.mark.parametrize("distance", ["cosine", "sqeuclidean", "euclidean"])
 def test_the_kernels_search_once(distance: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, ...]] = []
-    right = cpu.search_two
+    asked: list[int] = []
+    right = cpu._cpu
 
-    def search_two(z: Tensor, prototypes: Tensor, rows: int = 0, cols: int = 0, **how: bool) -> tuple[Tensor, Tensor]:
-        asked.append(tuple(z.shape))
-        return right(z, prototypes, rows, cols, **how)
+    class Watched:
+        """The compiled module, and what is asked of its search."""
 
-    monkeypatch.setattr(cpu, "search_two", search_two)
-    monkeypatch.delattr(cpu, "search")
+        def __getattr__(self, name: str) -> object:
+            return getattr(right, name)
+
+        def find_bmu(self, problem: object, wanted: int, *rest: object) -> object:
+            asked.append(wanted)
+            return right.find_bmu(problem, wanted, *rest)
+
+    monkeypatch.setattr(cpu, "_cpu", Watched())
     find_bmu(torch.randn(9, 5), torch.randn(12, 5), distance=distance, k=2, backend="cpu")
-    assert [batch for batch, _ in asked] == [9]
+    assert asked == [2]
 
 
 def test_equally_far_units_come_in_the_order_of_their_indices(backend: str) -> None:

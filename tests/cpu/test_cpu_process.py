@@ -145,7 +145,7 @@ problem, _keep = cpu._problem(z, prototypes)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
-    cpu._cpu.find_bmu(problem, 1, bmu.data_ptr(), distance.data_ptr())
+    cpu._cpu.find_bmu(problem, 1, False, bmu.data_ptr(), distance.data_ptr())
 except KeyboardInterrupt:
     print("interrupted", "before the end" if (bmu == -1).any() else "after the end")
 assert torch.equal(find_bmu(z[:100], prototypes, backend="cpu")[0], expected)
