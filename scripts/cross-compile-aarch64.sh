@@ -21,7 +21,8 @@ fi
 export CXX
 
 if [ $# = 0 ]; then
-  build="$(mktemp -d -t vitsom-aarch64.XXXXXX)"
+  mkdir -p build # as far from the sources in every checkout: a compiler cache goes by the way to them
+  build="$(mktemp -d "$PWD/build/aarch64.XXXXXX")"
   trap 'rm -rf "$build"' EXIT
   trap 'exit 1' HUP INT TERM # which a shell would otherwise end on without cleaning up
 fi
