@@ -18,7 +18,8 @@ class Forks:
 
     def __init__(self) -> None:
         # glibc fills what it allocates with 0xfe: about -1.7e38 as a float, far out of range as an index.
-        environment = {**os.environ, "MALLOC_PERTURB_": "1", "OMP_WAIT_POLICY": "passive"}  # more threads than cores must not spin
+        # More threads than there are cores must not spin.
+        environment = {**os.environ, "MALLOC_PERTURB_": "1", "OMP_WAIT_POLICY": "passive"}
         pipe = subprocess.PIPE
         self._process = subprocess.Popen([sys.executable, __file__], env=environment, stdin=pipe, stdout=pipe, text=True)
 
@@ -26,7 +27,8 @@ class Forks:
         """AssertionError where pytest ends badly with these, or runs no test."""
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps([["-q", "-x", "-p", "no:cacheprovider", *arguments], environment]), file=self._process.stdin, flush=True)
+        asked = [["-q", "-x", "-p", "no:cacheprovider", *arguments], environment]
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
         status, output = json.loads(self._process.stdout.readline())
         assert status == 0, output[-4000:]
         assert " passed" in output
