@@ -21,7 +21,8 @@ fi
 export CXX
 
 if [ $# = 0 ]; then
-  build="$(mktemp -d -t vitsom-aarch64.XXXXXX)"
+  mkdir -p build # as far from the sources in every checkout: a compiler cache goes by the way to them
+  build="$(mktemp -d "$PWD/build/aarch64.XXXXXX")"
   trap 'rm -rf "$build"' EXIT
   trap 'exit 1' HUP INT TERM # which a shell would otherwise end on without cleaning up
 fi
@@ -33,6 +34,8 @@ cmake -G Ninja -S csrc -B "$build" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROC
   -DPython_EXECUTABLE="$(command -v python)" -Dpybind11_DIR="$(python -m pybind11 --cmakedir)" \
   -DPython_INCLUDE_DIR="$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')" \
   -DHAS_FLTO=OFF -DHAS_FLTO_THIN=OFF --no-warn-unused-cli
+# What nobody runs need not be fast: with -O1 the compiler takes 0.6 of the time.
+[ $# != 0 ] || sed -i 's/ -O3 / -O1 /g' "$build/build.ninja"
 cmake --build "$build" --target _cpu
 
 module="$(echo "$build"/_cpu*.so)"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from forked import Forks
 from helpers import BACKENDS
 from interpreter import remember_what_is_replaced
 
@@ -72,16 +73,28 @@ def _available(name: str) -> str:
     return name
 
 
-@pytest.fixture(scope="session", params=list(BACKENDS))
+# Of all backends those that are run: what a process of a test need not even collect takes its second.
+TESTED = [name for name in BACKENDS if name in os.environ.get("VITSOM_TEST_BACKENDS", name).split(",")]
+
+
+@pytest.fixture(scope="session", params=TESTED)
 def any_backend(request: pytest.FixtureRequest) -> str:
     """The name of each backend in turn, "reference" among them; one that cannot run here is skipped with its reason."""
     return _available(request.param)
 
 
-@pytest.fixture(scope="session", params=[name for name in BACKENDS if name != "reference"])
+@pytest.fixture(scope="session", params=[name for name in TESTED if name != "reference"])
 def backend(request: pytest.FixtureRequest) -> str:
     """As ``any_backend`` without the reference, for what eager PyTorch does not promise: memory, ties, cancellation."""
     return _available(request.param)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Started where the first test asks for it."""
+    started = Forks()
+    yield started
+    started.close()
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,13 +22,27 @@ BINDINGS = ["-O0", "-fvisibility=hidden", f"-isystem{sysconfig.get_paths()['incl
 BINDINGS += [f"-isystem{Path(torch.__file__).parent / 'include'}"]  # torch brings pybind11
 
 
-def compiled(source: Path, headers: Iterable[Path], flags: list[str], cache: Path, folders: Iterable[Path] = ()) -> Path:
+def compiled(source: Path, flags: list[str], cache: Path, folders: Sequence[Path]) -> Path:
     """The object file of ``source``, whose headers lie in ``folders``; RuntimeError where there is an error in them."""
-    contents = [path.read_bytes() for path in (source, *headers)]
+    contents = [path.read_bytes() for path in (source, *included(source, folders))]
     target = cache / f"{source.stem}-{digest([COMPILER, *flags, torch.__version__, sys.version, *contents])}.o"
     if not target.exists():
         _run(target, *flags, *(f"-I{folder}" for folder in folders), "-x", "c++", "-c", str(source))
     return target
+
+
+def included(source: Path, folders: Iterable[Path]) -> list[Path]:
+    """The headers in ``folders``, or beside those that name them, that a source is made of; whatever the conditions there."""
+    found: dict[Path, None] = {}
+    waiting = [source]
+    while waiting:
+        file = waiting.pop()
+        names = re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', file.read_text(encoding="utf-8"), re.MULTILINE)
+        headers = [(folder / name).resolve() for name in names for folder in (file.parent, *folders)]
+        new = [header for header in dict.fromkeys(headers) if header.is_file() and header not in found]
+        found.update(dict.fromkeys(new))
+        waiting += new
+    return list(found)  # in an order that a copy of the sources elsewhere has, too
 
 
 def linked(target: Path, *arguments: str | Path) -> Path:

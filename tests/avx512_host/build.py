@@ -53,12 +53,11 @@ def flags_of(instruction_set: str) -> list[str]:
 def build(sources: Path = SOURCES, flags: tuple[str, ...] = ()) -> Path:
     """The folder that holds the module ``_cpu``; what an earlier run compiled is kept. RuntimeError where that fails."""
     folder = sources.parent
-    headers = [HERE / "immintrin.h", *sorted((folder / "common").glob("*.h")), *sorted(sources.rglob("*.h"))]
     emulated = ",".join(f"kernels_{name}()" for name in INSTRUCTION_SETS)
     portable = "-DVITSOM_ISA=portable"
 
     def compile_source(source: Path, *own_flags: str) -> Path:
-        return compiled(source, headers, [*_COMMON, *own_flags, *flags], CACHE, [folder])
+        return compiled(source, [*_COMMON, *own_flags, *flags], CACHE, [HERE, folder])
 
     with ThreadPoolExecutor(2) as pool:
         objects = [

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Forks
 
 from vitsom_fast.backends import cpu
 
@@ -20,27 +21,17 @@ INSTRUCTION_SETS = ("avx512bf16", "avx512vnni", "avx512", "avx2", "baseline")
 
 
 @pytest.mark.parametrize(("name", "pruning"), [("avx512bf16", "always"), *((name, "auto") for name in INSTRUCTION_SETS)])
-def test_contract(name: str, pruning: str) -> None:
+def test_contract(forks: Forks, name: str, pruning: str) -> None:
     if name not in cpu.instruction_sets():
         pytest.skip(f"this processor, or this build, has no {name}")
     tests = ("contract", "ops/test_adversarial.py") if pruning == "auto" else ("contract",)
     # The widest of this processor runs every case as the default; here, in memory and with threads that it has not there.
-    few = ["--cases=1" if name == cpu.instruction_sets()[0] else "--cases=2"]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cpu", "-m", "not slow", *few]
-    # glibc fills what it allocates with 0xfe: about -1.7e38 as a float, far out of range as an index.
-    environment = {**os.environ, "VITSOM_CPU_ISA": name, "MALLOC_PERTURB_": "1"}
-    # Each with another number of threads, the widest with more than most machines have cores to spare: they must not spin.
+    few = "--cases=1" if name == cpu.instruction_sets()[0] else "--cases=2"
+    # Each with another number of threads, the widest with more than most machines have cores to spare.
     threads = (5, 2, 1)[cpu.instruction_sets().index(name) % 3]
-    environment |= {"VITSOM_TEST_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", "VITSOM_CPU_PRUNING": pruning}
-    done = subprocess.run(
-        [*command, *(str(TESTS / name) for name in tests)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert " passed" in done.stdout
+    environment = {"VITSOM_CPU_ISA": name, "VITSOM_CPU_PRUNING": pruning}
+    environment |= {"VITSOM_TEST_THREADS": str(threads), "VITSOM_TEST_BACKENDS": "cpu"}
+    forks.check("-k", "cpu", "-m", "not slow", few, *(str(TESTS / name) for name in tests), **environment)
 
 
 def test_an_unknown_instruction_set_is_refused_by_name() -> None:

@@ -38,7 +38,6 @@ def sanitizers() -> list[str]:
 
 def build(flags: list[str]) -> Path:
     """The folder of the module, which takes the place of ``vitsom_fast._cpu`` where PYTHONPATH names it."""
-    headers = [*sorted((SOURCES.parent / "common").glob("*.h")), *sorted(SOURCES.rglob("*.h"))]
     of_baseline = [
         "search/pruned/search_pruned",
         "search/exhaustive/search_fp32",
@@ -60,8 +59,7 @@ def build(flags: list[str]) -> Path:
     own |= {name: ["-DVITSOM_ISA=portable"] for name in portable}
     own |= {"module/bindings": [*BINDINGS, "-DVITSOM_ISA=portable"]}
     objects = [
-        compiled(SOURCES / f"{name}.cpp", headers, [*FLAGS, *flags, *of_file], CACHE, [SOURCES.parent])
-        for name, of_file in own.items()
+        compiled(SOURCES / f"{name}.cpp", [*FLAGS, *flags, *of_file], CACHE, [SOURCES.parent]) for name, of_file in own.items()
     ]
     folder = CACHE / f"module-{digest([path.name for path in objects])}"
     linked(folder / f"_cpu{SUFFIX}", *flags, *objects)
@@ -77,7 +75,8 @@ def environment() -> dict[str, str]:
     folder = build(SANITIZERS if runtimes else [])
     symbols = subprocess.run(["nm", "-D", next(folder.glob("_cpu*"))], capture_output=True, text=True, check=False).stdout
     assert "GOMP" not in symbols
-    own = {"PYTHONPATH": str(folder), "VITSOM_CPU_ISA": "baseline", "MALLOC_PERTURB_": "128", "VITSOM_TEST_THREADS": "2"}
+    own = {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "MALLOC_PERTURB_": "128"}
+    own |= {"VITSOM_CPU_ISA": "baseline", "VITSOM_TEST_THREADS": "2", "VITSOM_TEST_BACKENDS": "cpu"}
     own |= {"ASAN_OPTIONS": f"detect_leaks=0:max_malloc_fill_size={1 << 30}:malloc_fill_byte=127"}
     return {**os.environ, **own, "LD_PRELOAD": ":".join(runtimes)}
 

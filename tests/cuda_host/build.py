@@ -22,18 +22,14 @@ _FLAGS = ["-std=c++17", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unk
 
 def build(sources: Path = SOURCES, flags: tuple[str, ...] = ()) -> Path:
     """The folder that holds the module ``_cuda``; what an earlier run compiled is kept. RuntimeError where that fails."""
-    common = COMMON / "common"
-    headers = sorted((path for folder in (sources, HERE) for path in folder.glob("*.*h")), key=lambda path: (path.name, path))
-    headers += sorted(common.glob("*.h"))
     for_kernels = [*_FLAGS, "-O2", *flags]
     for_bindings = [*_FLAGS, *BINDINGS, '-DVITSOM_DEVICE_TYPE="cpu"']
 
     def compile_kernel(source: Path) -> Path:
-        return compiled(source, headers, for_kernels, CACHE, (HERE, sources, COMMON))
+        return compiled(source, for_kernels, CACHE, (HERE, sources, COMMON))
 
     with ThreadPoolExecutor(2) as pool:
-        needed = [sources / "kernels.h", *common.glob("*.h")]
-        bindings = pool.submit(compiled, sources / "bindings.cpp", needed, for_bindings, CACHE, (COMMON,))
+        bindings = pool.submit(compiled, sources / "bindings.cpp", for_bindings, CACHE, (COMMON,))
         kernels = list(pool.map(compile_kernel, [HERE / "threads.cpp", *sorted(sources.glob("*.cu"))]))
     out = CACHE / f"module-{digest([path.name for path in (bindings.result(), *kernels)])}"
     linked(out / "libkernels.so", *flags, *kernels)

@@ -44,9 +44,9 @@ TOO_LARGE = [
 def run_with(module: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A Python process in which the backend "cuda" is this build of the module, in memory that is never zero by luck."""
     path = os.pathsep.join([str(module), *filter(None, [os.environ.get("PYTHONPATH")])])
-    own = {"VITSOM_CUDA_MODULE": "_cuda", "PYTHONPATH": path, "MALLOC_PERTURB_": "1", **environment}
+    own = {"VITSOM_CUDA_MODULE": "_cuda", "PYTHONPATH": path, "MALLOC_PERTURB_": "1", "VITSOM_TEST_BACKENDS": "cuda"}
     command = (sys.executable, *command)
-    environment = {**os.environ, **own}
+    environment = {**os.environ, **own, **environment}
     return subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_run import tiny_config, write_dataset
+from tiny_run import small_pictures, tiny_config, write_dataset
 
 from vitsom_fast import cli
 from vitsom_fast.data import load_dataset
@@ -36,7 +36,8 @@ OPTIONS = [*("--grid", "3", "4"), "--epochs=2", "--batch-size=16", "--width=8", 
     ],
     ids=["cluster", "classify"],
 )
-def test_two_processes_follow_the_curve_of_one(tmp_path: Path, model: list[str]) -> None:
+def test_two_processes_follow_the_curve_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: list[str]) -> None:
+    small_pictures(monkeypatch)
     command = ["train", "--data", str(write_dataset(tmp_path)), *OPTIONS, *model]
     assert cli.main([*command, "--out", str(tmp_path / "one")]) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vitsom_fast.cli"]

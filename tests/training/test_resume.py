@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from soak.kill_and_resume import kill_and_resume
+from soak import kill_and_resume
 from tiny_run import lasting, small_pictures, tiny_config
 
 from vitsom_fast import atomic, cli
@@ -254,6 +254,15 @@ def test_a_file_in_the_place_of_the_folder_is_explained(tmp_path: Path) -> None:
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_killed_processes_resume_to_the_same_bits(tmp_path: Path) -> None:
+_run = kill_and_resume._run
+
+
+def run_with_small_pictures(config: TrainConfig, out: Path) -> None:
+    small_pictures(pytest.MonkeyPatch())
+    _run(config, out)
+
+
+def test_killed_processes_resume_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kill_and_resume, "_run", run_with_small_pictures)
     config = tiny_config(tmp_path, epochs=8, grid=(10, 10))
-    assert kill_and_resume(config, tmp_path, kills=1, seed=0, report=print) == []
+    assert kill_and_resume.kill_and_resume(config, tmp_path, kills=1, seed=0, report=print) == []
