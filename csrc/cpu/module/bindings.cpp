@@ -1,11 +1,9 @@
 // vitsom_fast._cpu: the kernels under Python, in plain addresses, so that one build serves every version of torch.
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <chrono>
 #include <stdexcept>
 #include <string>
-#include <utility>
 
 #include "cpu/module/dispatch.h"
 #include "cpu/search/search.h"
@@ -165,14 +163,14 @@ void add_by_bmu(
 }
 
 // Returns how many rows are left, and the sum of the distances of all others.
-std::pair<std::int64_t, double> add_nearest(
+py::tuple add_nearest(
     const Problem& p, std::uintptr_t centre, float unit, bool squared, std::uintptr_t sums, std::uintptr_t left) {
-    return run([&, &k = kernels()] {
-        double distance = 0;
+    double distance = 0;
+    const auto count = run([&, &k = kernels()] {
         auto* places = address<std::int64_t>(left);
-        const auto count = k.add_nearest(p, address<const float>(centre), unit, squared, address<double>(sums), &distance, places);
-        return std::make_pair(count, distance);
+        return k.add_nearest(p, address<const float>(centre), unit, squared, address<double>(sums), &distance, places);
     });
+    return py::make_tuple(count, distance);
 }
 
 void smooth(std::uintptr_t x, std::int64_t dim, const Neighborhood& h, int threads, std::uintptr_t out) {
@@ -209,9 +207,9 @@ void search_manhattan(const Problem& p, std::uintptr_t bmu, std::uintptr_t dista
     run([&, &k = kernels()] { k.search_manhattan(p, address<std::int64_t>(bmu), address<float>(distance)); });
 }
 
-std::vector<std::string> instruction_sets() {
-    std::vector<std::string> names;
-    for (const auto* supported : vitsom::supported_kernels()) names.emplace_back(supported->name);
+py::list instruction_sets() {
+    py::list names;
+    for (const auto* supported : vitsom::supported_kernels()) names.append(supported->name);
     return names;
 }
 

@@ -36,10 +36,14 @@ struct Leader {
 // Features that are fetched ahead of so many rows at a time: half of a page.
 constexpr std::int64_t FETCHED_AHEAD = 512;
 
+// Candidates at a time, of MOST: four in the dtypes that are rare, for the compiler's sake.
+template <int MOST, class T>
+constexpr int AT_ONCE = sizeof(T) == sizeof(float) ? MOST : 4;
+
 // sums[c] = z . prototypes[c], less a factor: z is made 2^-32 long, for no product to overflow.
 template <int MOST, class T>
 __attribute__((noinline)) void multiply_candidates(
-    std::int64_t dim, const T* z, float factor, const Row (&prototypes)[MOST], double (&products)[MOST]) {
+    std::int64_t dim, const T* z, float factor, const Row* prototypes, double* products) {
     const T* prototype[MOST];
     for (int c = 0; c < MOST; ++c) prototype[c] = reinterpret_cast<const T*>(prototypes[c].data);
     Vec sums[MOST] = {};
@@ -54,58 +58,11 @@ __attribute__((noinline)) void multiply_candidates(
     for (int c = 0; c < MOST; ++c) products[c] = sum(sums[c]);
 }
 
-// scores[c] = -|z - prototypes[c]|^2 / 2, of differences times a power of two.
-template <int MOST, class T>
-__attribute__((noinline)) void measure_candidates(
-    std::int64_t dim, const T* z, float unit, const Row (&prototypes)[MOST], double (&scores)[MOST]) {
-    const T* prototype[MOST];
-    for (int c = 0; c < MOST; ++c) prototype[c] = reinterpret_cast<const T*>(prototypes[c].data);
-    Vec sums[MOST] = {};
-    for_each_vector(dim, [&](std::int64_t d, auto load, auto) {
-        const Vec x = load(z + d) * unit;
-#pragma GCC unroll 16
-        for (int c = 0; c < MOST; ++c) {
-            const Vec difference = load(prototype[c] + d) * unit - x;
-            sums[c] += difference * difference;
-            if (d + FETCHED_AHEAD < dim) __builtin_prefetch(prototype[c] + d + FETCHED_AHEAD, 0, 2);
-        }
-    });
-    for (int c = 0; c < MOST; ++c) scores[c] = -0.5 * static_cast<double>(sum(sums[c]));
-}
-
-// Up to MOST prototypes, of these indices, all different, under the squared Euclidean distance.
-template <int MOST>
-void rescore_by_distance(const Problem& p, Row z, const std::int64_t* candidates, std::int64_t n, Leader leader) {
-    Row prototype[MOST];
-    double close[MOST];
-    for (std::int64_t c = 0; c < MOST; ++c) prototype[c] = row(p.prototypes, candidates[smaller(c, n - 1)]);
-    with_elements(z, [&](const auto* elements) { measure_candidates<MOST>(p.dim, elements, leader.unit, prototype, close); });
-    // The roundings of a difference, twice, of a chain and of the sum over its lanes; and what is below all numbers.
-    const double share = static_cast<double>(p.dim / WIDTH + 12) * 0x1p-24, lost = static_cast<double>(p.dim) * 0x1p-126;
-    double first = -__builtin_inf(), second = first;
-    std::int64_t best = 0;
-    for (std::int64_t c = 0; c < n; ++c) {
-        if (close[c] > second) second = close[c] > first ? first : close[c];
-        if (close[c] > first) {
-            first = close[c];
-            best = c;
-        }
-    }
-    leader.raise((leader.wanted == 1 ? first : second) * (1 + share) - lost - leader.offset - leader.slack);
-    for (std::int64_t i = 0; i < n; ++i) {
-        const std::int64_t c = i == 0 ? best : i <= best ? i - 1 : i;  // the best one first: it rules out others
-        const bool is_behind = close[c] * (1 - share) + lost - leader.offset + leader.slack < leader.threshold;
-        if (is_behind || leader.nearest.holds(candidates[c])) continue;
-        leader.meet(-0.5 * exact_squared_distance(z, prototype[c], p.dim), candidates[c]);
-    }
-}
-
 // Up to MOST prototypes, of these indices, all different.
 template <int MOST>
 void rescore(
     const Problem& p, Row z, double inverse_z, const double* inverse, const std::int64_t* candidates, std::int64_t n,
     Leader leader) {
-    if (p.distance == Distance::squared_euclidean) return rescore_by_distance<MOST>(p, z, candidates, n, leader);
     std::int64_t index[MOST];
     Row prototype[MOST];
     double inverse_of[MOST], close[MOST];
@@ -115,7 +72,12 @@ void rescore(
         __atomic_load(inverse + index[c], inverse_of + c, __ATOMIC_RELAXED);  // another part may be writing the same number
     }
     const float factor = static_cast<float>(inverse_z * 0x1p32);
-    with_elements(z, [&](const auto* elements) { multiply_candidates<MOST>(p.dim, elements, factor, prototype, close); });
+    with_dtype(z.dtype, [&](auto t) {
+        using T = decltype(t);
+        constexpr int COUNT = AT_ONCE<MOST, T>;
+        const auto* elements = reinterpret_cast<const T*>(z.data);
+        for (int c = 0; c < MOST; c += COUNT) multiply_candidates<COUNT>(p.dim, elements, factor, prototype + c, close + c);
+    });
     // The roundings of a unit's elements, of a chain and of the sum over its lanes.
     const double bound = static_cast<double>(p.dim / WIDTH + 10) * 0x1p-24 + leader.slack;
     double first = -__builtin_inf(), second = first;

@@ -1,7 +1,7 @@
 // A block of samples on its way through the tree of tiles: what is known of each, and the prototypes that it has been scored with.
 #pragma once
 
-#include "cpu/search/rescore.h"
+#include "cpu/search/rescore_by_distance.h"
 #include "cpu/search/search_output.h"
 #include "cpu/search/pruned/reach.h"
 #include "cpu/search/pruned/seekers.h"
@@ -40,9 +40,9 @@ protected:
         float found = s_.reach[i].found;
         const bool is_cosine = !tree_.is_of_balls;
         const Leader leader{found, progress.nearest, result_.wanted, 0, is_cosine ? 0x1p-22 : 0, is_cosine ? 0 : tree_.unit};
-        if (n > 8) rescore<LANES>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
-        else if (n > 4) rescore<8>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
-        else rescore<4>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
+        if (n > 8) rescore_by_either<LANES>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
+        else if (n > 4) rescore_by_either<8>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
+        else rescore_by_either<4>(p_, z, inverse, result_.inverse_prototype, index, n, leader);
         if (found > s_.reach[i].found) set_threshold(i, found);
         candidates_ += n;
     }

@@ -3,7 +3,7 @@
 
 #include "cpu/search/quantized/coded_operands.h"
 #include "cpu/runtime/interruption.h"
-#include "cpu/search/rescore.h"
+#include "cpu/search/rescore_by_distance.h"
 
 namespace vitsom {
 namespace VITSOM_ISA {
@@ -300,7 +300,7 @@ private:
     void score(std::int64_t i, const std::int64_t* positions, std::int64_t n) {
         const double offset = s.z_offset[i], slack = s.view.unit == 0 ? SLACK : static_cast<double>(-SLACK_OF_SQUARE) * offset;
         const Leader leader{threshold[i], nearest[i], result.wanted, offset, slack, s.view.unit};
-        rescore<MOST>(p, row(p.z, rows[i]), result.inverse_z[rows[i]], result.inverse_prototype, positions, n, leader);
+        rescore_by_either<MOST>(p, row(p.z, rows[i]), result.inverse_z[rows[i]], result.inverse_prototype, positions, n, leader);
         count[i] += n;
     }
 
