@@ -122,20 +122,23 @@ inline void multiply_each(
 template <int ROWS>
 inline __attribute__((always_inline)) void multiply_gathered(
     std::int64_t words, const std::uint32_t* const* z, const std::uint32_t* x, const PanelCode::Sum& start,
-    PanelCode::Sum (&product)[ROWS]) {
+    PanelCode::Sum* product) {
     const std::uint32_t* a[ROWS];
+    PanelCode::Sum sum[ROWS];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) {
         a[r] = z[r];
-        product[r] = start;
+        sum[r] = start;
     }
     for (std::int64_t j = 0; j < words; j += 4, x += 4 * LANES) {
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
 #pragma GCC unroll 16
-            for (int r = 0; r < ROWS; ++r) product[r] = PanelCode::multiply_add(product[r], a[r][j + i], x + i * LANES);
+            for (int r = 0; r < ROWS; ++r) sum[r] = PanelCode::multiply_add(sum[r], a[r][j + i], x + i * LANES);
         }
     }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) product[r] = sum[r];
 }
 
 }  // namespace VITSOM_ISA

@@ -47,15 +47,18 @@ private:
         std::int64_t count[LANES] = {};
         for (int lane = 0; lane < LANES; ++lane) list[lane] = s_.list + (level * LANES + lane) * (s_.block + LANES);
         for (std::int64_t first = 0; first < n; first += WALK_ROWS) {
-            with_constant<WALK_ROWS>(smaller(WALK_ROWS, n - first), [&](auto constant) {
+            const int rows = static_cast<int>(smaller(WALK_ROWS, n - first));
+            PanelCode::Sum product[WALK_ROWS];
+            with_constant<WALK_ROWS>(rows, [&](auto constant) {
                 constexpr int ROWS = decltype(constant)::value;
-                alignas(64) std::uint32_t samples[LANES];  // that reach each lane, a bit each
-                mark_reaching<ROWS>(panel, shells, codes, kept + first, along + first, samples);
-                const Places places = places_of(kept + first, ROWS);
-                for (int lane = 0; lane < LANES; ++lane) {
-                    count[lane] += append(list[lane] + count[lane], samples[lane], places);
-                }
+                const std::uint32_t* z[ROWS];
+                for (int r = 0; r < ROWS; ++r) z[r] = s_.codes + kept[first + r] * tree_.words;
+                multiply_gathered<ROWS>(tree_.words, z, codes, panel.start, product);
             });
+            alignas(64) std::uint32_t samples[LANES];  // that reach each lane, a bit each
+            mark_reaching(rows, panel, shells, product, kept + first, along + first, samples);
+            const Places places = places_of(kept + first, rows);
+            for (int lane = 0; lane < LANES; ++lane) count[lane] += append(list[lane] + count[lane], samples[lane], places);
         }
         for (int lane = 0; lane < LANES && work_left_ >= 0; ++lane) {
             if (count[lane] == 0) continue;
@@ -65,17 +68,11 @@ private:
     }
 
     // Which of some samples have bounds for a lane that reach what they need: a bit each in samples[lane].
-    template <int ROWS>
     void mark_reaching(
-        const Panel& panel, const ShellPanel* shells, const std::uint32_t* codes, const std::int32_t* place, const float* along,
-        std::uint32_t* samples) const {
-        const std::uint32_t* z[ROWS];
-        for (int r = 0; r < ROWS; ++r) z[r] = s_.codes + place[r] * tree_.words;
-        PanelCode::Sum product[ROWS];
-        multiply_gathered<ROWS>(tree_.words, z, codes, panel.start, product);
+        int rows, const Panel& panel, const ShellPanel* shells, const PanelCode::Sum* product, const std::int32_t* place,
+        const float* along, std::uint32_t* samples) const {
         LaneBits reaching{};
-#pragma GCC unroll 12
-        for (int r = 0; r < ROWS; ++r) {
+        for (int r = 0; r < rows; ++r) {
             const Reach& sample = s_.reach[place[r]];
             Lanes score = PanelCode::value(product[r]) * (panel.scale * sample.code.scale) + (panel.bias + panel.along * along[r]);
             const Lanes bound = sample.code.residual * panel.norm + sample.code.norm * panel.residual + sample.slack;
