@@ -38,7 +38,7 @@ constexpr std::int64_t FETCHED_AHEAD = 512;
 
 // Candidates at a time, of MOST: four in the dtypes that are rare, for the compiler's sake.
 template <int MOST, class T>
-constexpr int AT_ONCE = sizeof(T) == sizeof(float) ? MOST : 4;
+constexpr int AT_ONCE = sizeof(T) == sizeof(float) || MOST < 4 ? MOST : 4;
 
 // sums[c] = z . prototypes[c], less a factor: z is made 2^-32 long, for no product to overflow.
 template <int MOST, class T>
