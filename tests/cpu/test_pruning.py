@@ -313,6 +313,18 @@ def test_balls_of_samples_far_from_the_map(monkeypatch: pytest.MonkeyPatch) -> N
         _check_balls(200 * beside(w, 100) * torch.randn(100, 1).sign(), w)
 
 
+def test_balls_of_a_map_whose_middle_is_almost_the_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The square of its distance from there is 0 in fp32, and samples have a part in its direction all the same."""
+    monkeypatch.setenv(VARIABLE, "always")
+    w = torch.randint(-8, 9, (32, 5)).float().repeat_interleave(2, dim=0)
+    w[1::2] *= -1
+    w[:, -1] = 1e-24
+    z = beside(w, 100)
+    z[:, -1] = 1.0
+    _check_balls(z, w)
+    assert cpu.search_counts(z, w, distance="sqeuclidean")["pruned"] == len(z)
+
+
 @pytest.mark.parametrize("offset", [0.0, 300.0])
 def test_balls_rule_out_most_of_a_map_in_order(offset: float) -> None:
     """Rows as far apart as prototypes that are near: nothing that all have in common matters."""

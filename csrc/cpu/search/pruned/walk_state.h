@@ -22,7 +22,7 @@ protected:
         float* unit = s_.unit + i * tree_.dim;
         Reach& reach = s_.reach[i] = reach_of(tree_, z, result_.inverse_z[row_of_z], unit, s_.seen + i);
         const float along_origin = s_.progress[i].along_origin = dot_padded(unit, tree_.origin, tree_.dim);
-        const float share = tree_.is_of_balls && along_origin > 0 ? along_origin / tree_.origin_square : 1;
+        const float share = tree_.origin_square > 0 && along_origin > 0 ? along_origin / tree_.origin_square : 1;  // of balls
         s_.seen[i].over_origin = share - 1;
         reach.code = encode_sample(unit, tree_.origin, share, tree_.dim, s_.codes + i * tree_.words);
         s_.row[i] = row_of_z;
