@@ -13,7 +13,7 @@ constexpr std::uint32_t SIGN = 0x80000000u;
 inline Vec magnitude(Vec v) { return as_floats(as_bits(v) & ~SIGN); }
 
 struct Euclidean {
-    static constexpr bool PULLS_BY_DISTANCE = true, MULTIPLIES = true;
+    static constexpr bool PULLS_BY_DISTANCE = true;
     static Vec add(Vec sum, Vec difference) { return sum + difference * difference; }
     static Vec distance(Vec sum) { return square_root(sum); }
     // Of a pair whose weight is h; without a distance it pulls nowhere.
@@ -22,7 +22,7 @@ struct Euclidean {
 };
 
 struct Manhattan {
-    static constexpr bool PULLS_BY_DISTANCE = false, MULTIPLIES = false;
+    static constexpr bool PULLS_BY_DISTANCE = false;
     static Vec add(Vec sum, Vec difference) { return sum + magnitude(difference); }
     static Vec distance(Vec sum) { return sum; }
     static Vec strength(Vec h, Vec) { return h; }

@@ -7,7 +7,6 @@
 // another block of units: no two threads ever write to one row, and the order of all sums is the same in any team.
 #include "cpu/module/kernel_table.h"
 #include "cpu/pairs/gradient_plan.h"
-#include "cpu/pairs/pair_products.h"
 #include "cpu/pairs/pair_weights.h"
 #include "cpu/pairs/scale.h"
 #include "cpu/runtime/interruption.h"
@@ -127,7 +126,7 @@ void pull_block(
         for (; tile.first_unit < end_unit && !interruption.is_wanted(); tile.first_unit += UNITS) {
             tile.units = smaller(UNITS, end_unit - tile.first_unit);
             if (!weigh_tile(h, bmu, tile, NEGLIGIBLE, scratch.pairs)) continue;
-            if (Distance::PULLS_BY_DISTANCE) sum_pairs<Distance>(p, bmu, tile, plan.scale, scratch.pairs);
+            if (Distance::PULLS_BY_DISTANCE) sum_over_features<Distance>(p, tile, plan.scale, scratch.pairs);
             find_strengths<Distance>(tile, plan.factor + first, scratch.pairs);
             const auto pull = !plan.of_z.data            ? pull_tile<Distance, false, true>
                               : !plan.of_prototypes.data ? pull_tile<Distance, true, false>

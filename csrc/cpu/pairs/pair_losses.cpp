@@ -1,9 +1,8 @@
 // The loss of each sample under a distance that does not factorise: the sum over units of weight times distance, pair by pair.
 //
-// Features of near pairs are compared as they are, in fp32: their difference loses no digit far from the origin nor between neighbors,
-// where a product of matrices loses all. Memory: a few tiles of pairs for each thread.
+// Features are compared as they are, in fp32: their difference loses no digit far from the origin nor between neighbors, where a
+// product of matrices loses all. Memory: a few tiles of pairs for each thread.
 #include "cpu/module/kernel_table.h"
-#include "cpu/pairs/pair_products.h"
 #include "cpu/pairs/pair_weights.h"
 #include "cpu/pairs/scale.h"
 #include "cpu/runtime/interruption.h"
@@ -59,7 +58,7 @@ void pair_losses(const Problem& p, const Neighborhood& h, PairDistance distance,
             // Every weight that is a number: the farthest unit may be as far as one likes.
             if (!weigh_tile(h, bmu, tile, __FLT_MIN__, own)) continue;
             with_distance(distance, [&](auto kind) {
-                sum_pairs<decltype(kind)>(p, bmu, tile, scale, own);
+                sum_over_features<decltype(kind)>(p, tile, scale, own);
                 add_losses<decltype(kind)>(tile, own, total);
             });
         }

@@ -36,8 +36,6 @@ struct PairScratch {
     float* x;        // [SAMPLES][FEATURES] of the samples
     float* v;        // [FEATURES][TILE_COLS] of a block of units
     bool* matters;   // [GROUPS][BLOCKS] whether any weight of a register tile does
-    bool* by_differences;                                // [GROUPS][BLOCKS] whether products would lose digits there
-    float *centre, *squares_of_x, *squares_of_v;         // [FEATURES], [SAMPLES] and [UNITS], of products
 
     static constexpr std::int64_t BYTES = 4 * (2 * SAMPLES * UNITS + SAMPLES * FEATURES + FEATURES * TILE_COLS);
 
@@ -47,39 +45,19 @@ struct PairScratch {
         x = arena.take<float>(SAMPLES * FEATURES);
         v = arena.take<float>(FEATURES * TILE_COLS);
         matters = arena.take<bool>(GROUPS * BLOCKS);
-        by_differences = arena.take<bool>(GROUPS * BLOCKS);
-        centre = arena.take<float>(FEATURES);
-        squares_of_x = arena.take<float>(SAMPLES);
-        squares_of_v = arena.take<float>(UNITS);
     }
 };
 
-// x[r][d] of some features of the samples, 0 for what the last group lacks; less a centre, if there is one.
-inline void pack_samples(
-    const Matrix& z, const PairTile& tile, std::int64_t start, std::int64_t count, float scale, const float* centre, float* x) {
+// x[r][d] of some features of the samples, 0 for what the last group lacks.
+inline void pack_samples(const Matrix& z, const PairTile& tile, std::int64_t start, std::int64_t count, float scale, float* x) {
     for (std::int64_t r = 0; r < tile.groups() * TILE_ROWS; ++r, x += FEATURES) {
         if (r >= tile.samples) {
             fill(x, count, 0.0f);
             continue;
         }
         with_elements(row(z, tile.sample[r]) + start, [&](const auto* elements) {
-            for_each_vector(count, [&](std::int64_t d, auto load, auto store) {
-                store(x + d, scale * load(elements + d) - (centre ? load(centre + d) : Vec{}));
-            });
+            for_each_vector(count, [&](std::int64_t d, auto load, auto store) { store(x + d, scale * load(elements + d)); });
         });
-    }
-}
-
-// v[d][column] of some features of a block of units.
-inline void pack_units(
-    const Matrix& prototypes, const PairTile& tile, std::int64_t block, std::int64_t start, std::int64_t count, float scale,
-    const float* centre, float* v) {
-    const std::int64_t first = tile.first_unit + block * TILE_COLS;
-    pack_columns(prototypes, first, tile.first_unit + tile.units, start, count, v);
-    for (std::int64_t d = 0; d < count; ++d) {
-        const Vec less = splat(centre ? centre[d] : 0);
-        const Features given = load_row(v + d * TILE_COLS);
-        store_row(v + d * TILE_COLS, scale * given.low - less, scale * given.high - less);
     }
 }
 
@@ -100,20 +78,22 @@ __attribute__((noinline)) void add_register_tile(std::int64_t count, const float
     for (int r = 0; r < TILE_ROWS; ++r) store_row(sums + r * UNITS, tile.low[r], tile.high[r], add);
 }
 
-// Fills scratch.sums in the register tiles that are wanted.
+// Fills scratch.sums where weights matter.
 template <class Distance>
-void sum_over_features(
-    const Problem& p, const PairTile& tile, float scale, const bool* wanted, const PairScratch& scratch) {
-    if (!std::memchr(wanted, true, GROUPS * BLOCKS)) return;
+void sum_over_features(const Problem& p, const PairTile& tile, float scale, const PairScratch& scratch) {
     for (std::int64_t start = 0; start < p.dim; start += FEATURES) {
         const std::int64_t count = smaller(FEATURES, p.dim - start);
-        pack_samples(p.z, tile, start, count, scale, nullptr, scratch.x);
+        pack_samples(p.z, tile, start, count, scale, scratch.x);
         for (std::int64_t block = 0; block < tile.blocks(); ++block) {
             bool is_packed = false;
             for (std::int64_t group = 0; group < tile.groups(); ++group) {
-                if (!wanted[group * BLOCKS + block]) continue;
-                if (!is_packed) pack_units(p.prototypes, tile, block, start, count, scale, nullptr, scratch.v);
-                is_packed = true;
+                if (!scratch.matters[group * BLOCKS + block]) continue;
+                if (!is_packed) {
+                    const std::int64_t first = tile.first_unit + block * TILE_COLS;
+                    pack_columns(p.prototypes, first, tile.first_unit + tile.units, start, count, scratch.v);
+                    for (std::int64_t i = 0; i < count * TILE_COLS; i += WIDTH) store(scratch.v + i, scale * load(scratch.v + i));
+                    is_packed = true;
+                }
                 const std::int64_t first_row = group * TILE_ROWS;
                 add_register_tile<Distance>(
                     count, scratch.x + first_row * FEATURES, scratch.v, start > 0,

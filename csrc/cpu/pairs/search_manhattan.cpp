@@ -115,7 +115,7 @@ void search_manhattan(const Problem& p, std::int64_t* bmu, float* distance) {
         }
         for (; tile.first_unit < p.num_prototypes && !interruption.is_wanted(); tile.first_unit += UNITS) {
             tile.units = smaller(UNITS, p.num_prototypes - tile.first_unit);
-            sum_over_features<Manhattan>(p, tile, scale, own.matters, own);
+            sum_over_features<Manhattan>(p, tile, scale, own);
             for (std::int64_t r = 0; r < tile.samples; ++r) {
                 units[r].note_all(p, row(p.z, first + r), tile, own.sums + r * UNITS, of_score, beside);
             }
