@@ -22,7 +22,7 @@ struct Problem {
     Pruning pruning;
     bool (*interrupted)();            // whether to give up, with an Interrupted; only the thread that called asks
     Distance distance = Distance::cosine;
-    std::int64_t lifted = 0;  // features at the end that stand for squared lengths: a cosine, in place of the squared Euclidean distance
+    std::int64_t lifted = 0;  // features at the end that stand for squared lengths: the cosine is then of that distance
 };
 
 struct Interrupted {};

@@ -236,8 +236,8 @@ void check_tiles(std::int64_t dim, Margin& plane_margin, Margin& panel_margin, M
     }
 }
 
-// A map of 8 x 8 prototypes in tiles of balls, as the search builds it; the last of each tile is the longest, and the farthest from its
-// middle. `apart` is how far it is from the origin, in spreads.
+// A map of 8 x 8 prototypes in tiles of balls, as the search builds it; the last of each tile is the longest, and the farthest from
+// its middle. `apart` is how far it is from the origin, in spreads.
 struct BallMap {
     static constexpr std::int64_t SIDE = 8;
     std::vector<float> prototypes;
@@ -294,9 +294,10 @@ void check_balls(std::int64_t dim, Margin& plane_margin, Margin& panel_margin, M
                 const float* w = map.prototypes.data() + k * dim;
                 const float* centre = tree.level[0].centre + tile * n;
                 // From the middle of the tile through the prototype and on, then longer or shorter: where the bound is nearly exact.
-                const float on = 0.01f * static_cast<float>(1 << generator() % 10), longer = kind % 2 == 0 ? 1 : 0.75f * (1 << kind % 5);
+                const float on = 0.01f * static_cast<float>(1 << generator() % 10);
+                const float longer = kind % 2 == 0 ? 1 : 0.75f * (1 << kind % 5);
                 const Row32 aside = random_row(dim);
-                Row32 z(dim), unit(n), seen_w(n);
+                Row32 z(dim), unit(n);
                 for (std::int64_t d = 0; d < dim; ++d) {
                     const float middle = centre[d] / tree.unit + tree.seen_from[d];
                     const float far = kind % 5 == 4 ? spread * aside[d] : 0;

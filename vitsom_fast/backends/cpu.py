@@ -1,4 +1,4 @@
-"""The C++ kernels of csrc/cpu: cosine distance on CPU tensors in fp32, bf16 and fp16.
+"""The C++ kernels of csrc/cpu: every distance on CPU tensors in fp32, bf16 and fp16.
 
 Only addresses, sizes and strides cross the border; memory is torch's, threads follow ``torch.set_num_threads``.
 """

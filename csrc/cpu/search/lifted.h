@@ -51,7 +51,8 @@ inline void search_lifted(
     Problem left = p;
     left.batch = count;
     if (!is_all) {
-        for (std::int64_t i = 0; i < count; ++i) std::memcpy(given + i * bytes, row(p.z, rows[i]).data, static_cast<std::size_t>(bytes));
+        const auto size = static_cast<std::size_t>(bytes);
+        for (std::int64_t i = 0; i < count; ++i) std::memcpy(given + i * bytes, row(p.z, rows[i]).data, size);
         left.z = {given, p.dim, p.z.dtype};
     }
     kernels.lift(left, lifted_z, lifted_w, stride);

@@ -77,7 +77,8 @@ inline bool find_direction(const Problem& p, double* centre) {
 inline std::int64_t search_narrow(
     const Kernels& kernels, const Problem& p, std::int64_t* rows, std::int64_t batch, const SearchOutput& result,
     SearchCounts& counts) {
-    if (p.lifted > 0 || p.distance != Distance::cosine || result.wanted != 1 || batch < LEAST_NARROW_SAMPLES || p.num_prototypes < LEAST_NARROW_PROTOTYPES) return 0;
+    if (p.lifted > 0 || p.distance != Distance::cosine || result.wanted != 1) return 0;
+    if (batch < LEAST_NARROW_SAMPLES || p.num_prototypes < LEAST_NARROW_PROTOTYPES) return 0;
     if (!may_be_narrow(p)) return 0;
     const std::int64_t dim = p.dim;
     Arena arena;

@@ -29,7 +29,8 @@ struct Leader {
         raise((unit == 0 ? least : less(least * unit * unit)) - offset - slack);
     }
 
-    // A score below 0, and what fp32 may take off it.
+    // A score below 0, and what fp32 may take off it: as a float, and of a sample far from the map what its elements are rounded by as
+    // they are seen, 2^-24 |z|^2, of which |z - w|^2 is then nearly as much.
     static double less(double score) { return score * (1 + 0x1p-22); }
 };
 

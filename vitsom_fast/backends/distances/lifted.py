@@ -1,8 +1,7 @@
-"""The nearest unit, or the nearest two, in squared Euclidean distance, by a search that knows the cosine alone.
+"""The nearest unit in squared Euclidean distance, by a search that knows the cosine alone.
 
 ``|z - w|^2`` is least where ``z . w - |w|^2 / 2`` is largest. With ``-|w|^2 / 2`` as one more feature of each prototype, and
-another that makes all of them equally long, that is the cosine of the two: the same kernels, with their codes, bounds and
-pruning, find it. The features that are added are sums of three fp32 numbers, so that nothing is lost: all others are as they
+another that makes all of them equally long, that is the cosine of the two: the same kernels find it. The features that are added are sums of three fp32 numbers, so that nothing is lost: all others are as they
 were, times a power of two, and as seen from a centre where that costs no digit.
 """
 
@@ -31,13 +30,9 @@ Search = Callable[..., tuple[Tensor, Tensor]]
 
 def search(own: Search, z: Tensor, prototypes: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor]:
     """BMU (B,) int64 and squared distance (B,) fp32 of z (B, D) among the prototypes (K, D), neither in fp64; ``own`` is the
-    search by cosine of a backend. Where it finds two units, both are (B, 2)."""
-    units, nearest = own(*lift(z, prototypes), rows, cols)
-    if units.dim() == 1:
-        return units, squared_distances(z, prototypes, units).float()
-    units, squared = _two_in_order(units, *(squared_distances(z, prototypes, unit) for unit in units.unbind(dim=1)))
-    squared[:, 1] += 0 * nearest[:, 1]  # NaN where there is no second unit
-    return units, squared.float()
+    search by cosine of a backend."""
+    units, _ = own(*lift(z, prototypes), rows, cols)
+    return units, squared_distances(z, prototypes, units).float()
 
 
 def squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:
@@ -50,22 +45,14 @@ def squared_distances(z: Tensor, prototypes: Tensor, units: Tensor) -> Tensor:
     return squared.add_(0 * z.sum(dim=1, dtype=squared.dtype))
 
 
-def _two_in_order(units: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Two units of each sample and their distances, (B, 2) each, the nearest first: of lifted rows, which are not of exactly
-    the same length, those that are as near may come in either order."""
-    swapped = ((second < first) | ((second == first) & (units[:, 1] < units[:, 0])))[:, None]  # [B, 1]
-    squared = torch.stack([first, second], dim=1)
-    return torch.where(swapped, units.flip(1), units), torch.where(swapped, squared.flip(1), squared)
-
-
 def lift(z: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (B, D + 6) and (K, D + 6) in fp32. The cosine of one of each is largest where the two given ones are nearest."""
     z, prototypes = _seen_from_a_centre(z.float(), prototypes.float())
-    lifted, scale = lifted_prototypes(prototypes)
-    return lifted_rows(z, scale), lifted
+    lifted, scale = _lifted_prototypes(prototypes)
+    return _lifted_rows(z, scale), lifted
 
 
-def lifted_rows(z: Tensor, scale: Tensor) -> Tensor:
+def _lifted_rows(z: Tensor, scale: Tensor) -> Tensor:
     """(B, D + 6) fp32 of rows z (B, D) fp32, as seen from the centre of the prototypes that ``scale`` is of."""
     dim = z.shape[1]
     lifted = _wider(z, scale)
@@ -73,7 +60,7 @@ def lifted_rows(z: Tensor, scale: Tensor) -> Tensor:
     return lifted
 
 
-def lifted_prototypes(prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def _lifted_prototypes(prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """(K, D + 6) fp32, of prototypes (K, D) fp32 as seen from a centre, and the power of two that they were multiplied with.
     They are the same for all rows that are searched."""
     dim = prototypes.shape[1]

@@ -30,10 +30,12 @@ inline float radius_from(Lanes squares, unsigned there, std::int64_t n) {
     return most > 0 ? __builtin_sqrtf(most) * (1 + chain_error(n) + 0x1p-20f) + 0x1p-40f : 0;
 }
 
-inline Radius ball_of(float radius, float centre_square) { return {1, radius, (radius * radius - centre_square) / 2}; }
+inline Radius ball_of(float radius, float centre_square) {
+    return {1, radius, (radius * radius - centre_square) / 2};
+}
 
-// A centre nearer to the middle of the smallest ball than the mean, from which a tile of 4 x 4 has a radius a tenth shorter: within the
-// plane, as `find_axis` of a cone. Writes it in vectors `stride` apart.
+// A centre nearer to the middle of the smallest ball than the mean, from which a tile of 4 x 4 has a radius a tenth shorter: within
+// the plane, as `find_axis` of a cone. Writes it in vectors `stride` apart.
 inline Radius move_to_middle(
     const Plane& plane, const Lanes& squared, const Lanes& present, const float* axes, std::int64_t n, float* centre,
     std::int64_t stride) {
@@ -86,8 +88,8 @@ inline float shrink_ball(const float* members, const Lanes& present, const Lanes
 // The plane and the ball of a tile of prototypes; axes is [3][dim], the first the mean, and the centre of the ball is written in vectors
 // `stride` apart.
 inline Plane describe_ball(
-    const float* members, const Lanes& squares, const Lanes& present, const float (&contrast)[2][LANES], std::int64_t n, float* axes,
-    float* centre, std::int64_t stride, Radius& radius) {
+    const float* members, const Lanes& squares, const Lanes& present, const float (&contrast)[2][LANES], std::int64_t n,
+    float* axes, float* centre, std::int64_t stride, Radius& radius) {
     float *u = axes + n, *v = axes + 2 * n;
     contrast_members(members, contrast, n, axes);
     mean_of_members(members, present, n, axes);

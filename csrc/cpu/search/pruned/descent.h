@@ -43,8 +43,8 @@ private:
         return along > 0 && along < tree_.shortest ? along / tree_.shortest - 1 : 0;
     }
 
-    // What the code of a sample leaves out, and what the longest prototypes of each tile have beyond its centre, for one longer than the
-    // map; the shortest for others.
+    // What the code of a sample leaves out, and what the longest prototypes of each tile have beyond its centre, for one longer than
+    // the map; the shortest for others.
     Lanes beyond_ball(std::int64_t i, const ShellPanel& shells) const {
         const float over_ball = s_.seen[i].stretch.over_ball;
         return s_.seen[i].over_origin * shells.along_origin + over_ball * shells.side(over_ball).beyond;

@@ -1,5 +1,5 @@
-// What bounds of a sample take: how far it has to look, by cosine or by distance. A score is a cosine, or of balls z . w - |w|^2 / 2 as
-// rows are seen.
+// What bounds of a sample take: how far it has to look, by cosine or by distance. A score is a cosine, or of balls
+// z . w - |w|^2 / 2 as rows are seen.
 #pragma once
 
 #include "cpu/search/pruned/tile_tree.h"

@@ -11,8 +11,8 @@
 //
 //     z . c - |c|^2 / 2 >= T - s t r - s r^2 / 2 - (s - 1) (E - |c|^2) / 2.
 //
-// With s = 1 it is what a ball has. Any s > 0 is right; the best takes z to about where it is nearest to the map. On a map of 128 x 128
-// unit vectors that was fitted to photo patches by cosine, samples as long as they are look into 40 tiles in the place of 220.
+// With s = 1 it is what a ball has. Any s > 0 is right; the best takes z to about where it is nearest to the map. On a map of
+// 128 x 128 unit vectors that was fitted to photo patches by cosine, samples look into 42 tiles in the place of 220.
 #pragma once
 
 #include "cpu/search/pruned/ball.h"

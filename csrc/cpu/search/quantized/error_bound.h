@@ -4,7 +4,8 @@
 // |x - a| are measured, not assumed. Both sides are made short first: a common centre c is taken off the unit vectors, which
 // changes the score z^ . w^ = (z^ - c) . (w^ - c) + c . w^ + (z^ . c - c . c) by a constant of the row and a number of the
 // prototype. Under the squared Euclidean distance rows are seen from c as they are, times a power of two, and what is added to a
-// product is -|w - c|^2 / 2. On a trained map of photo patches that makes the bound a seventh, and the candidates a fourth (int8) or a sixth (bf16).
+// product is -|w - c|^2 / 2. On a trained map of photo patches that makes the bound a seventh, and the candidates a
+// fourth (int8) or a sixth (bf16).
 #pragma once
 
 #include "cpu/search/codec.h"
