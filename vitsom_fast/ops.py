@@ -64,7 +64,7 @@ def _find_bmu(
         return own.euclidean_search(z, prototypes, rows, cols, distance, k)
     elif is_served and hasattr(own, "squared_search") and distance == "sqeuclidean" and k == 1:
         return own.squared_search(z, prototypes)
-    elif is_served and search is not None and backend != "torch" and len(z) > 0 and distance == "sqeuclidean":
+    elif is_served and k == 1 and search is not None and backend != "torch" and len(z) > 0 and distance == "sqeuclidean":
         return lifted.search(search, z, prototypes, rows, cols)
     else:
         bmu, nearest = search_nearest(z, prototypes, distance, k)

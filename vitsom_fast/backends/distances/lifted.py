@@ -1,8 +1,9 @@
 """The nearest unit in squared Euclidean distance, by a search that knows the cosine alone.
 
 ``|z - w|^2`` is least where ``z . w - |w|^2 / 2`` is largest. With ``-|w|^2 / 2`` as one more feature of each prototype, and
-another that makes all of them equally long, that is the cosine of the two: the same kernels find it. The features that are added are sums of three fp32 numbers, so that nothing is lost: all others are as they
-were, times a power of two, and as seen from a centre where that costs no digit.
+another that makes all of them equally long, that is the cosine of the two: the same kernels find it. The features that are
+added are sums of three fp32 numbers, so that nothing is lost: all others are as they were, times a power of two, and as seen
+from a centre where that costs no digit.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ inline float shrink_ball(const float* members, const Lanes& present, const Lanes
     }
 }
 
-// The plane and the ball of a tile of prototypes; axes is [3][dim], the first the mean, and the centre of the ball is written in vectors
-// `stride` apart.
+// The plane and the ball of a tile of prototypes; axes is [3][dim], the first the mean, and the centre of the ball is written in
+// vectors `stride` apart.
 inline Plane describe_ball(
     const float* members, const Lanes& squares, const Lanes& present, const float (&contrast)[2][LANES], std::int64_t n,
     float* axes, float* centre, std::int64_t stride, Radius& radius) {

@@ -1,7 +1,7 @@
-// The map as a tree of tiles: tiles of prototypes, tiles of those tiles, each with a centre and the angle that it spans, or as balls and
-// shells under the squared Euclidean distance (ball.h, shell.h).
+// The map as a tree of tiles: tiles of prototypes, tiles of those tiles, each with a centre and the angle that it spans, or as balls
+// and shells under the squared Euclidean distance (ball.h, shell.h).
 //
-// Of cones: a prototype w of a tile with centre c and radius a is at an angle of at least angle(z, c) - a from a sample z. Where some prototype
+// Of cones: a prototype w of a tile with centre c and radius a is at an angle of at least angle(z, c) - a from a sample z. Where one
 // is known to be at an angle t, none of the tile can be the BMU unless angle(z, c) <= a + t, that is z . c >= cos a cos t - sin a
 // sin t. This holds for vectors shorter than 1, too, each the shadow of one of length 1 in a space of one more dimension.
 #pragma once
@@ -20,8 +20,9 @@ struct TileLevel {
     Radius* radius;        // [tiles]
     Shell* shell;          // [tiles] of balls
     bool* exists;          // [tiles] whether any member may be a BMU
-    float* centre;         // [tiles][dim] of the ball, or of the cone, of length 1; 0 where the members have no direction in common. Of tiles of
-                           // prototypes only where these are the top level: below it, the codes of the level above are enough
+    float* centre;         // [tiles][dim] of the ball, or of the cone, of length 1; 0 where the members have no direction in
+                           // common. Of tiles of prototypes only where these are the top level: below it, the codes of the
+                           // level above are enough
     Plane* plane;          // [tiles] of prototypes
     float* axes;           // [tiles][3][dim] of its plane
     Panel* panel;          // [tiles] of tiles
