@@ -39,7 +39,7 @@ constexpr std::int64_t FETCHED_AHEAD = 512;
 
 // Candidates at a time, of MOST: four in the dtypes that are rare, for the compiler's sake.
 template <int MOST, class T>
-constexpr int AT_ONCE = sizeof(T) == sizeof(float) || MOST < 4 ? MOST : 4;
+constexpr int CANDIDATES = sizeof(T) == sizeof(float) || MOST < 4 ? MOST : 4;
 
 // sums[c] = z . prototypes[c], less a factor: z is made 2^-32 long, for no product to overflow.
 template <int MOST, class T>
@@ -75,7 +75,7 @@ void rescore(
     const float factor = static_cast<float>(inverse_z * 0x1p32);
     with_dtype(z.dtype, [&](auto t) {
         using T = decltype(t);
-        constexpr int COUNT = AT_ONCE<MOST, T>;
+        constexpr int COUNT = CANDIDATES<MOST, T>;
         const auto* elements = reinterpret_cast<const T*>(z.data);
         for (int c = 0; c < MOST; c += COUNT) multiply_candidates<COUNT>(p.dim, elements, factor, prototype + c, close + c);
     });

@@ -33,7 +33,7 @@ void rescore_by_distance(const Problem& p, Row z, const std::int64_t* candidates
     for (std::int64_t c = 0; c < MOST; ++c) prototype[c] = row(p.prototypes, candidates[smaller(c, n - 1)]);
     with_dtype(z.dtype, [&](auto t) {
         using T = decltype(t);
-        constexpr int COUNT = AT_ONCE<MOST, T>;
+        constexpr int COUNT = CANDIDATES<MOST, T>;
         const auto* elements = reinterpret_cast<const T*>(z.data);
         for (int c = 0; c < MOST; c += COUNT) measure_candidates<COUNT>(p.dim, elements, leader.unit, prototype + c, close + c);
     });
