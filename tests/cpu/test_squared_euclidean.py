@@ -152,3 +152,21 @@ def test_rows_that_are_no_numbers_lift_no_others() -> None:
     squared = cpu.euclidean_search(z, prototypes[:1], 0, 0, "sqeuclidean", 1)[1].double()
     assert squared.isnan().tolist() == [False, True, False, False, False]
     assert torch.allclose(squared[[0, 2]], (z[[0, 2]].double() - prototypes[0].double()).square().sum(dim=1), rtol=1e-7)
+
+
+def test_rows_that_are_left_are_searched_apart() -> None:
+    """Samples far outside of the map are not for the passes that prune and code; all come back in their places."""
+    prototypes = torch.randn(1024, 64)
+    z = prototypes[torch.randint(1024, (500,))] + 0.1 * torch.randn(500, 64)
+    z[::7] *= 1e6
+    z[3, 5] = torch.nan
+    for k in (1, 2):
+        counts = cpu.search_counts(z, prototypes, k, "sqeuclidean")
+        assert counts["fp32"] + counts["fp64"] >= 72
+        units, nearest = cpu.euclidean_search(z, prototypes, 0, 0, "sqeuclidean", k)
+        truth = (z.double()[:, None] - prototypes.double()).square().sum(dim=2)  # [B, K]
+        finite = torch.arange(500) != 3
+        expected, order = truth.sort(dim=1, stable=True)
+        assert torch.equal(units.view(500, k)[finite], order[finite, :k])
+        assert torch.allclose(nearest.view(500, k)[finite].double(), expected[finite, :k], rtol=1e-6)
+        assert nearest.view(500, k)[3].isnan().all()

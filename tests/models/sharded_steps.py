@@ -68,7 +68,6 @@ def main(folder: Path) -> None:
         }
     if rank == 0:
         torch.save(found, folder / "found.pt")
-    dist.barrier()  # one that leaves while the other still writes has ended in an abort
     dist.destroy_process_group()
 
 

@@ -46,13 +46,8 @@ inline Frame find_frame(const Problem& p, float* centre) {
     for (std::int64_t d = 0; d < p.dim; ++d) centre[d] = static_cast<float>(centre[d] * all);
     frame.far_square = squared_norm(centre, p.dim);
     for (std::int64_t i = 0; i < members.count; ++i) {
-        double square = 0;
-        with_elements(row(p.prototypes, members[i]), [&](const auto* x) {
-            for_each_vector(p.dim, [&](std::int64_t d, auto load, auto) {
-                const DoublePair a = widen(load(x + d)), c = widen(load(centre + d));
-                square += sum((a.low - c.low) * (a.low - c.low) + (a.high - c.high) * (a.high - c.high));
-            });
-        });
+        const Row w = row(p.prototypes, members[i]);
+        const double square = with_elements(w, [&](const auto* x) { return exact_squared_distance(x, centre, p.dim); });
         if (!(square <= __DBL_MAX__)) continue;
         frame.square += square / static_cast<double>(finite);
         if (square > longest) longest = square;

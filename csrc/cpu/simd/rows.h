@@ -91,8 +91,8 @@ inline double dot_with_sum(Row x, const float* y, double factor, const float* z,
 }
 
 // |x - y|^2: in fp64 nothing is lost of the difference of two fp32 numbers.
-template <class T>
-double exact_squared_distance(const T* x, const T* y, std::int64_t n) {
+template <class T, class U>
+double exact_squared_distance(const T* x, const U* y, std::int64_t n) {
     Doubles sums[4] = {};
     const auto add = [&](DoublePair a, DoublePair b, int first) {
         sums[first] += (a.low - b.low) * (a.low - b.low);

@@ -78,7 +78,9 @@ inline Lanes read_members(
     // 256 x 256 takes 4 % longer.
     for (int lane = 0; lane < LANES; ++lane) {  // a loop of its own: no norm waits for another
         if (next[lane] >= 0) fetch(row(p.prototypes, next[lane]), p.dim);
-        inverse[lane] = members[lane] < 0 ? __builtin_nan("") : squared_norm(row(p.prototypes, members[lane]), p.dim);
+        // Of balls, their squares as they are seen tell those that are no numbers.
+        if (members[lane] < 0) inverse[lane] = __builtin_nan("");
+        else inverse[lane] = tree.is_of_balls ? 1 : squared_norm(row(p.prototypes, members[lane]), p.dim);
     }
     for (int lane = 0; lane < LANES; ++lane) inverse[lane] = inverse_norm(inverse[lane]);
     Lanes present = splat_lanes(-__builtin_inff());
